@@ -1,0 +1,149 @@
+"""Standard AutoAttack (Croce & Hein 2020) by way of `pyautoattack`, without its side effects.
+
+Four attacks in order on the images that are still classified correctly: APGD-CE, APGD-T (9 targets), FAB-T
+(9 targets), Square (5,000 queries). The package reseeds the global generators, fills `.grad`, calls
+`grad.view` (which fails for channels_last networks) and cannot resume; here each (attack, batch) is one call,
+so that the flags agree with a direct call of the same seed and batch size, and every batch is a checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from d2rkit.pair import eval_mode, frozen
+
+STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
+SQUARE_GAIN = 0.002  # the package warns if Square breaks a larger share of images than this
+
+
+@dataclass
+class AutoAttackState:
+    """How far a run has come: robust (N,) bool, the flags after each finished attack, and the next batch."""
+
+    robust: Tensor
+    after: dict[str, Tensor] = field(default_factory=dict)
+    next_batch: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+
+class ContiguousGradient(nn.Module):
+    """The network, whose gradient with respect to the images has the layout of the images."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.view_as(x)
+        if x.requires_grad:
+            x.register_hook(lambda gradient: gradient.contiguous())
+        return self.network(x)
+
+
+def autoattack(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    seed: int = 0,
+    batch_size: int = 250,
+    norm: str = "Linf",
+    state: AutoAttackState | None = None,
+    on_batch: Callable[[AutoAttackState, str, float], None] | None = None,
+) -> AutoAttackState:
+    """Which of the images x: (N, C, H, W) in [0, 1] survive all four attacks, as `state.robust`: (N,) bool.
+
+    eps in pixel scale. state: where an earlier call stopped (its `robust` must start as the clean flags).
+    on_batch: told the state, the attack and the fraction done after each batch. ValueError with fewer than
+    four classes, for which the targeted losses do not exist."""
+    with eval_mode(model), frozen(model), forked_rng(), _warnings() as warned:
+        if state is None:
+            state = AutoAttackState(clean_flags(model, x, y, batch_size))
+        with torch.no_grad():
+            classes = model(x[:1]).shape[1]
+        if classes < 4:
+            raise ValueError(f"standard AutoAttack needs at least 4 classes, not {classes}")
+        for number, stage in enumerate(STAGES):
+            if stage in state.after:
+                continue
+            # The batches are cut once per attack: `robust` shrinks while they are worked through.
+            before = state.after[STAGES[number - 1]] if number else state.after.setdefault("clean", state.robust.clone())
+            survivors = before.nonzero().flatten().split(batch_size)
+            attack = _attacker(model, stage, eps, norm, seed, x.device, classes)
+            for i in range(state.next_batch, len(survivors)):
+                index = survivors[i].to(x.device)
+                images = x[index].contiguous()
+                adversarial, _ = attack.run_standard_evaluation(images, y[index], batch_size=len(index))
+                fooled = ~clean_flags(model, adversarial, y[index], len(index))
+                state.robust[survivors[i][fooled]] = False
+                state.next_batch = i + 1
+                if on_batch:
+                    on_batch(state, stage, (number + (i + 1) / len(survivors)) / len(STAGES))
+            state.after[stage], state.next_batch = state.robust.clone(), 0
+            state.warnings += [w for w in warned if w not in state.warnings]
+            warned.clear()
+        gain = (state.after["fab-t"].float().mean() - state.after["square"].float().mean()).item()
+        if gain > SQUARE_GAIN:
+            state.warnings.append(f"Square alone broke another {gain:.1%} of the images: gradients may be masked")
+    return state
+
+
+def clean_flags(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
+    """(N,) bool on the CPU: is the prediction right? The model is taken as it is."""
+    with torch.no_grad():
+        parts = zip(x.split(batch_size), y.split(batch_size), strict=True)
+        return torch.cat([(model(images).argmax(1) == labels).cpu() for images, labels in parts])
+
+
+def _attacker(model: nn.Module, stage: str, eps: float, norm: str, seed: int, device: torch.device, classes: int):
+    from pyautoattack import AutoAttack
+
+    attack = AutoAttack(
+        ContiguousGradient(model), norm=norm, eps=eps, seed=seed, version="standard", device=device
+    )
+    attack.attacks_to_run = [stage]
+    for targeted in (attack.apgd_targeted, attack.fab):
+        targeted.n_target_classes = min(targeted.n_target_classes, classes - 1)
+    return attack
+
+
+@contextmanager
+def forked_rng() -> Iterator[None]:
+    """The global generators of torch, numpy and random are afterwards as they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """What the package's own checks warn of, each sentence once, instead of on the terminal."""
+    found: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = record.getMessage().split(" See flags_doc")[0]
+            if record.levelno >= logging.WARNING and text not in found:
+                found.append(text)
+
+    logger, handler = logging.getLogger("auto-attack"), Collector()
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate

@@ -1,0 +1,226 @@
+"""Image data sets as uint8 tensors that live on the device, split once and for all.
+
+`load_data` hands out the handwritten digits that scikit-learn carries, CIFAR-10, CIFAR-100 and
+Tiny ImageNet. Each is decoded once; later calls read one compact array file. Pixels stay uint8
+until a batch is used: `Split.pixels` turns the chosen images into floats in [0, 1].
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from d2rkit.arrays import Split, nchw, read_cache, read_npz, write_cache
+from d2rkit.border import home, nearest
+from d2rkit.tiny_imagenet import load_tiny_imagenet
+
+DATASETS = ("digits", "cifar10", "cifar100", "tiny-imagenet")
+BIG_VALIDATION = 1_000  # validation images held out of the training set of the big data sets
+DIGITS_TEST, DIGITS_VALIDATION = 397, 200
+
+# SHA-1 of the arrays in the layout of CIFAR-10's binary version (label byte, then 3,072 bytes CHW).
+# JPEG copies of CIFAR-10 circulate; their mean error is as large as the attack.
+CIFAR10_SHA1 = {
+    "train": (
+        "aadd24acce27caa71bf4b10992e9e7b2d74c2540",
+        "c0ba65cce70568cd57b4e03e9ac8d2a5367c1795",
+        "1dd00a74ab1d17a6e7d73e185b69dbf31242f295",
+        "aab85764eb3584312d3c7f65fd2fd016e36a258e",
+        "26e2849e66a845b7f1e4614ae70f4889ae604628",
+    ),
+    "test": ("67eb016db431130d61cd03c7ad570b013799c88c",),
+    "train10k": ("",),
+}
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set in three splits; `source` says where the images came from and how many were used."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+    source: str
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        return self.test.images.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        return self.test.images.shape[-1]
+
+    def to(self, device: torch.device | str) -> ImageData:
+        return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
+
+
+def load_data(
+    name: str,
+    root: str | Path | None = None,
+    subset: int | str | None = None,
+    device: torch.device | str = "cpu",
+    *,
+    download: bool = True,
+    verify: bool = True,
+) -> ImageData:
+    """Load a data set by name, from `root` (default: $D2RKIT_DATA, else `data/`).
+
+    subset: how many training images to use ("10k" or 10000): the first so many of each class.
+    The validation split is held out of them: 1,000 images (digits: 200), class-balanced and the same
+    in every run. download: whether a missing set may be fetched. verify: whether CIFAR-10 arrays must
+    match the official SHA-1. Raises ValueError, in one sentence, for whatever is unknown, missing,
+    truncated or altered.
+    """
+    if name not in DATASETS:
+        raise nearest(name, DATASETS, "data set")
+    wanted = _subset_size(subset)
+    root = Path(root).expanduser() if root is not None else home("data")
+    if name == "digits":
+        train, test, class_names, source = _digits()
+    elif name == "tiny-imagenet":
+        train, test, class_names, source = load_tiny_imagenet(root, download)
+    else:
+        train, test, class_names, source = _cifar(name, root, wanted, download, verify)
+    if wanted is not None:
+        if wanted > len(train):
+            raise ValueError(f"subset {subset!r} asks for more than the {len(train)} training images of {name}")
+        train = train.take(first_of_each_class(train.labels, wanted))
+        source += f", {wanted} training images"
+    held_out = DIGITS_VALIDATION if name == "digits" else min(BIG_VALIDATION, len(train) // 5)
+    val_index = stratified_index(train.labels, held_out, seed=0)
+    rest = torch.ones(len(train), dtype=torch.bool)
+    rest[val_index] = False
+    data = ImageData(name, class_names, train.take(rest), train.take(val_index), test, source)
+    return data.to(device)
+
+
+def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator | None = None) -> Tensor:
+    """Random crop after zero-padding by `padding` pixels, and random left-right flip, for each image
+    on its own; images: (B, C, H, W), any dtype, on any device; `generator` lives on that device."""
+    batch, _, height, width = images.shape
+    device = images.device
+    rows = torch.arange(height, device=device).expand(batch, height)
+    cols = torch.arange(width, device=device).expand(batch, width)
+    if flip:
+        flipped = torch.rand(batch, 1, generator=generator, device=device) < 0.5
+        cols = torch.where(flipped, width - 1 - cols, cols)
+    if padding:
+        images = F.pad(images, (padding,) * 4)
+        offsets = torch.randint(0, 2 * padding + 1, (2, batch, 1), generator=generator, device=device)
+        rows, cols = rows + offsets[0], cols + offsets[1]
+    picked = images.permute(0, 2, 3, 1)[torch.arange(batch, device=device)[:, None, None], rows[:, :, None], cols[:, None, :]]
+    return picked.permute(0, 3, 1, 2)
+
+
+def stratified_index(labels: Tensor, count: int, seed: int) -> Tensor:
+    """`count` sorted positions drawn at random, with as equal a share of every class as possible."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    return order[_balanced_rank(labels[order], count)].sort().values
+
+
+def first_of_each_class(labels: Tensor, count: int) -> Tensor:
+    """Sorted positions of `count` examples: the first of every class, as equally as possible."""
+    return _balanced_rank(labels, count).sort().values
+
+
+def _balanced_rank(labels: Tensor, count: int) -> Tensor:
+    """Positions of the `count` examples that come first when classes take turns."""
+    labels = labels.cpu()
+    turn = torch.empty(len(labels), dtype=torch.long)
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        turn[members] = torch.arange(len(members))
+    return torch.argsort(turn, stable=True)[:count]
+
+
+def _subset_size(subset: int | str | None) -> int | None:
+    if subset is None or subset == "":
+        return None
+    text = str(subset).strip().lower()
+    digits = text[:-1] + "000" if text.endswith("k") else text
+    if not digits.isdigit() or int(digits) < 1:
+        raise ValueError(f"subset {subset!r} is not a number of training images; allowed: e.g. '10k' or 10000")
+    return int(digits)
+
+
+Arrays = tuple[Split, Split, tuple[str, ...], str]  # train, test, class names, source
+
+
+def _digits() -> Arrays:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8))[:, None]
+    everything = Split(images, torch.from_numpy(bunch.target.astype(np.int64)))
+    test_index = stratified_index(everything.labels, DIGITS_TEST, seed=0)
+    rest = torch.ones(len(everything), dtype=torch.bool)
+    rest[test_index] = False
+    names = tuple(str(digit) for digit in range(10))
+    return everything.take(rest), everything.take(test_index), names, "scikit-learn digits, 1,797 scans of 8x8 pixels"
+
+
+def _cifar(name: str, root: Path, wanted: int | None, download: bool, verify: bool) -> Arrays:
+    """The user's own arrays come first, then the cache, then torchvision's download."""
+    test_file, train_file = root / f"{name}_test.npz", root / f"{name}_train.npz"
+    part_file = root / f"{name}_train10k.npz"
+    cache = root / "cache" / f"{name}.safetensors"
+    if not train_file.exists() and part_file.exists() and wanted is not None and wanted <= 10_000:
+        train_file = part_file
+    if train_file.exists() and test_file.exists():
+        train, names = read_npz(train_file)
+        test, _ = read_npz(test_file, classes=len(names))
+        source = f"{train_file.name} and {test_file.name}"
+        checked = ((train_file, train, "train10k" if train_file == part_file else "train"), (test_file, test, "test"))
+        for file, split, part in checked if verify and name == "cifar10" else ():
+            if cifar_sha1(split) != CIFAR10_SHA1[part]:
+                raise ValueError(f"{file} does not hold the official CIFAR-10 images (SHA-1 differs; JPEG copies do)")
+    elif cache.exists():
+        train, test, names = read_cache(cache)
+        source = f"{name}, official files"
+    elif download:
+        train, test, names = _torchvision_cifar(name, root)
+        write_cache(cache, train, test, names)
+        source = f"{name}, official files"
+    else:
+        train = None
+    if train is None:
+        raise ValueError(_where_to_put(name, root))
+    return train, test, names, source
+
+
+def _where_to_put(name: str, root: Path) -> str:
+    return (
+        f"{name} is not in {root}: run `d2rkit data {name}` with a network, or put {name}_train.npz and "
+        f"{name}_test.npz there ({name}_train10k.npz serves --subset 10k); see data/README.md"
+    )
+
+
+def _torchvision_cifar(name: str, root: Path) -> tuple[Split, Split, tuple[str, ...]]:
+    import torchvision
+
+    cls = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
+    try:
+        parts = [cls(root, train=train, download=True) for train in (True, False)]
+    except (OSError, RuntimeError) as error:  # no network, or a checksum that does not match
+        raise ValueError(f"{_where_to_put(name, root)} (download failed: {error})") from error
+    train, test = (Split(nchw(part.data), torch.tensor(part.targets)) for part in parts)
+    return train, test, tuple(parts[0].classes)
+
+
+def cifar_sha1(split: Split, part: int = 10_000) -> tuple[str, ...]:
+    """SHA-1 of each `part` images in the layout of the binary version of CIFAR-10."""
+    rows = torch.cat([split.labels[:, None].to(torch.uint8), split.images.flatten(1)], dim=1).numpy()
+    return tuple(hashlib.sha1(rows[i : i + part].tobytes()).hexdigest() for i in range(0, len(rows), part))

@@ -1,0 +1,290 @@
+"""Networks for targets and guides: `build_model("wrn-34-10", num_classes=10, image_size=32)`.
+
+All take pixels in [0, 1], x: (B, C, H, W), and return logits (B, num_classes). Parameter names of the
+published architectures follow the field's released checkpoints, so that `load_released` can be strict.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from d2rkit.border import nearest
+from d2rkit.checkpoints import read_tensors
+
+NAMES = ("wrn-34-10", "preactresnet18", "resnet18-guide", "resnet18", "cnn-16", "mlp-64")
+
+
+def build_model(name: str, num_classes: int, image_size: int = 32, channels: int = 3) -> nn.Module:
+    """A network with fresh weights, drawn from the global generator.
+
+    name: `wrn-D-W` (WideResNet, D = 6n + 4 layers, widening factor W), `preactresnet18`,
+    `resnet18-guide` (at up to 32x32 pixels its second stage keeps stride 1), `resnet18`, `cnn-W` (three
+    convolutions, first one W wide) or `mlp-W` (two hidden layers W wide; for flat data such as points
+    in the plane, whose number of features is image_size with channels=1).
+    channels: 3 for RGB, 1 for grey images. Raises ValueError for an unknown name or impossible size.
+    """
+    if num_classes < 2 or image_size < 1 or channels < 1:
+        raise ValueError(
+            f"a network needs num_classes >= 2, image_size >= 1 and channels >= 1, not {num_classes}, {image_size}, {channels}"
+        )
+    if match := re.fullmatch(r"wrn-(\d+)-(\d+)", name):
+        return WideResNet(int(match[1]), int(match[2]), num_classes, image_size, channels)
+    if match := re.fullmatch(r"cnn-(\d+)", name):
+        return SmallCNN(int(match[1]), num_classes, channels)
+    if match := re.fullmatch(r"mlp-(\d+)", name):
+        return MLP(int(match[1]), num_classes, image_size * channels)
+    if name == "preactresnet18":
+        return PreActResNet18(num_classes, image_size, channels)
+    if name in ("resnet18", "resnet18-guide"):
+        wide_second_stage = name == "resnet18-guide" and image_size <= 32
+        return ResNet18(num_classes, channels, second_stride=1 if wide_second_stage else 2)
+    raise nearest(name, NAMES, "network") from None
+
+
+def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+
+
+def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+
+def pool(x: Tensor, cells: int) -> Tensor:
+    """Average pooling to cells x cells and flattening: (B, C, H, W) to (B, C * cells**2)."""
+    if cells == 1:
+        return x.mean((2, 3))
+    return F.adaptive_avg_pool2d(x, cells).flatten(1)
+
+
+class WideBlock(nn.Module):
+    """Pre-activation block of a WideResNet (Zagoruyko & Komodakis 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(inputs), conv3x3(inputs, outputs, stride)
+        self.bn2, self.conv2 = nn.BatchNorm2d(outputs), conv3x3(outputs, outputs)
+        self.convShortcut = conv1x1(inputs, outputs, stride) if inputs != outputs else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(x))
+        shortcut = x if self.convShortcut is None else self.convShortcut(out)
+        out = self.conv2(F.relu(self.bn2(self.conv1(out))))
+        return shortcut + out
+
+
+class WideGroup(nn.Module):
+    """The blocks of one resolution; `layer` is the name that released checkpoints use."""
+
+    def __init__(self, count: int, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        blocks = [WideBlock(inputs, outputs, stride)]
+        blocks += [WideBlock(outputs, outputs, 1) for _ in range(count - 1)]
+        self.layer = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class WideResNet(nn.Module):
+    """WideResNet-`depth`-`widen`; 64x64 images get a head over 2x2 cells, as released."""
+
+    def __init__(self, depth: int, widen: int, num_classes: int, image_size: int = 32, channels: int = 3):
+        super().__init__()
+        if depth < 10 or (depth - 4) % 6 or widen < 1:
+            raise ValueError(f"wrn-{depth}-{widen} is impossible: depth must be 6n + 4 with n >= 1, width at least 1")
+        count = (depth - 4) // 6
+        widths = [16, 16 * widen, 32 * widen, 64 * widen]
+        self.cells = 2 if image_size == 64 else 1
+        self.conv1 = conv3x3(channels, widths[0])
+        self.block1 = WideGroup(count, widths[0], widths[1], 1)
+        self.block2 = WideGroup(count, widths[1], widths[2], 2)
+        self.block3 = WideGroup(count, widths[2], widths[3], 2)
+        self.bn1 = nn.BatchNorm2d(widths[3])
+        self.fc = nn.Linear(widths[3] * self.cells**2, num_classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.block3(self.block2(self.block1(self.conv1(x))))
+        return self.fc(pool(F.relu(self.bn1(x)), self.cells))
+
+
+class PreActBlock(nn.Module):
+    """Pre-activation block (He et al. 2016, "Identity mappings")."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(inputs), conv3x3(inputs, outputs, stride)
+        self.bn2, self.conv2 = nn.BatchNorm2d(outputs), conv3x3(outputs, outputs)
+        changes = stride != 1 or inputs != outputs
+        self.shortcut = nn.Sequential(conv1x1(inputs, outputs, stride)) if changes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(out)
+        out = self.conv2(F.relu(self.bn2(self.conv1(out))))
+        return shortcut + out
+
+
+class BasicBlock(nn.Module):
+    """Block of a ResNet-18 (He et al. 2015)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.conv1, self.bn1 = conv3x3(inputs, outputs, stride), nn.BatchNorm2d(outputs)
+        self.conv2, self.bn2 = conv3x3(outputs, outputs), nn.BatchNorm2d(outputs)
+        changes = stride != 1 or inputs != outputs
+        self.shortcut = nn.Sequential(conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs)) if changes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return F.relu(out + (x if self.shortcut is None else self.shortcut(x)))
+
+
+def stage(block: type[nn.Module], inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(block(inputs, outputs, stride), block(outputs, outputs, 1))
+
+
+class PreActResNet18(nn.Module):
+    """PreActResNet-18. At 64x64, as released for Tiny ImageNet: a head over 2x2 cells and no final BatchNorm."""
+
+    def __init__(self, num_classes: int, image_size: int = 32, channels: int = 3):
+        super().__init__()
+        self.cells = 2 if image_size == 64 else 1
+        self.conv1 = conv3x3(channels, 64)
+        self.layer1 = stage(PreActBlock, 64, 64, 1)
+        self.layer2 = stage(PreActBlock, 64, 128, 2)
+        self.layer3 = stage(PreActBlock, 128, 256, 2)
+        self.layer4 = stage(PreActBlock, 256, 512, 2)
+        self.bn = nn.BatchNorm2d(512) if image_size != 64 else None
+        self.linear = nn.Linear(512 * self.cells**2, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer4(self.layer3(self.layer2(self.layer1(self.conv1(x)))))
+        if self.bn is not None:
+            x = F.relu(self.bn(x))
+        return self.linear(pool(x, self.cells))
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 for small images; second_stride=1 gives the released CIFAR guide (1.76 GMAC)."""
+
+    def __init__(self, num_classes: int, channels: int = 3, second_stride: int = 2):
+        super().__init__()
+        self.conv1, self.bn1 = conv3x3(channels, 64), nn.BatchNorm2d(64)
+        self.layer1 = stage(BasicBlock, 64, 64, 1)
+        self.layer2 = stage(BasicBlock, 64, 128, second_stride)
+        self.layer3 = stage(BasicBlock, 128, 256, 2)
+        self.layer4 = stage(BasicBlock, 256, 512, 2)
+        self.linear = nn.Linear(512, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        return self.linear(pool(self.layer4(self.layer3(self.layer2(self.layer1(x)))), 1))
+
+
+class SmallCNN(nn.Module):
+    """Three convolutions and a global-average-pool head: a flatten-linear head makes D2R collapse on digits."""
+
+    def __init__(self, width: int, num_classes: int, channels: int = 1):
+        super().__init__()
+        widths = [channels, width, 2 * width, 4 * width]
+        self.convs = nn.ModuleList(conv3x3(widths[i], widths[i + 1], 2 if i == 1 else 1) for i in range(3))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(w) for w in widths[1:])
+        self.linear = nn.Linear(widths[3], num_classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = F.relu(norm(conv(x)))
+        return self.linear(pool(x, 1))
+
+
+class MLP(nn.Sequential):
+    """Two hidden layers with SiLU, for points in the plane: x: (B, features) or anything that flattens to it."""
+
+    def __init__(self, width: int, num_classes: int, features: int = 2):
+        hidden = [nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()]
+        super().__init__(nn.Flatten(), *hidden, nn.Linear(width, num_classes))
+
+
+def initialise(model: nn.Module) -> None:
+    """He initialisation by fan-out for convolutions, zero biases for linear layers."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+            nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
+        elif isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std per channel, for released networks that were trained on normalised pixels:
+    `nn.Sequential(Normalize(mean, std), network)` takes pixels in [0, 1] like every other network."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+# The released WideResNet carries its first group twice; the forward uses one.
+UNUSED = re.compile(r"^sub_block1\.")
+
+
+class Released(NamedTuple):
+    """A network with a released checkpoint's weights, and the names of what was dropped from the file."""
+
+    model: nn.Module
+    dropped: list[str]
+
+
+def load_released(path: str | Path, name: str | None = None, image_size: int | None = None) -> Released:
+    """Load a checkpoint in the field's common naming (TRADES, LBGAT, AWP and D2R files), with or without
+    `module.`, strictly: everything must fit but `sub_block1`, which the released WideResNet never uses.
+
+    name, image_size: as in build_model; None reads the network off the file's tensors. (The strides of a
+    ResNet-18 leave no trace there: it is taken for the guide.) Raises ValueError if the file is missing,
+    damaged, cannot be loaded without running code in it, or does not fit."""
+    state = {key.removeprefix("module."): tensor for key, tensor in read_tensors(path).items()}
+    try:
+        seen_name, classes, seen_size, channels = _architecture(state)
+    except (KeyError, AttributeError) as error:
+        raise ValueError(f"{path} holds no network of this kit (looked for {error})") from error
+    model = build_model(name or seen_name, classes, image_size or seen_size, channels)
+    wanted = model.state_dict()
+    dropped = sorted(key for key in state if UNUSED.match(key) and key not in wanted)
+    faults = {
+        "missing": sorted(wanted.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - wanted.keys() - set(dropped)),
+        "of another shape": sorted(k for k in wanted.keys() & state.keys() if wanted[k].shape != state[k].shape),
+    }
+    if any(faults.values()):
+        found = "; ".join(f"{len(keys)} {what} (first: {keys[0]})" for what, keys in faults.items() if keys)
+        raise ValueError(f"{path} does not fit {name or seen_name}: {found}")
+    model.load_state_dict({key: state[key] for key in wanted}, strict=True)
+    return Released(model, dropped)
+
+
+def _architecture(state: dict[str, Tensor]) -> tuple[str, int, int, int]:
+    """Name, classes, image size and channels of the network whose tensors these are."""
+    channels = state["conv1.weight"].shape[1]
+    if "block1.layer.0.conv1.weight" in state:
+        depth = 6 * len([k for k in state if re.fullmatch(r"block1\.layer\.\d+\.conv1\.weight", k)]) + 4
+        widen = state["block1.layer.0.conv1.weight"].shape[0] // 16
+        classes, features = state["fc.weight"].shape
+        return f"wrn-{depth}-{widen}", classes, 64 if features == 256 * widen else 32, channels
+    classes, features = state["linear.weight"].shape
+    if "bn1.weight" in state:
+        return "resnet18-guide", classes, 32, channels
+    return "preactresnet18", classes, 64 if features == 2048 else 32, channels

@@ -1,0 +1,156 @@
+"""Training objectives: pure functions of three logit tensors and the labels.
+
+    Logits(target_clean, target_adv, guide_clean), y  ->  Loss(total, parts)
+
+Logits are (B, C), y is (B,) int64. `parts` holds the weighted terms by name; they sum to `total`.
+Symbols: f target, g guide, x clean images, x' adversarial images, p = softmax.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from d2rkit.border import nearest
+from d2rkit.divergences import kl, kl_gap, symmetric_kl
+
+SMOOTHING = 1e-5  # inside one logarithm of each KL term, as released for D2R
+
+
+class Logits(NamedTuple):
+    """f(x), f(x') and g(x), each (B, C); None where a method does not need it."""
+
+    target_clean: Tensor | None
+    target_adv: Tensor | None
+    guide_clean: Tensor | None
+
+
+class Loss(NamedTuple):
+    """total: the scalar to minimise; parts: its weighted terms by name."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+# Default weights of D2R's terms. "symmetric" has smaller weights on the clean term, because
+# KL1 + KL2 is far larger than their gap.
+D2R_WEIGHTS = {
+    "symmetric": {"w_clean": 2.0, "w_adv": 30.0, "w_mse": 1.0, "w_ce": 1.0},
+    "released": {"w_clean": 20.0, "w_adv": 30.0, "w_mse": 1.0, "w_ce": 1.0},
+    "jeffreys-adv": {"w_clean": 20.0, "w_adv": 15.0, "w_mse": 0.0, "w_ce": 1.0},
+}
+REDUCTIONS = ("mean", "batchmean")
+
+
+def d2r(
+    logits: Logits,
+    y: Tensor,
+    *,
+    variant: str = "symmetric",
+    w_clean: float | None = None,
+    w_adv: float | None = None,
+    w_mse: float | None = None,
+    w_ce: float | None = None,
+    w_reverse: float = 10.0,
+    reduction: str = "mean",
+    detach_guide: bool = False,
+) -> Loss:
+    """Dual regularisation (Liu et al. 2025, arXiv 2506.07056). With KL1 = KL(p_f(x) || p_g(x)),
+    KL2 = KL(p_g(x) || p_f(x)), KL5 = KL(p_f(x') || p_g(x)) and KL3 = KL(p_g(x) || p_f(x')):
+
+    symmetric:     w_ce CE(g(x), y) + w_mse MSE(f(x'), g(x)) + w_clean (KL1 + KL2) + w_adv KL5  (the paper's text)
+    released:      w_ce CE(g(x), y) + w_mse MSE(f(x'), g(x)) + w_clean |KL1 - KL2| + w_adv KL5  (the authors' code)
+    jeffreys-adv:  w_ce CE(g(x), y) + w_clean |KL1 - KL2| + w_adv (KL5 + KL3) + w_reverse KL3  (their earlier form)
+
+    Weights left at None take the variant's defaults (D2R_WEIGHTS). The labels reach the target through
+    the guide only. reduction: "mean" over batch and classes, as released, or "batchmean" (C times larger).
+    detach_guide: no gradient from the target's terms into the guide. ValueError for an unknown variant or reduction.
+    """
+    if variant not in D2R_WEIGHTS:
+        raise nearest(variant, D2R_WEIGHTS, "D2R variant")
+    if reduction not in REDUCTIONS:
+        raise nearest(reduction, REDUCTIONS, "reduction")
+    given = {"w_clean": w_clean, "w_adv": w_adv, "w_mse": w_mse, "w_ce": w_ce}
+    w = D2R_WEIGHTS[variant] | {name: value for name, value in given.items() if value is not None}
+    f_clean, f_adv, g_clean = logits
+    g_fixed = g_clean.detach() if detach_guide else g_clean
+
+    def mean(per_example: Tensor) -> Tensor:
+        return per_example.mean() / (g_clean.shape[1] if reduction == "mean" else 1)
+
+    if variant == "symmetric":
+        clean = mean(symmetric_kl(f_clean, g_fixed, SMOOTHING))
+    else:  # the absolute value of the batch's mean, not of each example
+        clean = mean(kl_gap(f_clean, g_fixed, SMOOTHING)).abs()
+    adversarial = kl(f_adv, g_fixed, SMOOTHING)
+    parts = {
+        "ce": w["w_ce"] * F.cross_entropy(g_clean, y),
+        "mse": w["w_mse"] * F.mse_loss(f_adv, g_fixed),
+        "clean": w["w_clean"] * clean,
+    }
+    if variant == "jeffreys-adv":
+        reverse = kl(g_fixed, f_adv, SMOOTHING)
+        adversarial = adversarial + reverse
+        parts["reverse"] = w_reverse * mean(reverse)
+    parts["adv"] = w["w_adv"] * mean(adversarial)
+    return _loss(parts)
+
+
+def pgd_at(logits: Logits, y: Tensor) -> Loss:
+    """CE(f(x'), y), Madry et al. 2018."""
+    return _loss({"ce": F.cross_entropy(logits.target_adv, y)})
+
+
+def natural(logits: Logits, y: Tensor) -> Loss:
+    """CE(f(x), y): no defence, the sanity row of every table."""
+    return _loss({"ce": F.cross_entropy(logits.target_clean, y)})
+
+
+def trades(logits: Logits, y: Tensor, *, beta: float = 6.0) -> Loss:
+    """CE(f(x), y) + beta KL(p_f(x) || p_f(x')), batch mean, neither side detached (Zhang et al. 2019, eq. 5)."""
+    return _loss(
+        {
+            "ce": F.cross_entropy(logits.target_clean, y),
+            "adv": beta * kl(logits.target_clean, logits.target_adv).mean(),
+        }
+    )
+
+
+def mart(logits: Logits, y: Tensor, *, beta: float = 6.0) -> Loss:
+    """Boosted CE on x' plus misclassification-weighted KL (Wang et al. 2020, eq. 8-10)."""
+    p_adv, p_clean = logits.target_adv.softmax(1), logits.target_clean.softmax(1)
+    others = p_adv.scatter(1, y[:, None], -1.0)
+    strongest = others.argmax(1)
+    margin = F.nll_loss(torch.log(1.0001 - p_adv + 1e-12), strongest)
+    unsure = 1.0000001 - p_clean.gather(1, y[:, None]).squeeze(1)
+    return _loss(
+        {
+            "ce": F.cross_entropy(logits.target_adv, y),
+            "margin": margin,
+            "adv": beta * (unsure * kl(logits.target_clean, logits.target_adv)).mean(),
+        }
+    )
+
+
+def lbgat(logits: Logits, y: Tensor, *, beta: float = 0.0) -> Loss:
+    """CE(g(x), y) + MSE(f(x'), g(x)) + beta KL(p_f(x) || p_f(x')), batch mean (Cui et al. 2021, eq. 8)."""
+    parts = {
+        "ce": F.cross_entropy(logits.guide_clean, y),
+        "mse": F.mse_loss(logits.target_adv, logits.guide_clean),
+    }
+    if beta:
+        parts["adv"] = beta * kl(logits.target_clean, logits.target_adv).mean()
+    return _loss(parts)
+
+
+def adagat(logits: Logits, y: Tensor, *, w_guide: float = 2.5) -> Loss:
+    """LBGAT with beta 0 plus w_guide MSE(stop-gradient f(x'), g(x)): the guide is pulled to the target."""
+    pull = w_guide * F.mse_loss(logits.guide_clean, logits.target_adv.detach())
+    return _loss(lbgat(logits, y).parts | {"guide": pull})
+
+
+def _loss(parts: dict[str, Tensor]) -> Loss:
+    return Loss(torch.stack(list(parts.values())).sum(), parts)

@@ -1,0 +1,416 @@
+"""fit(): the training loop. One screen for a step; schedules, checkpoints and exact resume around it."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from d2rkit import attacks
+from d2rkit.border import nearest
+from d2rkit.checkpoints import load_resume, save_resume, save_weights, write_atomically
+from d2rkit.data import ImageData, Split, augment
+from d2rkit.methods import TWO_STEP, Method, get_method
+from d2rkit.objectives import Loss
+from d2rkit.pair import GuidedPair, eval_mode
+
+log = logging.getLogger("d2rkit")
+
+SCHEDULES = ("cosine", "released", "constant")
+UPDATES = ("joint", "two-step")
+PRECISIONS = ("32-true", "bf16-mixed")
+Report = Callable[[float, str], None]  # fraction done in [0, 1], a few words
+LossOption = float | str | bool
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: everything that changes the weights that come out, apart from data and networks."""
+
+    method: str = "d2r-cag"
+    """A row of METHODS."""
+    seed: int = 0
+    """Seeds the initial weights, the order of images, augmentation and the attack's random start."""
+    epochs: int = 100
+    batch_size: int = 128
+    lr: float = 0.1
+    """Peak learning rate of SGD; 0.1 as released, less where training is stuck at chance."""
+    schedule: str = "cosine"
+    """cosine, released (steps at 75 % and 90 % of the epochs, first epoch at a fifth), constant."""
+    warmup: float = 0.0
+    """Epochs of linear warm-up from 0 (cosine only); guards D2R against an early collapse."""
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    """2e-4 as released; 5e-4 gives TRADES about 0.7 AutoAttack points more in published runs."""
+    eps: float = 8 / 255
+    """Radius of the L-infinity ball in training, pixel scale."""
+    step_size: float = 2 / 255
+    """Step of the training attack, pixel scale."""
+    steps: int = 10
+    """Steps of the training attack."""
+    loss: Mapping[str, LossOption] = field(default_factory=dict)
+    """Options of the method's objective to change, e.g. w_clean 2.0 or beta 3."""
+    update: str = "joint"
+    """joint: one step on the whole loss, as released; two-step: the adversarial terms, then the clean ones."""
+    guide_share: float = 0.0
+    """Share of CE(g(x'), y) in CAG's objective."""
+    guide_warmup: int = 0
+    """Epochs, before the others, in which the guide trains alone on clean images."""
+    padding: int = 4
+    """Random crops after padding by so many pixels."""
+    flip: bool = True
+    """Random left-right flips."""
+    ema: float = 0.0
+    """Decay a step of an average of the target's weights, which then is what is evaluated; 0 for none."""
+    precision: str = "32-true"
+    """32-true or bf16-mixed; evaluation is always float32."""
+    val_steps: int = 10
+    """Steps of the PGD attack on the validation images by which the best epoch is chosen."""
+
+    def check(self) -> Method:
+        """The method; ValueError, in one sentence, for a value that makes no sense."""
+        method = get_method(self.method)
+        method.check_options(self.loss)
+        for value, allowed, what in (
+            (self.schedule, SCHEDULES, "schedule"),
+            (self.update, UPDATES, "update"),
+            (self.precision, PRECISIONS, "precision"),
+        ):
+            if value not in allowed:
+                raise nearest(value, allowed, what)
+        for name in ("epochs", "batch_size", "lr", "eps", "step_size"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name in ("steps", "warmup", "guide_warmup", "padding", "weight_decay", "val_steps"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
+        for name in ("guide_share", "momentum", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
+        if self.eps > 1:
+            raise ValueError(f"eps is in pixel scale, e.g. 8/255 = 0.0314, not {self.eps}")
+        return method
+
+
+@dataclass
+class Fit:
+    """What fit() did. status: "done", "interrupted", "stuck at chance", or "failed: ..." with the reason."""
+
+    status: str
+    history: list[dict[str, float]]
+    seconds: float = 0.0
+
+
+class NonFinite(RuntimeError):
+    """The loss or a weight became infinite or NaN."""
+
+
+def learning_rate(recipe: Recipe, epoch: float) -> float:
+    """Learning rate at a moment of training, counted in epochs from 0."""
+    if recipe.schedule == "constant":
+        return recipe.lr
+    if recipe.schedule == "released":  # 0.02, then 0.1, 0.01 from epoch 76, 0.001 from epoch 91 of 100
+        whole = math.floor(epoch)
+        if whole < 1:
+            return recipe.lr * 0.2
+        done = whole / recipe.epochs
+        return recipe.lr * (1.0 if done < 0.75 else 0.1 if done < 0.9 else 0.01)
+    if epoch < recipe.warmup:
+        return recipe.lr * epoch / recipe.warmup
+    done = (epoch - recipe.warmup) / max(recipe.epochs - recipe.warmup, 1e-9)
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def generator_for(purpose: str, seed: int, device: torch.device | str = "cpu", rank: int = 0) -> torch.Generator:
+    """A generator of its own for each purpose, so that changing one use of randomness leaves the others be."""
+    offset = {"init": 0, "shuffle": 1, "augment": 2, "attack": 3}[purpose]
+    return torch.Generator(device).manual_seed((seed * 1_000_003 + offset) * 1_009 + rank)
+
+
+def training_step(
+    fabric: Fabric,
+    model: nn.Module,
+    pair: GuidedPair,
+    optimizer: torch.optim.Optimizer,
+    method: Method,
+    recipe: Recipe,
+    x: Tensor,
+    y: Tensor,
+    generator: torch.Generator,
+) -> tuple[Loss, dict[str, Tensor]]:
+    """One step on x: (B, C, H, W) in [0, 1], y: (B,). `model` is Fabric's wrapper of `pair`: the attack runs
+    on the raw networks, frozen and in eval mode; then one wrapped forward carries the gradient."""
+    with fabric.autocast():
+        x_adv = method.perturb(
+            pair, x, y, eps=recipe.eps, step_size=recipe.step_size, steps=recipe.steps,
+            guide_share=recipe.guide_share, generator=generator,
+        )  # fmt: skip
+    parts: dict[str, Tensor] = {}
+    for terms in TWO_STEP if recipe.update == "two-step" else (None,):
+        logits = method.forward(model, x, x_adv)
+        loss = method.loss(logits, y, recipe.loss)
+        chosen = {name: part for name, part in loss.parts.items() if terms is None or name in terms}
+        if not chosen:
+            continue
+        total = torch.stack(list(chosen.values())).sum()
+        if not torch.isfinite(total):
+            raise NonFinite("the loss is not finite")
+        optimizer.zero_grad(set_to_none=True)
+        fabric.backward(total)
+        optimizer.step()
+        parts |= {name: part.detach() for name, part in chosen.items()}
+    correct = {
+        name: (part.detach().argmax(1) == y).sum()
+        for name, part in (("clean", logits.target_clean), ("adv", logits.target_adv), ("guide", logits.guide_clean))
+        if part is not None
+    }
+    return Loss(torch.stack(list(parts.values())).sum(), parts), correct
+
+
+def guide_step(fabric, model, optimizer, x: Tensor, y: Tensor) -> tuple[Loss, dict[str, Tensor]]:
+    """One step of the guide alone on clean images."""
+    logits = model(x, None, guide_only=True).guide_clean
+    ce = nn.functional.cross_entropy(logits, y)
+    optimizer.zero_grad(set_to_none=True)
+    fabric.backward(ce)
+    optimizer.step()
+    return Loss(ce.detach(), {"ce": ce.detach()}), {"guide": (logits.detach().argmax(1) == y).sum()}
+
+
+def fit(
+    pair: GuidedPair,
+    data: ImageData,
+    recipe: Recipe,
+    folder: str | Path | None = None,
+    *,
+    device: str = "auto",
+    report: Report | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    save_every: float = 600.0,
+) -> Fit:
+    """Train `pair` in place on data.train; return what happened, one row of history an epoch.
+
+    folder: a run folder. It gets history.csv, last.safetensors and best.safetensors (highest PGD accuracy
+    on data.val) and resume.pt, from which a later call with the same recipe goes on, bit for bit on
+    the same hardware. should_stop: asked after every step; True saves the state and returns with status
+    "interrupted", and so does Ctrl-C or SIGTERM. save_every: seconds between saves within an epoch.
+    A non-finite loss ends training with status "failed: ..." and leaves the last good state in place.
+    """
+    method = recipe.check()
+    if method.needs_guide and pair.guide is None:
+        raise ValueError(f"{method.title} trains a guide beside the target, but the pair has none")
+    loop = _Loop(pair, data, recipe, method, Path(folder) if folder else None, device)
+    began = time.monotonic()
+    try:
+        with _polite_stop() as asked:
+            stopped = loop.run(lambda: asked.is_set() or bool(should_stop and should_stop()), report, on_epoch, save_every)
+    except NonFinite as error:
+        status = f"failed: {error} in epoch {loop.epoch + 1}, step {loop.step + 1}"
+        log.warning("%s; the last good state is kept", status)
+        loop.restore()
+    else:
+        status = "interrupted" if stopped else "stuck at chance" if loop.stuck() else "done"
+    return Fit(status, loop.history, time.monotonic() - began)
+
+
+class _Loop:
+    """The state of a training run: what resume.pt holds, and the loop that moves it on."""
+
+    def __init__(self, pair: GuidedPair, data: ImageData, recipe: Recipe, method: Method, folder: Path | None, device: str):
+        self.recipe, self.method, self.folder = recipe, method, folder
+        self.fabric = Fabric(accelerator=device, devices=1, precision=recipe.precision)
+        self.pair = pair
+        self.chance = 1 / data.num_classes
+        optimizer = torch.optim.SGD(pair.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
+        self.model, self.optimizer = self.fabric.setup(pair, optimizer)
+        device = self.fabric.device
+        self.train, self.val = data.train.to(device), data.val.to(device)
+        decay = get_ema_multi_avg_fn(recipe.ema)
+        self.average = AveragedModel(pair.target, multi_avg_fn=decay, use_buffers=True) if recipe.ema else None
+        self.generators = {p: generator_for(p, recipe.seed, device) for p in ("augment", "attack")}
+        self.epoch, self.step, self.best = 0, 0, -1.0
+        self.history: list[dict[str, float]] = []
+        self.sums: dict[str, float] = {}
+        self.good: dict | None = None
+        self.restore()
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The target that validation and checkpoints see."""
+        return self.pair.target if self.average is None else self.average.module
+
+    def fingerprint(self) -> str:
+        return json.dumps(asdict(self.recipe), sort_keys=True, default=dict)
+
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.train) / self.recipe.batch_size)
+
+    def run(self, stop: Callable[[], bool], report: Report | None, on_epoch, save_every: float) -> bool:
+        """True if it was asked to stop before the end."""
+        total = self.recipe.guide_warmup + self.recipe.epochs
+        saved = time.monotonic()
+        while self.epoch < total:
+            for index in self.batches():
+                self.advance(index)
+                if report:
+                    report((self.epoch + self.step / self.steps_per_epoch()) / total, f"epoch {self.epoch + 1}/{total}")
+                if stop():
+                    self.save()
+                    return True
+                if time.monotonic() - saved > save_every:
+                    self.save()
+                    saved = time.monotonic()
+            self.finish_epoch()
+            saved = time.monotonic()
+            if on_epoch:
+                on_epoch(self.history[-1])
+        return False
+
+    def batches(self) -> Iterator[Tensor]:
+        """Indices of the batches of this epoch that are still to do; the order follows from seed and epoch."""
+        shuffle = generator_for("shuffle", self.recipe.seed + 7_919 * self.epoch)
+        order = torch.randperm(len(self.train), generator=shuffle).to(self.fabric.device)
+        yield from order.split(self.recipe.batch_size)[self.step :]
+
+    def advance(self, index: Tensor) -> None:
+        recipe, warming = self.recipe, self.epoch < self.recipe.guide_warmup
+        x = augment(self.train.images[index], recipe.padding, recipe.flip, self.generators["augment"]).float() / 255
+        y = self.train.labels[index]
+        moment = self.epoch - recipe.guide_warmup + self.step / self.steps_per_epoch()
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.lr if warming else learning_rate(recipe, moment + 1 / self.steps_per_epoch() / 2)
+        self.pair.train()
+        if warming:
+            loss, correct = guide_step(self.fabric, self.model, self.optimizer, x, y)
+        else:
+            loss, correct = training_step(
+                self.fabric, self.model, self.pair, self.optimizer, self.method, recipe, x, y, self.generators["attack"]
+            )
+            if self.average is not None:
+                self.average.update_parameters(self.pair.target)
+        values = {"loss": loss.total, **{f"loss_{k}": v for k, v in loss.parts.items()}}
+        values = {k: v * len(y) for k, v in values.items()} | {f"train_{k}": v for k, v in correct.items()}
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.item()
+        self.step += 1
+
+    def finish_epoch(self) -> None:
+        if not all(torch.isfinite(p).all() for p in self.pair.parameters()):
+            raise NonFinite("a weight is not finite")
+        row = {"epoch": self.epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
+        row |= {name: value / len(self.train) for name, value in self.sums.items()}
+        row |= {f"val_{k}": v for k, v in self.validate().items()}
+        self.history.append(row)
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
+        better = row["val_pgd"] > self.best and self.epoch > self.recipe.guide_warmup
+        self.best = max(self.best, row["val_pgd"]) if better else self.best
+        self.save(better)
+
+    def validate(self) -> dict[str, float]:
+        """Clean and PGD accuracy of the target, and clean accuracy of the guide, on the validation images."""
+        recipe, target, guide = self.recipe, self.evaluated, self.pair.guide
+        hits = {"clean": 0, "pgd": 0} | ({"guide": 0} if guide is not None else {})
+        with eval_mode(target, self.pair):
+            for i in range(0, len(self.val), 500):
+                batch: Split = self.val.take(slice(i, i + 500))
+                x, y = batch.pixels(), batch.labels
+                x_adv = attacks.pgd_ce(
+                    target, x, y, eps=recipe.eps, step_size=recipe.eps / 4, steps=recipe.val_steps
+                )
+                with torch.no_grad():
+                    hits["clean"] += (target(x).argmax(1) == y).sum().item()
+                    hits["pgd"] += (target(x_adv).argmax(1) == y).sum().item()
+                    if guide is not None:
+                        hits["guide"] += (guide(x).argmax(1) == y).sum().item()
+        return {name: count / len(self.val) for name, count in hits.items()}
+
+    def stuck(self) -> bool:
+        """Whether the target never got clearly above chance on the validation images."""
+        stuck = bool(self.history) and max(row["val_clean"] for row in self.history) < 1.5 * self.chance
+        if stuck:
+            log.warning("stuck at chance: try a lower lr, more warm-up, or smaller loss weights")
+        return stuck
+
+    def save(self, better: bool = False) -> None:
+        """Write the state; within an epoch only resume.pt changes."""
+        state = {
+            "pair": self.pair.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else {},
+            "generators": {name: g.get_state() for name, g in self.generators.items()},
+            "epoch": self.epoch,
+            "step": self.step,
+            "best": self.best,
+            "sums": self.sums,
+            "history": self.history,
+            "recipe": self.fingerprint(),
+        }
+        if self.folder is None:
+            self.good = copy.deepcopy(state)
+            return
+        if self.step == 0:
+            write_history(self.folder / "history.csv", self.history)
+            for name in ("last", "best") if better else ("last",):
+                save_weights(self.folder / f"{name}.safetensors", self.evaluated, self.pair.guide)
+        save_resume(self.folder / "resume.pt", state)
+
+    def restore(self) -> None:
+        """Go on from the last saved state, if there is one."""
+        file = self.folder / "resume.pt" if self.folder else None
+        state = load_resume(file) if file and file.exists() else self.good
+        if state is None:
+            return
+        if state["recipe"] != self.fingerprint():
+            raise ValueError(f"{file} belongs to another recipe; choose another folder")
+        self.pair.load_state_dict(state["pair"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        for name, generator in self.generators.items():
+            generator.set_state(state["generators"][name])
+        for name in ("epoch", "step", "best", "sums", "history"):
+            setattr(self, name, state[name])
+
+
+def write_history(path: Path, history: list[dict[str, float]]) -> None:
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    with write_atomically(path) as draft, draft.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(history)
+
+
+@contextmanager
+def _polite_stop() -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM set the event instead of breaking a step in two; a second Ctrl-C breaks at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def handle(number, frame):
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
