@@ -196,7 +196,7 @@ class SmallCNN(nn.Module):
     def __init__(self, width: int, num_classes: int, channels: int = 1):
         super().__init__()
         widths = [channels, width, 2 * width, 4 * width]
-        self.convs = nn.ModuleList(conv3x3(widths[i], widths[i + 1], 2 if i == 1 else 1) for i in range(3))
+        self.convs = nn.ModuleList(conv3x3(widths[i], widths[i + 1], 2 if i else 1) for i in range(3))
         self.norms = nn.ModuleList(nn.BatchNorm2d(w) for w in widths[1:])
         self.linear = nn.Linear(widths[3], num_classes)
         initialise(self)
