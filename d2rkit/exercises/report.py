@@ -1,0 +1,175 @@
+"""What was checked so far: for the student on the screen, for the lecturer as JSON.
+
+A hand-in is a summary, not a proof: it is a text file on the student's machine. It carries the checked code,
+so that a lecturer can run it again.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import platform
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pandas as pd
+
+from d2rkit.checkpoints import write_atomically
+from d2rkit.exercises.checking import PASSED, SYMBOLS, UNWRITTEN, Result
+
+FORMAT = 1
+SESSION = uuid.uuid4().hex[:8]  # tells this kernel's attempts from those of other notebooks
+_checked: dict[str, dict] = {}  # this session's results by exercise
+
+
+def record(result: Result) -> None:
+    """Remember `result`. A pass stays a pass, whatever is tried afterwards; attempts are counted."""
+    before = _checked.get(result.name)
+    tries = before["tries"].get(SESSION, 0) if before else 0
+    entry = {
+        "title": result.title,
+        "status": result.status,
+        "hint": result.hint,
+        "steps_passed": sum(step.passed for step in result.steps),
+        "seconds": result.seconds,
+        "tries": {SESSION: tries + (result.status != UNWRITTEN)},
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "code": result.code,
+    }
+    _checked[result.name] = _merge(before, entry)
+
+
+def forget() -> None:
+    """Start anew in this session (files are left alone)."""
+    _checked.clear()
+
+
+def _merge(old: Mapping | None, new: Mapping) -> dict:
+    """The better-known of two entries. Attempts are kept by session, so saving twice counts nothing twice."""
+    if old is None:
+        return dict(new)
+    passed_before = old["status"] == PASSED and new["status"] != PASSED
+    kept = old if passed_before or new["status"] == UNWRITTEN else new
+    return {**kept, "tries": {**old["tries"], **new["tries"]}}
+
+
+def attempts(entry: Mapping) -> int:
+    return sum(entry["tries"].values())
+
+
+@dataclass(frozen=True)
+class Report:
+    """exercises: one entry an exercise, by name; student: as given to `report`."""
+
+    exercises: dict[str, dict]
+    student: str = ""
+
+    @property
+    def passed(self) -> int:
+        return sum(entry["status"] == PASSED for entry in self.exercises.values())
+
+    def as_dict(self) -> dict:
+        versions = {name: _version(name) for name in ("d2rkit", "torch", "numpy")} | {"python": platform.python_version()}
+        return {
+            "format": FORMAT,
+            "student": self.student,
+            "passed": self.passed,
+            "of": len(self.exercises),
+            "exercises": self.exercises,
+            "versions": versions,
+        }
+
+    def save(self, path: str | Path = "handin.json") -> Report:
+        """Write JSON, together with what an earlier notebook wrote there; return the report of both.
+
+        ValueError if the file is there and is no hand-in of this kit."""
+        path, mine = Path(path), dict(self.exercises)
+        student = self.student
+        if path.exists():
+            before = read_handin(path)
+            student = student or before["student"]
+            for name, entry in before["exercises"].items():
+                mine[name] = _merge(entry, mine.get(name) or _unwritten(entry["title"]))
+        whole = Report(mine, student)
+        with write_atomically(path) as draft:
+            draft.write_text(json.dumps(whole.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return whole
+
+    def __repr__(self) -> str:
+        lines = [f"{self.student + ': ' if self.student else ''}{self.passed} of {len(self.exercises)} exercises passed"]
+        for name, entry in self.exercises.items():
+            tries = f", attempts: {attempts(entry)}" if attempts(entry) else ""
+            lines.append(f"  {SYMBOLS[entry['status']]} {name:<16} {entry['status']}{tries}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th scope='row' style='text-align:left'>{html.escape(entry['title'])}</th>"
+            f"<td style='text-align:left'>{SYMBOLS[entry['status']]} {entry['status']}</td><td>{attempts(entry)}</td></tr>"
+            for entry in self.exercises.values()
+        )
+        head = "<tr><th style='text-align:left'>exercise</th><th style='text-align:left'>status</th><th>attempts</th></tr>"
+        who = html.escape(self.student)
+        return (
+            f"<p><strong>{who + ': ' if who else ''}{self.passed} of {len(self.exercises)} exercises passed</strong></p>"
+            f"<table>{head}{rows}</table>"
+        )
+
+
+def report(student: str = "") -> Report:
+    """All ten exercises as checked in this session; `save` adds what the other notebooks checked."""
+    from d2rkit.exercises import NAMES, exercise
+
+    return Report({name: _checked.get(name) or _unwritten(exercise(name).title) for name in NAMES}, student)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a checkout that was never installed
+        return "not installed"
+
+
+def _unwritten(title: str) -> dict:
+    return {
+        "title": title, "status": UNWRITTEN, "hint": "", "steps_passed": 0, "seconds": 0.0, "tries": {},
+        "when": "", "code": "",
+    }  # fmt: skip
+
+
+def read_handin(path: str | Path) -> dict:
+    """A hand-in file; ValueError if it is damaged or something else."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        complete = found["format"] == FORMAT and all(
+            {"title", "status", "tries"} <= set(entry) and attempts(entry) >= 0 for entry in found["exercises"].values()
+        )
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no hand-in of d2rkit ({error}); move it away or choose another name") from error
+    if not complete:
+        raise ValueError(f"{path} is a hand-in of another format; move it away or choose another name")
+    return found
+
+
+def collect(folder: str | Path) -> pd.DataFrame:
+    """One row a hand-in (every *.json below `folder`): student, passed, status of each exercise, attempts.
+
+    A file that cannot be read gets a row too, with the reason in `problem`."""
+    rows = []
+    for file in sorted(Path(folder).rglob("*.json")):
+        try:
+            found = read_handin(file)
+        except ValueError as error:
+            rows.append({"file": file.name, "problem": str(error)})
+            continue
+        statuses = {name: entry["status"] for name, entry in found["exercises"].items()}
+        rows.append(
+            {"file": file.name, "student": found.get("student", ""), "problem": "",
+             "passed": sum(status == PASSED for status in statuses.values()),
+             "attempts": sum(attempts(entry) for entry in found["exercises"].values())} | statuses
+        )  # fmt: skip
+    return pd.DataFrame(rows)
