@@ -35,7 +35,7 @@ CIFAR10_SHA1 = {
         "26e2849e66a845b7f1e4614ae70f4889ae604628",
     ),
     "test": ("67eb016db431130d61cd03c7ad570b013799c88c",),
-    "train10k": ("",),
+    "train10k": ("c5196f47b7b6aef37280bb1078ab150ad7bd17a5",),  # the first 1,000 training images of each class
 }
 
 
@@ -98,7 +98,7 @@ def load_data(
             raise ValueError(f"subset {subset!r} asks for more than the {len(train)} training images of {name}")
         train = train.take(first_of_each_class(train.labels, wanted))
         source += f", {wanted} training images"
-    held_out = DIGITS_VALIDATION if name == "digits" else min(BIG_VALIDATION, len(train) // 5)
+    held_out = min(DIGITS_VALIDATION if name == "digits" else BIG_VALIDATION, len(train) // 5)
     val_index = stratified_index(train.labels, held_out, seed=0)
     rest = torch.ones(len(train), dtype=torch.bool)
     rest[val_index] = False
@@ -120,7 +120,9 @@ def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator
         images = F.pad(images, (padding,) * 4)
         offsets = torch.randint(0, 2 * padding + 1, (2, batch, 1), generator=generator, device=device)
         rows, cols = rows + offsets[0], cols + offsets[1]
-    picked = images.permute(0, 2, 3, 1)[torch.arange(batch, device=device)[:, None, None], rows[:, :, None], cols[:, None, :]]
+    picked = images.permute(0, 2, 3, 1)[
+        torch.arange(batch, device=device)[:, None, None], rows[:, :, None], cols[:, None, :]
+    ]
     return picked.permute(0, 3, 1, 2)
 
 
@@ -151,8 +153,10 @@ def _subset_size(subset: int | str | None) -> int | None:
         return None
     text = str(subset).strip().lower()
     digits = text[:-1] + "000" if text.endswith("k") else text
-    if not digits.isdigit() or int(digits) < 1:
-        raise ValueError(f"subset {subset!r} is not a number of training images; allowed: e.g. '10k' or 10000")
+    if not digits.isdigit() or int(digits) < 5:  # a fifth is held out for validation
+        raise ValueError(
+            f"subset {subset!r} is not a number of training images; allowed: 5 and more, e.g. '10k' or 10000"
+        )
     return int(digits)
 
 

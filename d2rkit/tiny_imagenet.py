@@ -11,6 +11,7 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from hashlib import md5
@@ -30,6 +31,7 @@ MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 SIZE = 64
 
 Reader = Callable[[str], bytes]
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError)
 
 
 def load_tiny_imagenet(root: Path, download: bool = True) -> tuple[Split, Split, tuple[str, ...], str]:
@@ -60,13 +62,17 @@ def decode(source: Path, names: list[str], read: Reader) -> tuple[Split, Split, 
     except KeyError as error:
         raise ValueError(f"{source} is not Tiny ImageNet: {error.args[0]} is missing") from error
     number = {wnid: i for i, wnid in enumerate(wnids)}
-    train = [(n, number[n.split("/")[1]]) for n in names if n.startswith("train/") and n.endswith(".JPEG")]
-    test = [(f"val/images/{file}", number[wnid]) for file, wnid in annotations]
+    train = [(n, n.split("/")[1]) for n in names if n.startswith("train/") and n.endswith(".JPEG")]
+    test = [(f"val/images/{file}", wnid) for file, wnid in annotations]
+    strays = sorted({wnid for _, wnid in train + test} - number.keys())
+    if strays:
+        raise ValueError(f"{source} holds images of class {strays[0]}, which is not in wnids.txt")
     if not train or not test:
         raise ValueError(f"{source} holds {len(train)} training and {len(test)} validation images; both are needed")
     class_names = tuple(words.get(wnid, wnid).split(",")[0] for wnid in wnids)
     with tqdm(total=len(train) + len(test), desc=f"decoding {source.name}", unit="image") as bar:
-        return _split(source, train, read, bar), _split(source, test, read, bar), class_names
+        splits = (_split(source, [(n, number[wnid]) for n, wnid in part], read, bar) for part in (train, test))
+        return *splits, class_names
 
 
 def _split(source: Path, files: list[tuple[str, int]], read: Reader, bar: tqdm) -> Split:
@@ -108,12 +114,17 @@ def open_files(source: Path) -> Iterator[tuple[list[str], Reader]]:
                         member = archive.extractfile(name)
                         return member.read() if member else b""
 
-            except (zipfile.BadZipFile, tarfile.TarError, OSError) as error:
-                raise ValueError(f"{source} cannot be read as an archive (truncated?): {error}") from error
+            except BROKEN as error:
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"{source} cannot be read as an archive (truncated?): {reason}") from error
             inside = {n.split("/", 1)[1]: n for n in sorted(names) if "/" in n and not n.endswith("/")}
 
         def read(name: str) -> bytes:
-            return raw(inside[name])
+            path = inside[name]
+            try:
+                return raw(path)
+            except BROKEN as error:
+                raise ValueError(f"{source}: {name} is missing or damaged ({error})") from error
 
         yield list(inside), read
 

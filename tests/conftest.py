@@ -1,0 +1,57 @@
+"""What the tests share: one thread, the data, and a small pair that was trained once."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from d2rkit.arrays import Split
+from d2rkit.data import ImageData, load_data
+from d2rkit.models import build_model
+from d2rkit.pair import GuidedPair
+from d2rkit.training import Recipe, fit
+
+torch.set_num_threads(1)  # small networks on busy cores: more threads only wait for each other
+
+
+@pytest.fixture(scope="session")
+def digits() -> ImageData:
+    return load_data("digits")
+
+
+@pytest.fixture(scope="session")
+def few_digits(digits) -> ImageData:
+    """160 training, 40 validation and 40 test images: enough for a loop to run, quick enough to repeat."""
+    parts = (Split(s.images[:n], s.labels[:n]) for s, n in ((digits.train, 160), (digits.val, 40), (digits.test, 40)))
+    return ImageData("digits", digits.class_names, *parts, "a few digits")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real images in {folder}")
+    return folder
+
+
+def make_pair(seed: int = 0, name: str = "cnn-4", guide: bool = True) -> GuidedPair:
+    torch.manual_seed(seed)
+    networks = [build_model(name, 10, 8, channels=1) for _ in range(2 if guide else 1)]
+    return GuidedPair(*networks)
+
+
+@pytest.fixture(scope="session")
+def trained_once(digits) -> GuidedPair:
+    pair = make_pair(name="cnn-8")
+    recipe = Recipe(
+        "pgd-at", epochs=4, batch_size=64, eps=0.1, step_size=0.05, steps=3, padding=1, flip=False, val_steps=1
+    )
+    assert fit(pair, digits, recipe, device="cpu").status == "done"
+    return pair.eval()
+
+
+@pytest.fixture
+def trained(trained_once) -> GuidedPair:
+    """A digits target that is right on most clean images and on some attacked ones; a copy for each test."""
+    return copy.deepcopy(trained_once)

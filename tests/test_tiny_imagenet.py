@@ -1,0 +1,273 @@
+"""Tiny ImageNet as tar, zip and folder: from real images where they are at hand, else from drawn ones."""
+
+import hashlib
+import io
+import tarfile
+import urllib.error
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from d2rkit import tiny_imagenet
+from d2rkit.data import load_data
+
+WNIDS = ("n03", "n01", "n02")  # not sorted: class numbers follow wnids.txt, not the alphabet
+
+
+def jpeg(value, size=64, grey=False):
+    file = io.BytesIO()
+    pixels = np.full((size, size) if grey else (size, size, 3), value, np.uint8)
+    Image.fromarray(pixels).save(file, "JPEG", quality=100)
+    return file.getvalue()
+
+
+def drawn_files():
+    """A small set in the official layout; the grey value of an image says its class: 50, 100, 150."""
+    files = {
+        "wnids.txt": "\n".join(WNIDS).encode(),
+        "words.txt": b"n01\tgoldfish, Carassius auratus\nn02\tbull frog\nn09\tunused\n",
+        "val/val_annotations.txt": b"",
+    }
+    for number, wnid in enumerate(WNIDS):
+        for i in range(10):
+            files[f"train/{wnid}/images/{wnid}_{i}.JPEG"] = jpeg(50 * (number + 1), grey=i == 3)
+        files[f"train/{wnid}/{wnid}_boxes.txt"] = b"ignored"
+        for i in range(2):
+            name = f"val_{number}{i}.JPEG"
+            files[f"val/images/{name}"] = jpeg(50 * (number + 1))
+            files["val/val_annotations.txt"] += f"{name}\t{wnid}\t0\t0\t62\t62\n".encode()
+    return files
+
+
+def write_tar(path, files):
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"{path.stem}/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def write_zip(path, files):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"{path.stem}/{name}", content)
+
+
+def write_folder(path, files):
+    for name, content in files.items():
+        file = path.with_suffix("") / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+
+FORMS = {"tar": write_tar, "zip": write_zip, "folder": write_folder}
+PLACES = {"tar": "tiny-imagenet-200.tar", "zip": "tiny-imagenet-200.zip", "folder": "tiny-imagenet-200.folder"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_drawn_images_from_every_form(tmp_path, form):
+    FORMS[form](tmp_path / PLACES[form], drawn_files())
+    found = load_data("tiny-imagenet", tmp_path, download=False)
+    assert found.class_names == ("n03", "goldfish", "bull frog")
+    assert (len(found.train), len(found.val), len(found.test)) == (24, 6, 6)
+    assert (found.channels, found.image_size) == (3, 64)
+    for split in (found.train, found.val, found.test):
+        brightness = split.images.float().mean((1, 2, 3))
+        assert ((brightness - 50.0 * (split.labels + 1)).abs() < 3).all()
+    assert torch.bincount(found.val.labels).tolist() == [2, 2, 2]
+
+
+def test_the_cache_appears_and_serves_without_the_source(tmp_path):
+    archive = tmp_path / "tiny-imagenet-200.tar"
+    write_tar(archive, drawn_files())
+    first = load_data("tiny-imagenet", tmp_path, download=False)
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["tiny-imagenet-200.safetensors"]
+    archive.rename(tmp_path / "moved away")
+    second = load_data("tiny-imagenet", tmp_path, download=False)
+    assert second.source == first.source == "tiny-imagenet-200, 3 classes"
+    for part in ("train", "val", "test"):
+        assert torch.equal(getattr(first, part).images, getattr(second, part).images)
+        assert torch.equal(getattr(first, part).labels, getattr(second, part).labels)
+
+
+def without(name):
+    def change(files):
+        del files[name]
+
+    return change
+
+
+def replacing(name, content):
+    def change(files):
+        files[name] = content
+
+    return change
+
+
+STRAY = {"train/n77/images/n77_0.JPEG": jpeg(1)}
+FAULTS = {
+    "no wnids": (without("wnids.txt"), "is not Tiny ImageNet: wnids.txt is missing"),
+    "no annotations": (without("val/val_annotations.txt"), "val/val_annotations.txt is missing"),
+    "empty annotations": (replacing("val/val_annotations.txt", b""), "30 training and 0 validation images"),
+    "missing image": (without("val/images/val_00.JPEG"), r"val/images/val_00\.JPEG is missing or damaged"),
+    "cut image": (replacing("train/n01/images/n01_4.JPEG", jpeg(9)[:200]), r"n01_4\.JPEG is missing or damaged"),
+    "not an image": (replacing("train/n01/images/n01_4.JPEG", b"text"), r"n01_4\.JPEG is missing or damaged"),
+    "wrong size": (replacing("train/n01/images/n01_4.JPEG", jpeg(9, 32)), "is 32x32 pixels, not 64x64"),
+    "stray class": (lambda files: files.update(STRAY), "n77.*not in wnids.txt"),
+    "stray label": (replacing("val/val_annotations.txt", b"val_00.JPEG\tn77\n"), "n77.*not in wnids.txt"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_damage_is_named_in_one_sentence_and_nothing_is_cached(tmp_path, form, fault):
+    change, words = FAULTS[fault]
+    files = drawn_files()
+    change(files)
+    FORMS[form](tmp_path / PLACES[form], files)
+    with pytest.raises(ValueError, match=words) as error:
+        load_data("tiny-imagenet", tmp_path, download=False)
+    assert "\n" not in str(error.value) and not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("form", ["tar", "zip"])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9])
+def test_truncated_archives_are_refused_and_stay(tmp_path, form, share):
+    archive = tmp_path / PLACES[form]
+    # Text files last, as tar makes them from the official folder: a cut archive lacks them, or is cut in them.
+    files = dict(sorted(drawn_files().items(), key=lambda item: item[0].endswith(".txt")))
+    FORMS[form](archive, files)
+    content = archive.read_bytes()
+    cut = content[: int(share * len(content.rstrip(b"\0")))]
+    archive.write_bytes(cut)
+    with pytest.raises(ValueError, match=str(archive)) as error:
+        load_data("tiny-imagenet", tmp_path, download=False)
+    assert "\n" not in str(error.value)
+    assert archive.read_bytes() == cut and not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("form", ["tar", "zip"])
+def test_a_tar_cut_within_an_image_and_a_zip_with_a_flipped_bit(tmp_path, form):
+    archive = tmp_path / PLACES[form]
+    last = "val/images/val_21.JPEG"
+    files = drawn_files()
+    files[last] = files.pop(last)
+    FORMS[form](archive, files)
+    content = bytearray(archive.read_bytes())
+    at = content.rindex(files[last])
+    if form == "tar":
+        content = content[: at + len(files[last]) // 2]
+    else:
+        content[at + 300] ^= 1
+    archive.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match=str(archive)) as error:
+        load_data("tiny-imagenet", tmp_path, download=False)
+    assert "\n" not in str(error.value) and not (tmp_path / "cache").exists()
+
+
+# Download ----------------------------------------------------------------------------------------
+
+
+def serve(monkeypatch, content, md5=None):
+    class Answer(io.BytesIO):
+        headers = {"Content-Length": str(len(content))}  # noqa: RUF012
+
+    monkeypatch.setattr(tiny_imagenet.urllib.request, "urlopen", lambda url, timeout: Answer(content))
+    monkeypatch.setattr(tiny_imagenet, "MD5", md5 or hashlib.md5(content).hexdigest())
+
+
+def official_zip(tmp_path):
+    write_zip(tmp_path / "tiny-imagenet-200.zip", drawn_files())
+    return (tmp_path / "tiny-imagenet-200.zip").read_bytes()
+
+
+def test_download_is_checked_kept_and_decoded(tmp_path, monkeypatch):
+    (tmp_path / "far").mkdir()
+    serve(monkeypatch, official_zip(tmp_path / "far"))
+    root = tmp_path / "new" / "data"
+    assert len(load_data("tiny-imagenet", root).test) == 6
+    assert sorted(p.name for p in root.iterdir()) == ["cache", "tiny-imagenet-200.zip"]
+
+
+def test_a_damaged_download_is_refused_and_not_mistaken_for_the_archive(tmp_path, monkeypatch):
+    (tmp_path / "far").mkdir()
+    serve(monkeypatch, official_zip(tmp_path / "far"), md5="0" * 32)
+    root = tmp_path / "data"
+    with pytest.raises(ValueError, match=r"is damaged .*MD5"):
+        load_data("tiny-imagenet", root)
+    assert [p.name for p in root.iterdir()] == ["tiny-imagenet-200.zip.part"]
+    with pytest.raises(ValueError, match="tiny-imagenet is not in"):
+        load_data("tiny-imagenet", root, download=False)
+
+
+def test_no_network_is_one_sentence(tmp_path, monkeypatch):
+    def fail(url, timeout):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(tiny_imagenet.urllib.request, "urlopen", fail)
+    with pytest.raises(ValueError, match=r"tiny-imagenet is not in .* \(download failed: .*no route") as error:
+        load_data("tiny-imagenet", tmp_path)
+    assert "\n" not in str(error.value)
+
+
+# Real images -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real_tar(shared_data):
+    return shared_data / "tiny-imagenet-200-sub20.tar"
+
+
+@pytest.fixture(scope="module")
+def real(real_tar, tmp_path_factory):
+    root = tmp_path_factory.mktemp("tiny")
+    (root / real_tar.name).symlink_to(real_tar)
+    return root, load_data("tiny-imagenet", root, download=False)
+
+
+def test_real_tiny_imagenet(real, real_tar):
+    root, found = real
+    assert (len(found.train), len(found.val), len(found.test), found.num_classes) == (1600, 400, 1000, 20)
+    assert torch.bincount(found.test.labels).tolist() == [50] * 20
+    again = load_data("tiny-imagenet", root, download=False)
+    assert torch.equal(again.train.images, found.train.images) and torch.equal(again.test.labels, found.test.labels)
+    with tarfile.open(real_tar) as archive:
+        top = archive.getnames()[0]
+
+        def read(name):
+            return archive.extractfile(f"{top}/{name}").read()
+
+        wnids = read("wnids.txt").decode().split()
+        rows = [line.split("\t")[:2] for line in read("val/val_annotations.txt").decode().splitlines()]
+        grey = 0
+        for i in range(0, 1000, 7):
+            name, wnid = rows[i]
+            picture = Image.open(io.BytesIO(read(f"val/images/{name}")))
+            grey += picture.mode == "L"
+            assert found.test.labels[i] == wnids.index(wnid)
+            expected = torch.from_numpy(np.array(picture.convert("RGB")))
+            assert torch.equal(found.test.images[i].permute(1, 2, 0), expected)
+        modes = [Image.open(io.BytesIO(read(f"val/images/{name}"))).mode for name, _ in rows]
+    images = found.test.images
+    equal_channels = (images[:, 0] == images[:, 1]).flatten(1).all(1) & (images[:, 0] == images[:, 2]).flatten(1).all(1)
+    assert modes.count("L") > 0 and all(equal_channels[i] for i, mode in enumerate(modes) if mode == "L")
+
+
+@pytest.mark.parametrize("form", ["zip", "folder"])
+def test_real_zip_and_folder_give_the_same_arrays(real, real_tar, tmp_path, form):
+    _, found = real
+    with tarfile.open(real_tar) as archive:
+        archive.extractall(tmp_path, filter="data")
+    folder = tmp_path / real_tar.stem
+    if form == "zip":
+        with zipfile.ZipFile(tmp_path / f"{folder.name}.zip", "w") as out:
+            for path in sorted(folder.rglob("*")):
+                out.write(path, path.relative_to(tmp_path))
+        folder.rename(tmp_path / "elsewhere")
+    again = load_data("tiny-imagenet", tmp_path, download=False)
+    for part in ("train", "val", "test"):
+        assert torch.equal(getattr(again, part).images, getattr(found, part).images)
+        assert torch.equal(getattr(again, part).labels, getattr(found, part).labels)
