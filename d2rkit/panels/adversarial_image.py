@@ -1,0 +1,245 @@
+"""Panel of notebook 02: one image, one attack, and what the two networks make of it.
+
+All radii are in pixel scale [0, 1]; the sliders count in 1/255, as the literature does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from d2rkit import attacks
+from d2rkit.autoattack import clean_flags
+from d2rkit.border import nearest
+from d2rkit.pair import eval_mode
+from d2rkit.panels import base
+from d2rkit.panels.base import Choice, Panel, Slider
+from d2rkit.sample_pairs import SamplePair
+
+ATTACKS = {
+    "pgd": "PGD on cross-entropy",
+    "fgsm": "FGSM: one big step",
+    "cw": "PGD on the margin (C&W)",
+    "noise": "random signs, no gradient",
+}
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """One image before and after. Images (C, H, W) in [0, 1]; probabilities (classes,)."""
+
+    clean: np.ndarray
+    adversarial: np.ndarray
+    label: int
+    class_names: tuple[str, ...]
+    target_clean: np.ndarray
+    target_adv: np.ndarray
+    guide_clean: np.ndarray | None
+    guide_adv: np.ndarray | None
+    eps: float
+    attack: str
+    curve: tuple[tuple[float, float], ...]  # (eps, accuracy of the target on `curve_images` images)
+    curve_images: int
+    accuracy_here: float  # at this eps
+    title: str
+
+    @property
+    def delta(self) -> np.ndarray:
+        return self.adversarial - self.clean
+
+
+def attack_batch(
+    target: nn.Module, x: Tensor, y: Tensor, *, attack: str, eps: float, steps: int, step_size: float, seed: int = 0
+) -> Tensor:
+    """x' for x: (B, C, H, W) in [0, 1], y: (B,); eps and step_size in pixel scale. ValueError: unknown attack."""
+    if attack not in ATTACKS:
+        raise nearest(attack, ATTACKS, "attack")
+    generator = torch.Generator(x.device).manual_seed(seed)
+    if attack == "fgsm":
+        return attacks.fgsm(target, x, y, eps=eps)
+    if attack == "noise":
+        return attacks.project(x + eps * attacks.uniform_start(x, 1.0, generator).sign(), x, eps)
+    run = attacks.pgd_ce if attack == "pgd" else attacks.cw
+    start = attacks.uniform_start(x, eps, generator)
+    return run(target, x, y, eps=eps, step_size=step_size, steps=steps, start=start)
+
+
+def survival(
+    target: nn.Module, x: Tensor, y: Tensor, radii: list[float], *, attack: str, steps: int, step_share: float
+) -> tuple[tuple[float, float], ...]:
+    """(eps, share of images still right) for growing radii. The ball of a smaller eps lies inside that of a
+    larger one, so an image that fell once has fallen: only survivors are attacked again."""
+    curve = []
+    with eval_mode(target):
+        alive = clean_flags(target, x, y, 100)
+        for eps in sorted(radii):
+            index = alive.nonzero().flatten().to(x.device)
+            if eps and len(index):
+                moved = attack_batch(
+                    target, x[index], y[index], attack=attack, eps=eps, steps=steps, step_size=step_share * eps
+                )
+                alive[index.cpu()] = clean_flags(target, moved, y[index], 100)
+            curve.append((eps, alive.float().mean().item()))
+    return tuple(curve)
+
+
+def compute(
+    sample: SamplePair, image: int, attack: str, eps: float, steps: int, step_share: float,
+    curve: tuple[tuple[float, float], ...] | None = None, curve_images: int = 0,
+) -> Attacked:  # fmt: skip
+    """Attack image number `image` of the sample. eps: pixel scale; step_share: step size as a share of eps;
+    curve: accuracy against eps from `survival`, if at hand. ValueError if eps or the image is impossible."""
+    if not 0 <= eps <= 1:
+        raise ValueError(f"eps is in pixel scale and must lie in [0, 1], e.g. 8/255 = 0.0314, not {eps}")
+    if not 0 <= image < len(sample.labels):
+        raise ValueError(f"image {image} does not exist; allowed: 0..{len(sample.labels) - 1}")
+    device = next(sample.pair.parameters()).device
+    x, y = sample.images[image : image + 1].to(device), sample.labels[image : image + 1].to(device)
+    target, guide = sample.pair.target, sample.pair.guide
+    x_adv = attack_batch(target, x, y, attack=attack, eps=eps, steps=steps, step_size=step_share * eps)
+    both = torch.cat([x, x_adv])
+
+    def predict(network: nn.Module | None) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+        if network is None:
+            return None, None
+        with eval_mode(network), torch.no_grad():
+            return tuple(network(both).softmax(1).cpu().numpy())
+
+    here = np.interp(eps, *zip(*curve, strict=True)) if curve else float("nan")
+    return Attacked(
+        x[0].cpu().numpy(), x_adv[0].cpu().numpy(), int(y), sample.class_names, *predict(target), *predict(guide),
+        eps, attack, curve or (), curve_images, float(here), sample.title,
+    )  # fmt: skip
+
+
+# -- picture ----------------------------------------------------------------------------------------------
+def draw(data: Attacked) -> Figure:
+    made = base.figure(9.4, 5.4)
+    for place, (image, title) in enumerate(
+        ((data.clean, f"clean: {data.class_names[data.label]}"), (None, ""), (data.adversarial, "adversarial"))
+    ):
+        ax = made.add_axes((0.02 + 0.335 * place, 0.52, 0.28, 0.42))
+        if image is None:
+            draw_perturbation(made, ax, data)
+        else:
+            base.show_image(ax, image, title)
+    draw_probabilities(made.add_axes((0.13, 0.09, 0.36, 0.32)), data)
+    draw_curve(made.add_axes((0.63, 0.09, 0.35, 0.32)), data)
+    return made
+
+
+def draw_perturbation(made: Figure, ax, data: Attacked) -> None:
+    """x' − x, mean over the channels, on a signed scale of ± eps."""
+    top = max(255 * data.eps, 0.5)
+    shown = ax.imshow(255 * data.delta.mean(0), cmap=base.SIGNED, vmin=-top, vmax=top, interpolation="nearest")
+    base.bare(ax, f"change, scale ± {255 * data.eps:g}/255")
+    box = ax.get_position()
+    bar = made.colorbar(shown, cax=made.add_axes((box.x0 + 0.265, box.y0, 0.012, box.height)), ticks=[-top, 0, top])
+    bar.ax.set_yticklabels([f"−{top:g}", "0", f"+{top:g}"], fontsize=8)
+    bar.outline.set_visible(False)
+
+
+def draw_probabilities(ax, data: Attacked) -> None:
+    """The true class and the strongest others: from the clean image's probability to the adversarial one's."""
+    sides = [("target", data.target_clean, data.target_adv, base.TARGET)]
+    if data.guide_clean is not None:
+        sides.append(("guide", data.guide_clean, data.guide_adv, base.GUIDE))
+    strongest = np.max([p for _, clean, adv, _ in sides for p in (clean, adv)], axis=0)
+    strongest[data.label] = 2
+    chosen = np.argsort(-strongest)[:4]
+    base.tidy(ax, "probabilities: ○ clean → ■ adversarial", "", "")
+    for shift, (who, clean, adv, colour) in zip((-0.17, 0.17), sides, strict=False):
+        rows = np.arange(len(chosen)) + (shift if len(sides) > 1 else 0)
+        ax.hlines(rows, clean[chosen], adv[chosen], color=colour, lw=2, ls="-" if who == "target" else (0, (2, 1)))
+        ax.plot(clean[chosen], rows, "o", mfc="white", mec=colour, mew=1.8, ms=7, clip_on=False)
+        ax.plot(adv[chosen], rows, "s", color=colour, ms=7, clip_on=False)
+        if len(sides) > 1:
+            right = max(clean[data.label], adv[data.label])
+            ax.annotate(who, (right, rows[0]), (8, 0), textcoords="offset points", fontsize=8, va="center")
+    names = [data.class_names[c] + (" (true)" if c == data.label else "") for c in chosen]
+    ax.set_yticks(range(len(chosen)), names)
+    ax.set(xlim=(0, 1), ylim=(len(chosen) - 0.5, -0.5))
+    ax.set_xticks([0, 0.5, 1])
+
+
+def draw_curve(ax, data: Attacked) -> None:
+    base.tidy(ax, f"target's accuracy on {data.curve_images} images", "ε in 1/255", "")
+    if data.curve:
+        radii, share = np.array(data.curve).T
+        ax.plot(255 * radii, share, "o-", color=base.TARGET, ms=4, lw=2, clip_on=False)
+        ax.axvline(255 * data.eps, color=base.RED, ls="--", lw=1.5)
+        ax.plot(255 * data.eps, data.accuracy_here, "D", color=base.RED, ms=8, clip_on=False)
+        ax.annotate(
+            f"{data.accuracy_here:.0%}", (255 * data.eps, data.accuracy_here), (8, 4), textcoords="offset points", fontsize=9
+        )
+        ax.set_xlim(0, 255 * radii[-1])
+    ax.set_ylim(0, 1.05)
+    ax.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
+
+
+# -- words ------------------------------------------------------------------------------------------------
+def words(data: Attacked) -> str:
+    names, fooled = data.class_names, int(data.target_adv.argmax()) != data.label
+    largest = 255 * np.abs(data.delta).max()
+    summary = (
+        f"{ATTACKS[data.attack]} at ε = {255 * data.eps:g}/255 = {data.eps:.4f}; the largest change of a pixel is "
+        f"{largest:.1f}/255. The target {'is fooled' if fooled else 'is not fooled'}: it says "
+        f"“{names[data.target_adv.argmax()]}” for a “{names[data.label]}”."
+    )
+    if data.curve:
+        p, n = data.accuracy_here, data.curve_images
+        error = (p * (1 - p) / n) ** 0.5
+        summary += f" On {n} images its accuracy at this ε is about {p:.0%} (standard error {error:.0%})."
+    rows = []
+    for who, clean, adv in (("target", data.target_clean, data.target_adv), ("guide", data.guide_clean, data.guide_adv)):
+        for what, p in (("clean", clean), ("adversarial", adv)):
+            if p is not None:
+                top = int(p.argmax())
+                rows.append((f"{who}, {what} image", names[top], f"{p[top]:.3f}", f"{p[data.label]:.3f}"))
+    header = ("", "says", "with probability", f"P({names[data.label]}), the true class")
+    return base.sentence(summary) + base.table(header, rows, f"{data.title}: predictions")
+
+
+class AdversarialImage(Panel):
+    """Move ε, steps and step size and see one image change, and the accuracy on many."""
+
+    def __init__(
+        self, sample: SamplePair, max_eps: float = 32 / 255, curve_images: int = 100, curve_steps: int | None = None
+    ):
+        """max_eps: end of the ε slider, pixel scale. curve_images: how many images the accuracy curve takes.
+        curve_steps: None lets the curve follow the sliders for steps and step size; a number fixes its steps (of
+        ε/2), for networks too large to attack anew at every move. Curves are kept, so each costs only once."""
+        self.sample, self.max_eps, self.curve_steps = sample, max_eps, curve_steps
+        self.curve_images = min(curve_images, len(sample.labels))
+        self._curves: dict[tuple, tuple[tuple[float, float], ...]] = {}
+        top = round(255 * max_eps)
+        images = {f"{i}: {sample.class_names[sample.labels[i]]}": i for i in range(min(20, len(sample.labels)))}
+        controls = {
+            "image": Choice("Image", 0, images),
+            "attack": Choice("Attack", "pgd", {words: name for name, words in ATTACKS.items()}),
+            "eps255": Slider("ε in 1/255", min(round(255 * sample.eps), top), 0, top, 1, "Largest change of a pixel, in 1/255"),
+            "steps": Slider("Steps", 10, 1, 20, 1, "Gradient steps of PGD and C&W"),
+            "step_share": Slider("Step size / ε", 0.25, 0.05, 1.0, 0.05, "Step size as a share of ε"),
+        }
+        super().__init__(f"Adversarial image · {sample.title}", controls, self._compute, draw, words)
+
+    def _compute(self, image: int, attack: str, eps255: float, steps: int, step_share: float) -> Attacked:
+        curve = self.curve(attack, steps, step_share)
+        return compute(self.sample, image, attack, eps255 / 255, steps, step_share, curve, self.curve_images)
+
+    def curve(self, attack: str, steps: int, step_share: float) -> tuple[tuple[float, float], ...]:
+        if self.curve_steps is not None:
+            steps, step_share = self.curve_steps, 0.5
+        key = (attack, *((steps, step_share) if attack in ("pgd", "cw") else ()))
+        if key not in self._curves:
+            n, device = self.curve_images, next(self.sample.pair.parameters()).device
+            radii = [self.max_eps * share for share in (0, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)]
+            self._curves[key] = survival(
+                self.sample.pair.target, self.sample.images[:n].to(device), self.sample.labels[:n].to(device), radii,
+                attack=attack, steps=steps, step_share=step_share,
+            )  # fmt: skip
+        return self._curves[key]

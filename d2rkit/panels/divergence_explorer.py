@@ -1,0 +1,251 @@
+"""Panel of notebook 01: what a divergence asks of the target, on the simplex of three classes.
+
+One point of the triangle is one prediction (p_A, p_B, p_C). The guide stands still; the target starts
+somewhere and follows the negative gradient with respect to its logits, as it would in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.tri import Triangulation
+from torch import Tensor
+
+from d2rkit import divergences as D
+from d2rkit.border import nearest
+from d2rkit.panels import base
+from d2rkit.panels.base import Choice, Panel, Slider
+
+CLASSES = ("A", "B", "C")
+CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 3**0.5 / 2]])
+EDGE = 0.004  # the smallest probability drawn: several divergences are infinite on the edge itself
+STEPS, RATE = 160, 0.25  # gradient descent on the target's logits
+
+
+def centred_mse(target: Tensor, guide: Tensor) -> Tensor:
+    """MSE of logits that sum to zero: a point of the simplex fixes logits up to a shift."""
+    return D.logit_mse(target - target.mean(1, keepdim=True), guide - guide.mean(1, keepdim=True))
+
+
+# name -> (label, divergence of (target, guide)); all from d2rkit.divergences, argument order made explicit
+CHOICES: dict[str, tuple[str, D.Divergence]] = {
+    "kl": ("KL(target ‖ guide)", D.kl),
+    "reverse-kl": ("KL(guide ‖ target)", D.reverse_kl),
+    "symmetric-kl": ("symmetric KL: both summed", D.symmetric_kl),
+    "absolute-gap": ("released gap: |KL − reverse KL|", D.absolute_gap),
+    "jensen-shannon": ("Jensen–Shannon", D.jensen_shannon),
+    "logit-mse": ("MSE of logits", centred_mse),
+    "probability-mse": ("MSE of probabilities", D.probability_mse),
+    "cross-entropy": ("cross-entropy H(guide, target)", lambda target, guide: D.cross_entropy(guide, target)),
+    "total-variation": ("total variation", D.total_variation),
+    "cosine": ("cosine distance", D.cosine),
+}
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """A divergence from every point of the simplex to the guide. Points are rows (p_A, p_B, p_C)."""
+
+    name: str
+    label: str
+    guide: np.ndarray  # (3,)
+    values: np.ndarray  # (N,) on `grid()`
+    gap: np.ndarray  # (N,) KL(target ‖ guide) − KL(guide ‖ target) there
+    field: np.ndarray  # (M, 3) change of the probabilities downhill, at `arrow_places()`
+    path: np.ndarray  # (STEPS + 1, 3), the target's way
+    along: np.ndarray  # (STEPS + 1,) the divergence on the way
+    distance: np.ndarray  # (STEPS + 1,) total variation between target and guide on the way
+    at_start: dict[str, float]  # every divergence at the start
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the target ended within 0.02 (total variation) of the guide."""
+        return bool(self.distance[-1] < 0.02)
+
+
+@lru_cache(maxsize=4)
+def grid(cells: int = 48) -> np.ndarray:
+    """Points of a regular triangular grid inside the simplex, (N, 3), none nearer than EDGE to an edge."""
+    points = [(i, j, cells - i - j) for i in range(cells + 1) for j in range(cells + 1 - i)]
+    return EDGE + (1 - 3 * EDGE) * np.array(points, dtype=float) / cells
+
+
+@lru_cache(maxsize=1)
+def arrow_places() -> np.ndarray:
+    coarse = grid(12)
+    return coarse[coarse.min(1) > 2 * EDGE]  # none on the edges
+
+
+@lru_cache(maxsize=1)
+def triangulation() -> Triangulation:
+    xy = grid() @ CORNERS
+    return Triangulation(xy[:, 0], xy[:, 1])
+
+
+def point(first: float, share: float) -> np.ndarray:
+    """The prediction that gives `first` to class A and `share` of the rest to class B, kept off the edges."""
+    p = np.array([first, (1 - first) * share, (1 - first) * (1 - share)])
+    return EDGE + (1 - 3 * EDGE) * p
+
+
+def compute(
+    divergence: str = "kl", guide_a: float = 0.6, guide_b: float = 0.75, start_a: float = 0.1, start_b: float = 0.15
+) -> Landscape:
+    """guide_a: the guide's probability of A; guide_b: the share of the rest that goes to B, both in [0, 1];
+    start_a, start_b: the same for the target's start. ValueError for an unknown divergence or impossible point."""
+    if divergence not in CHOICES:
+        raise nearest(divergence, CHOICES, "divergence")
+    for name, value in {"guide_a": guide_a, "guide_b": guide_b, "start_a": start_a, "start_b": start_b}.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is a probability and must lie in [0, 1], not {value}")
+    label, measure = CHOICES[divergence]
+    guide, start = point(guide_a, guide_b), point(start_a, start_b)
+    q = torch.from_numpy(guide).log()[None]
+    everywhere = torch.from_numpy(grid()).log()
+    here = torch.from_numpy(start).log()[None]
+    path, along = descend(measure, here, q)
+    coarse = torch.from_numpy(arrow_places()).log()
+    return Landscape(
+        divergence, label, guide,
+        measure(everywhere, q.expand_as(everywhere)).numpy(),
+        D.kl_gap(everywhere, q.expand_as(everywhere)).numpy(),
+        flow(coarse, downhill(measure, coarse, q.expand_as(coarse))[0]),
+        path, along,
+        0.5 * np.abs(path - guide).sum(1),
+        {key: other(here, q).item() for key, (_, other) in CHOICES.items()},
+    )  # fmt: skip
+
+
+def downhill(measure: Callable, logits: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
+    """Minus the gradient of each divergence with respect to the target's logits, (N, 3), and its value, (N,)."""
+    logits = logits.detach().requires_grad_()
+    value = measure(logits, guide)
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    return -gradient, value.detach()
+
+
+def flow(logits: Tensor, step: Tensor) -> np.ndarray:
+    """How the probabilities change when the logits move by a small `step`: dp = p (dz − <p, dz>)."""
+    p = logits.softmax(1)
+    return (p * (step - (p * step).sum(1, keepdim=True))).numpy()
+
+
+def descend(measure: Callable, start: Tensor, guide: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    logits, path, along = start, [], []
+    for _ in range(STEPS):
+        step, value = downhill(measure, logits, guide)
+        path.append(logits.softmax(1))
+        along.append(value)
+        logits = logits + RATE * step
+    path.append(logits.softmax(1))
+    along.append(measure(logits, guide))
+    return torch.cat(path).numpy(), torch.cat(along).numpy()
+
+
+# -- picture ----------------------------------------------------------------------------------------------
+OUTLINE = {"markeredgecolor": "white", "markeredgewidth": 1.3, "linestyle": "none"}
+MARKS = {
+    "target, start": {"marker": "o", "ms": 9, "color": base.INK} | OUTLINE,
+    "target, end": {"marker": "s", "ms": 9, "color": base.TARGET} | OUTLINE,
+    "guide": {"marker": "*", "ms": 16, "color": base.GUIDE} | OUTLINE,
+}
+
+
+def draw(data: Landscape) -> Figure:
+    made = base.figure(9.4, 4.5)
+    draw_simplex(made.add_axes((0.0, 0.02, 0.56, 0.9)), data)
+    draw_descent(made.add_axes((0.66, 0.62, 0.32, 0.28)), data)
+    draw_predictions(made.add_axes((0.66, 0.13, 0.32, 0.28)), data)
+    return made
+
+
+def draw_simplex(ax, data: Landscape, title: str | None = None) -> None:
+    """Heat map (darker is farther), arrows downhill, the target's path, and the gap's blind curve."""
+    values = data.values - data.values.min()  # cross-entropy does not start at 0
+    top = np.quantile(values, 0.97)
+    levels = data.values.min() + max(top, 1e-6) * np.linspace(0, 1, 13) ** 2  # finer near the minimum
+    ax.tricontourf(triangulation(), data.values, levels=levels, cmap="Blues", extend="max", alpha=0.85)
+    if data.name == "absolute-gap":
+        ax.tricontour(triangulation(), data.gap, levels=[0], colors=base.RED, linestyles="--", linewidths=2)
+    xy, arrows = arrow_places() @ CORNERS, data.field @ CORNERS
+    length = np.linalg.norm(arrows, axis=1)
+    seen = length > 1e-3
+    scale = 0.055 * np.sqrt(np.minimum(length / 0.15, 1))[seen] / length[seen]
+    ax.quiver(
+        xy[seen, 0], xy[seen, 1], arrows[seen, 0] * scale, arrows[seen, 1] * scale,
+        angles="xy", scale_units="xy", scale=1, width=0.004, color=base.GREY,
+    )  # fmt: skip
+    ax.plot(*np.vstack([CORNERS, CORNERS[:1]]).T, color=base.INK, lw=1)
+    way = data.path @ CORNERS
+    ax.plot(way[:, 0], way[:, 1], color=base.INK, lw=2.2)
+    for (place, style), p in zip(MARKS.items(), (data.path[0], data.path[-1], data.guide), strict=True):
+        ax.plot(*(p @ CORNERS), label=place, **style)
+    if data.name == "absolute-gap":
+        ax.plot([], [], color=base.RED, ls="--", lw=2, label="blind: the gap is 0")
+    for name, (x, y) in zip(CLASSES, CORNERS, strict=True):
+        ax.text(x + (x - 0.5) * 0.09, y + (0.035 if y else -0.055), f"class {name}", ha="center", fontsize=10)
+    ax.set(xlim=(-0.13, 1.13), ylim=(-0.09, 0.97), aspect="equal")
+    ax.axis("off")
+    ax.text(-0.1, 0.955, data.label if title is None else title, fontsize=11, color=base.INK)
+    ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.96), fontsize=8, frameon=False, handletextpad=0.4)
+
+
+def draw_descent(ax, data: Landscape) -> None:
+    base.tidy(ax, "On the way", "gradient step", "")
+    ax.plot(data.along, color=base.BLUE, lw=2, label="the divergence")
+    ax.plot(data.distance, color=base.RED, lw=2, ls="--", label="distance to the guide (total variation)")
+    ax.set_ylim(0, 1.5 * max(data.along.max(), data.distance.max()))  # headroom for the legend
+    ax.set_xticks([0, STEPS // 2, STEPS])
+    ax.legend(fontsize=8, frameon=False, loc="upper right", borderaxespad=0)
+
+
+def draw_predictions(ax, data: Landscape) -> None:
+    """The three points of the triangle again, as probabilities, with the same marks."""
+    base.tidy(ax, "Predictions (marks as in the triangle)", "", "probability")
+    for shift, style, p in zip((-0.15, 0, 0.15), MARKS.values(), (data.path[0], data.path[-1], data.guide), strict=True):
+        ax.vlines(np.arange(3) + shift, 0, p, color=style["color"], lw=2.5)
+        ax.plot(np.arange(3) + shift, p, **style, clip_on=False)
+    ax.set_xticks(range(3), [f"class {c}" for c in CLASSES])
+    ax.set_yticks([0, 0.5, 1])
+    ax.set(xlim=(-0.5, 2.5), ylim=(0, 1))
+
+
+# -- words ------------------------------------------------------------------------------------------------
+def words(data: Landscape) -> str:
+    end = "arrived at the guide" if data.arrived else "did NOT arrive at the guide"
+    summary = (
+        f"{data.label}: from {data.along[0]:.4f} at the start to {data.along[-1]:.4f} after {STEPS} steps. "
+        f"The target {end}: total variation between them {data.distance[0]:.3f} → {data.distance[-1]:.3f}."
+    )
+    rows = [
+        (name, *(f"{v:.3f}" for v in p))
+        for name, p in (("guide", data.guide), ("target, start", data.path[0]), ("target, end", data.path[-1]))
+    ]
+    places = base.table(("", *(f"class {c}" for c in CLASSES)), rows, "Probabilities")
+    start = base.table(
+        ("measure", "value"),
+        [(CHOICES[key][0], f"{value:.4f}") for key, value in data.at_start.items()],
+        "Every measure at the target's start",
+    )
+    return base.sentence(summary) + f"<div style='display:flex;flex-wrap:wrap;gap:2.5em'>{places}{start}</div>"
+
+
+class DivergenceExplorer(Panel):
+    """Choose a divergence, move the guide and the target's start, see where the target ends."""
+
+    def __init__(self, **start: float | str):
+        """start: initial settings, as in compute()."""
+        at = {"divergence": "kl", "guide_a": 0.6, "guide_b": 0.75, "start_a": 0.1, "start_b": 0.15} | start
+        controls = {
+            "divergence": Choice("Divergence", at["divergence"], {label: key for key, (label, _) in CHOICES.items()}),
+            "guide_a": Slider("Guide: P(A)", at["guide_a"], 0.0, 1.0, 0.01, "The guide's probability of class A"),
+            "guide_b": Slider("Guide: rest to B", at["guide_b"], 0.0, 1.0, 0.01, "Share of the rest that the guide gives to B"),
+            "start_a": Slider("Target start: P(A)", at["start_a"], 0.0, 1.0, 0.01, "The target's first probability of class A"),
+            "start_b": Slider("Start: rest to B", at["start_b"], 0.0, 1.0, 0.01, "Share of the rest that the target gives to B"),
+        }
+        super().__init__("Divergence explorer", controls, compute, draw, words)

@@ -1,0 +1,250 @@
+"""Panel of notebook 03: D2R's terms at work on points in the plane, trained anew at every move.
+
+Three spiral arms are three classes; target and guide are MLPs. Points are images of 2 pixels, so the kit's
+own attacks and objectives run on them unchanged: x: (N, 2, 1, 1) in [0, 1], eps in units of the square.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from d2rkit import attacks
+from d2rkit.border import nearest
+from d2rkit.methods import Method, get_method
+from d2rkit.models import Normalize, build_model
+from d2rkit.objectives import D2R_WEIGHTS, d2r
+from d2rkit.pair import GuidedPair
+from d2rkit.panels import base
+from d2rkit.panels.base import Choice, Panel, Slider
+
+WIDTH, STEPS, ATTACK_STEPS, RATE = 32, 150, 2, 0.04
+CLASS_COLOURS, CLASS_MARKS = (base.BLUE, base.ORANGE, base.GREEN), ("o", "^", "s")
+PIXELS = 70  # of a side of the decision map
+VARIANTS = {
+    "symmetric: KL1 + KL2 (the paper's text)": "symmetric",
+    "released: |KL1 − KL2| (the authors' code)": "released",
+}
+TERMS = {"ce": "CE of the guide", "mse": "MSE of logits", "clean": "clean KL term", "adv": "adversarial KL term"}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A pair after training. Maps are (PIXELS, PIXELS) class numbers, row 0 at y = 0; margins are (N,):
+    logit of the true class less the best other, positive where the prediction is right."""
+
+    points: np.ndarray  # (N, 2)
+    attacked: np.ndarray  # (N, 2), PGD on the target
+    labels: np.ndarray
+    eps: float
+    target_map: np.ndarray
+    guide_map: np.ndarray
+    target_clean: np.ndarray
+    target_adv: np.ndarray
+    guide_clean: np.ndarray
+    history: dict[str, np.ndarray]  # weighted terms of the loss, one value a step
+    words: str  # the settings
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        margins = {"guide": self.guide_clean, "target": self.target_clean, "target, attacked": self.target_adv}
+        return {name: float((m > 0).mean()) for name, m in margins.items()}
+
+
+def spirals(count: int = 60, noise: float = 0.012, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """`count` points on each of three spiral arms: x (3 count, 2, 1, 1) in [0, 1], y (3 count,)."""
+    generator = torch.Generator().manual_seed(seed)
+    t = torch.linspace(0.2, 1, count).repeat(3)
+    y = torch.arange(3).repeat_interleave(count)
+    angle = 2 * math.pi / 3 * y + 3.0 * t
+    centre = 0.5 + 0.45 * t * torch.stack([angle.cos(), angle.sin()])
+    x = centre.T + noise * torch.randn(3 * count, 2, generator=generator)
+    return x.clamp(0, 1).view(-1, 2, 1, 1), y
+
+
+def build_mlp_pair(seed: int = 0) -> GuidedPair:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        scale = ((0.5, 0.5), (0.2, 0.2))
+        return GuidedPair(*(nn.Sequential(Normalize(*scale), build_model(f"mlp-{WIDTH}", 3, 2, 1)) for _ in range(2)))
+
+
+def train(
+    pair: GuidedPair, x: Tensor, y: Tensor, *, eps: float, attack: str = "cag", seed: int = 0, **terms: float | str | bool
+) -> dict[str, np.ndarray]:
+    """STEPS full-batch steps of the D2R loss, in place; `terms` go to objectives.d2r. Returns the weighted terms.
+
+    Adam with one cycle of the learning rate, where the recipe for images has SGD: it stands any weights the
+    sliders can ask for. ValueError if the loss becomes infinite or NaN."""
+    method = Method("D2R in the plane", d2r, attack, needs_guide=True, uniform_start=True)
+    optimizer = torch.optim.Adam(pair.parameters(), RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
+    generator = torch.Generator().manual_seed(seed)
+    history: dict[str, list[float]] = {}
+    for _ in range(STEPS):
+        x_adv = method.perturb(pair, x, y, eps=eps, step_size=0.75 * eps, steps=ATTACK_STEPS, generator=generator)
+        loss = method.loss(method.forward(pair, x, x_adv), y, terms)
+        if not torch.isfinite(loss.total):
+            raise ValueError("training diverged: the loss is no longer finite; make the weights smaller")
+        optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()
+        optimizer.step()
+        schedule.step()
+        for name, part in loss.parts.items():
+            history.setdefault(name, []).append(part.item())
+    return {name: np.array(values) for name, values in history.items()}
+
+
+def compute(
+    variant: str = "symmetric", w_ce: float = 1.0, w_mse: float = 1.0, w_clean: float = 2.0, w_adv: float = 30.0,
+    eps: float = 0.03, attack: str = "cag", detach_guide: bool = False, seed: int = 0,
+) -> Trained:  # fmt: skip
+    """Train a pair with these weights of the D2R loss and look at it. ValueError for weights below 0, an
+    impossible eps, an unknown variant or attack, or a training that diverges."""
+    if variant not in D2R_WEIGHTS:
+        raise nearest(variant, D2R_WEIGHTS, "D2R variant")
+    if attack not in ("cag", "kl-self", "ce"):
+        raise nearest(attack, ("cag", "kl-self", "ce"), "attack")
+    weights = {"w_ce": w_ce, "w_mse": w_mse, "w_clean": w_clean, "w_adv": w_adv}
+    for name, value in weights.items():
+        if value < 0:
+            raise ValueError(f"{name} must not be negative, not {value}")
+    if not 0 <= eps <= 0.2:
+        raise ValueError(f"eps must lie in [0, 0.2], in units of the square's side, not {eps}")
+    x, y = spirals()
+    pair = build_mlp_pair(seed)
+    history = train(
+        pair, x, y, eps=eps, attack=attack, seed=seed, variant=variant, detach_guide=detach_guide, **weights
+    )
+    x_adv = attacks.pgd_ce(pair.target, x, y, eps=eps, step_size=eps / 4, steps=10)
+    with torch.no_grad():
+        target_map, guide_map = (decision_map(network) for network in (pair.target, pair.guide))
+        logits = pair.target(x), pair.target(x_adv), pair.guide(x)
+    margins = [(-attacks.margin(z, y)).numpy() for z in logits]
+    settings = f"{variant}, weights CE {w_ce:g}, MSE {w_mse:g}, clean {w_clean:g}, adversarial {w_adv:g}, ε {eps:g}, {attack}"
+    if detach_guide:
+        settings += ", guide detached"
+    return Trained(
+        x.flatten(1).numpy(), x_adv.flatten(1).numpy(), y.numpy(), eps, target_map, guide_map, *margins, history, settings
+    )
+
+
+def decision_map(network: nn.Module) -> np.ndarray:
+    """Class at each of PIXELS x PIXELS places of the unit square."""
+    side = (torch.arange(PIXELS) + 0.5) / PIXELS
+    v, u = torch.meshgrid(side, side, indexing="ij")
+    return network(torch.stack([u, v], -1).view(-1, 2, 1, 1)).argmax(1).view(PIXELS, PIXELS).numpy()
+
+
+# -- picture ----------------------------------------------------------------------------------------------
+PALE = ListedColormap([0.72 + 0.28 * np.array(to_rgb(c)) for c in CLASS_COLOURS])
+
+
+def draw(data: Trained) -> Figure:
+    made = base.figure(9.4, 5.6)
+    accuracy = data.accuracy
+    draw_map(made.add_axes((0.02, 0.42, 0.32, 0.52)), data, data.guide_map, f"guide: {accuracy['guide']:.0%} right")
+    draw_map(
+        made.add_axes((0.36, 0.42, 0.32, 0.52)), data, data.target_map,
+        f"target: {accuracy['target']:.0%} right, {accuracy['target, attacked']:.0%} attacked", attacked=True,
+    )  # fmt: skip
+    draw_margins(made.add_axes((0.75, 0.5, 0.24, 0.44)), data)
+    draw_history(made.add_axes((0.07, 0.09, 0.55, 0.22)), data)
+    return made
+
+
+def draw_map(ax, data: Trained, regions: np.ndarray, title: str, attacked: bool = False) -> None:
+    """Regions in pale colours with a line between them; points marked by class; ε-squares of fooled points."""
+    ax.imshow(regions, origin="lower", extent=(0, 1, 0, 1), cmap=PALE, vmin=0, vmax=2, interpolation="nearest")
+    side = (np.arange(PIXELS) + 0.5) / PIXELS
+    for c in range(3):
+        if 0 < (regions == c).mean() < 1:
+            ax.contour(side, side, regions == c, levels=[0.5], colors=base.INK, linewidths=0.8)
+    for c, (colour, mark) in enumerate(zip(CLASS_COLOURS, CLASS_MARKS, strict=True)):
+        mine = data.points[data.labels == c]
+        ax.plot(*mine.T, mark, color=colour, ms=4.5, mec="white", mew=0.5)
+    if attacked:
+        fooled = data.target_adv <= 0
+        # a broken line from each fooled point to where the attack put it
+        ways = np.stack([data.points, data.attacked, np.full_like(data.points, np.nan)], 1)[fooled].reshape(-1, 2)
+        ax.plot(*ways.T, color=base.INK, lw=1)
+        ax.plot(*data.attacked[fooled].T, "x", color=base.INK, ms=4.5, mew=1.3)
+    base.bare(ax, title)
+
+
+def draw_margins(ax, data: Trained) -> None:
+    base.tidy(ax, "margins", "logit margin", "share of points below")
+    share = (np.arange(len(data.labels)) + 1) / len(data.labels)
+    for name, margin, colour, dash in (
+        ("guide", data.guide_clean, base.GUIDE, "-."),
+        ("target", data.target_clean, base.TARGET, "-"),
+        ("target, attacked", data.target_adv, base.RED, "--"),
+    ):
+        ax.plot(np.sort(margin), share, color=colour, ls=dash, lw=2, label=name)
+    ax.axvline(0, color=base.GREY, lw=1)
+    ax.set_ylim(0, 1)
+    ax.set_yticks([0, 0.5, 1])
+    ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.45, -0.28), handlelength=2.4)
+
+
+def draw_history(ax, data: Trained) -> None:
+    base.tidy(ax, "the loss and its weighted terms", "step of training", "")
+    dashes, colours = ("-", "--", "-.", ":"), (base.ORANGE, base.GREEN, base.PURPLE, base.RED)
+    ax.plot(sum(data.history.values()), color=base.INK, lw=1, label="total")
+    for (name, values), dash, colour in zip(data.history.items(), dashes, colours, strict=True):
+        ax.plot(values, color=colour, ls=dash, lw=2, label=TERMS[name])
+    ax.set_xlim(0, STEPS)
+    ax.set_ylim(0, max(1.05 * np.quantile(sum(data.history.values()), 0.97), 1e-3))
+    ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.1), handlelength=2.6)
+
+
+# -- words ------------------------------------------------------------------------------------------------
+def words(data: Trained) -> str:
+    accuracy = data.accuracy
+    summary = (
+        f"Trained with {data.words}. Guide right on {accuracy['guide']:.1%}, target on {accuracy['target']:.1%} "
+        f"of {len(data.labels)} points, on {accuracy['target, attacked']:.1%} of them under PGD-10 at ε {data.eps:g}."
+    )
+    if accuracy["target"] < 0.4:
+        summary += " The target is at chance."
+    margins = base.table(
+        ("", "right", "mean margin", "lowest tenth"),
+        [
+            (name, f"{(m > 0).mean():.1%}", f"{m.mean():.2f}", f"{np.quantile(m, 0.1):.2f}")
+            for name, m in (("guide", data.guide_clean), ("target", data.target_clean), ("target, attacked", data.target_adv))
+        ],
+        "Logit margins",
+    )
+    terms = base.table(
+        ("term", "first step", "last step"),
+        [(TERMS[name], f"{values[0]:.3f}", f"{values[-1]:.3f}") for name, values in data.history.items()],
+        "Weighted terms of the loss",
+    )
+    return base.sentence(summary) + f"<div style='display:flex;flex-wrap:wrap;gap:2.5em'>{margins}{terms}</div>"
+
+
+class GuideAndTarget(Panel):
+    """Weigh D2R's terms; a pair trains from scratch in about a second and shows what it learnt."""
+
+    def __init__(self, **start: float | str | bool):
+        """start: initial settings, as in compute()."""
+        at = {"variant": "symmetric", "w_ce": 1.0, "w_mse": 1.0, "w_clean": 2.0, "w_adv": 30.0, "eps": 0.03,
+              "attack": "cag", "detach_guide": False} | start  # fmt: skip
+        attack_names = {"CAG: away from the guide": "cag", "self-KL, as TRADES": "kl-self", "cross-entropy": "ce"}
+        controls = {
+            "variant": Choice("Clean term", at["variant"], VARIANTS),
+            "attack": Choice("Training attack", at["attack"], attack_names),
+            "w_ce": Slider("Weight: CE", at["w_ce"], 0.0, 3.0, 0.1, "Weight of the guide's cross-entropy"),
+            "w_mse": Slider("Weight: MSE", at["w_mse"], 0.0, 5.0, 0.1, "Weight of the MSE of logits"),
+            "w_clean": Slider("Weight: clean", at["w_clean"], 0.0, 40.0, 1.0, "Weight of the KL term on clean points"),
+            "w_adv": Slider("Weight: adversarial", at["w_adv"], 0.0, 60.0, 1.0, "Weight of the KL term on attacked points"),
+            "eps": Slider("ε", at["eps"], 0.0, 0.08, 0.005, "Radius of the attack, in units of the square's side"),
+            "detach_guide": Choice("Gradient to guide", at["detach_guide"], {"from every term": False, "from CE only": True}),
+        }
+        super().__init__("Guide and target in the plane", controls, compute, draw, words)
