@@ -64,10 +64,13 @@ def read_cache(path: Path) -> tuple[Split, Split, tuple[str, ...]]:
         with safe_open(path, "pt") as file:
             names = tuple(file.metadata()["class_names"].split("\n"))
             train, test = (
-                Split(file.get_tensor(f"{part}_images"), file.get_tensor(f"{part}_labels")) for part in ("train", "test")
+                Split(file.get_tensor(f"{part}_images"), file.get_tensor(f"{part}_labels"))
+                for part in ("train", "test")
             )
     except (SafetensorError, KeyError, OSError) as error:
-        raise ValueError(f"{path} is not a readable array cache ({error}); move it away to have it built anew") from error
+        raise ValueError(
+            f"{path} is not a readable array cache ({error}); move it away to have it built anew"
+        ) from error
     return train, test, names
 
 

@@ -57,14 +57,16 @@ def autoattack(
     seed: int = 0,
     batch_size: int = 250,
     norm: str = "Linf",
+    through: nn.Module | None = None,
     state: AutoAttackState | None = None,
     on_batch: Callable[[AutoAttackState, str, float], None] | None = None,
 ) -> AutoAttackState:
     """Which of the images x: (N, C, H, W) in [0, 1] survive all four attacks, as `state.robust`: (N,) bool.
 
-    eps in pixel scale. state: where an earlier call stopped (its `robust` must start as the clean flags).
-    on_batch: told the state, the attack and the fraction done after each batch. ValueError with fewer than
-    four classes, for which the targeted losses do not exist."""
+    eps in pixel scale. through: an equivalent of the model (see `pair.folded`) whose gradients and predictions
+    the attacks use; the model itself has the last word on every image. state: where an earlier call stopped
+    (its `robust` must start as the clean flags). on_batch: told the state, the attack and the fraction done
+    after each batch. ValueError with fewer than four classes, for which the targeted losses do not exist."""
     with eval_mode(model), frozen(model), forked_rng(), _warnings() as warned:
         if state is None:
             state = AutoAttackState(clean_flags(model, x, y, batch_size))
@@ -76,9 +78,11 @@ def autoattack(
             if stage in state.after:
                 continue
             # The batches are cut once per attack: `robust` shrinks while they are worked through.
-            before = state.after[STAGES[number - 1]] if number else state.after.setdefault("clean", state.robust.clone())
+            before = (
+                state.after[STAGES[number - 1]] if number else state.after.setdefault("clean", state.robust.clone())
+            )
             survivors = before.nonzero().flatten().split(batch_size)
-            attack = _attacker(model, stage, eps, norm, seed, x.device, classes)
+            attack = _attacker(through or model, stage, eps, norm, seed, x.device, classes)
             for i in range(state.next_batch, len(survivors)):
                 index = survivors[i].to(x.device)
                 images = x[index].contiguous()
@@ -107,9 +111,7 @@ def clean_flags(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tens
 def _attacker(model: nn.Module, stage: str, eps: float, norm: str, seed: int, device: torch.device, classes: int):
     from pyautoattack import AutoAttack
 
-    attack = AutoAttack(
-        ContiguousGradient(model), norm=norm, eps=eps, seed=seed, version="standard", device=device
-    )
+    attack = AutoAttack(ContiguousGradient(model), norm=norm, eps=eps, seed=seed, version="standard", device=device)
     attack.attacks_to_run = [stage]
     for targeted in (attack.apgd_targeted, attack.fab):
         targeted.n_target_classes = min(targeted.n_target_classes, classes - 1)

@@ -44,4 +44,6 @@ def check_images(images: Tensor, labels: Tensor, num_classes: int | None = None)
     if not (low >= 0 and high <= 1):  # also catches NaN
         raise ValueError(f"images must lie in [0, 1], not in [{low:.4g}, {high:.4g}]; divide uint8 pixels by 255")
     if num_classes is not None and not (labels.min() >= 0 and labels.max() < num_classes):
-        raise ValueError(f"labels must lie in 0..{num_classes - 1}, not in {labels.min().item()}..{labels.max().item()}")
+        raise ValueError(
+            f"labels must lie in 0..{num_classes - 1}, not in {labels.min().item()}..{labels.max().item()}"
+        )

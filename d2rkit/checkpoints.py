@@ -44,6 +44,11 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
+def _first_line(error: Exception) -> str:
+    """What an error says, in one line; an EOFError says nothing, so its name stands for it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def save_weights(path: Path, target: nn.Module, guide: nn.Module | None) -> None:
     """Both networks in one safetensors file, names prefixed `target.` and `guide.`."""
     networks = {"target": target} | ({"guide": guide} if guide is not None else {})
@@ -77,7 +82,7 @@ def load_resume(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and tensor readers each have their own exceptions
-        reason = str(error).splitlines()[0]
+        reason = _first_line(error)
         raise ValueError(f"{path} is damaged ({reason}); move it away to train anew") from error
 
 
@@ -95,7 +100,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and tensor readers each have their own exceptions
-        reason = str(error).splitlines()[0]
+        reason = _first_line(error)
         raise ValueError(f"{path} cannot be read as a checkpoint of tensors (truncated?): {reason}") from error
     for wrapper in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):

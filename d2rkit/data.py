@@ -154,9 +154,7 @@ def _subset_size(subset: int | str | None) -> int | None:
     text = str(subset).strip().lower()
     digits = text[:-1] + "000" if text.endswith("k") else text
     if not digits.isdigit() or int(digits) < 5:  # a fifth is held out for validation
-        raise ValueError(
-            f"subset {subset!r} is not a number of training images; allowed: 5 and more, e.g. '10k' or 10000"
-        )
+        raise ValueError(f"subset {subset!r} is not a number of training images; allowed: 5 or more, e.g. 10k")
     return int(digits)
 
 

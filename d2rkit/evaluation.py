@@ -16,7 +16,7 @@ from d2rkit.arrays import Split
 from d2rkit.autoattack import AutoAttackState, autoattack, clean_flags
 from d2rkit.border import check_images, nearest
 from d2rkit.checkpoints import write_atomically
-from d2rkit.pair import GuidedPair, eval_mode
+from d2rkit.pair import GuidedPair, eval_mode, folded
 
 ATTACKS = ("clean", "fgsm", "pgd20", "cw20", "autoattack")
 Report = Callable[[float, str], None]
@@ -35,7 +35,7 @@ class Evaluation:
     warnings: list[str] = field(default_factory=list)
 
     def accuracy(self, attack: str) -> float:
-        return self.flags[attack].float().mean().item()
+        return accuracy_of(self.flags[attack])
 
     def standard_error(self, attack: str) -> float:
         """Binomial standard error of the accuracy."""
@@ -54,8 +54,10 @@ def evaluate(
     seed: int = 0,
     *,
     folder: str | Path | None = None,
+    checkpoint: str = "best",
     batch_size: int = 250,
     device: torch.device | str | None = None,
+    exact: bool = False,
     report: Report | None = None,
 ) -> Evaluation:
     """Attack `model` (for a GuidedPair: its target) on every image of `data`, in float32.
@@ -63,9 +65,12 @@ def evaluate(
     data: an ImageData split, or (images (N, C, H, W) in [0, 1], labels (N,)). attacks: of "clean", "fgsm",
     "pgdK" and "cwK" with K steps of eps/4 from a random start, and "autoattack" (standard: all four attacks).
     eps: radius of the L-infinity ball, pixel scale; with eps = 0 every attack gives exactly the clean flags.
-    folder: a run folder; flags are kept in evaluation/<attack>.npz, read back when they are there, and
-    AutoAttack goes on where it was cut off. Raises ValueError for unknown attacks, images outside [0, 1] or of
-    the wrong rank, labels out of range, or kept flags that belong to other images, eps or seed."""
+    folder: a run folder; flags are kept in evaluation/<attack>.npz (for another checkpoint than "best", in
+    evaluation-<checkpoint>/), read back when they are there, and AutoAttack goes on where it was cut off.
+    exact: attack the network as it is; by default attacks run through a copy with folded BatchNorm (faster,
+    equal to rounding), and the network itself judges every attacked image.
+    Raises ValueError for unknown attacks, images outside [0, 1] or of the wrong rank, labels out of range, or
+    kept flags that belong to other images, eps or seed."""
     network = model.target if isinstance(model, GuidedPair) else model
     plan = {name: parse_attack(name) for name in attacks}
     if not 0 <= eps <= 1:
@@ -76,8 +81,10 @@ def evaluate(
     x, y = images.to(device, torch.float32), labels.to(device)
     with eval_mode(network), torch.no_grad():
         check_images(x, y, network(x[:1]).shape[1])
-    store = _Store(Path(folder) / "evaluation" if folder else None, eps, seed, len(y), batch_size)
+    place = "evaluation" if checkpoint == "best" else f"evaluation-{checkpoint}"
+    store = _Store(Path(folder) / place if folder else None, eps, seed, len(y), batch_size)
     result = Evaluation(eps)
+    attacked = network if exact else folded(network)
     with eval_mode(network):
         clean = store.get("clean", lambda: {"flags": clean_flags(network, x, y, batch_size)})["flags"]
         for number, (name, (kind, steps)) in enumerate(plan.items()):
@@ -90,17 +97,20 @@ def evaluate(
             if kind == "clean":
                 result.flags[name] = clean
             elif kind == "autoattack":
-                found = store.get(name, lambda: _autoattack(network, x, y, clean, store, progress))
+                found = store.get(name, lambda: _autoattack(network, attacked, x, y, clean, store, progress))
                 result.warnings = [str(w) for w in found.pop("warnings", [])]
                 result.details = {k: v for k, v in found.items() if k != "flags"}
                 result.flags[name] = found["flags"]
             else:
-                found = store.get(
-                    name, lambda: {"flags": _attacked(network, x, y, clean, kind, steps, eps, seed, batch_size, progress)}
-                )
-                result.flags[name] = found["flags"]
+                arguments = (network, attacked, x, y, clean, kind, steps, eps, seed, batch_size, progress)
+                result.flags[name] = store.get(name, lambda: {"flags": _attacked(*arguments)})["flags"]  # noqa: B023
             progress(1.0)
     return result
+
+
+def accuracy_of(flags: Tensor) -> float:
+    """Share of True, exact as a count over a count can be."""
+    return int(flags.sum()) / len(flags)
 
 
 def parse_attack(name: str) -> tuple[str, int]:
@@ -113,8 +123,8 @@ def parse_attack(name: str) -> tuple[str, int]:
 
 
 def _attacked(
-    network: nn.Module, x: Tensor, y: Tensor, clean: Tensor, kind: str, steps: int, eps: float, seed: int,
-    batch_size: int, progress: Callable[[float], None],
+    network: nn.Module, attacked: nn.Module, x: Tensor, y: Tensor, clean: Tensor, kind: str, steps: int, eps: float,
+    seed: int, batch_size: int, progress: Callable[[float], None],
 ) -> Tensor:  # fmt: skip
     robust = clean.clone()
     batches = clean.nonzero().flatten().split(batch_size)
@@ -123,17 +133,19 @@ def _attacked(
         generator = torch.Generator(x.device).manual_seed(seed * 100_003 + number)
         start = attacks.uniform_start(images, eps, generator)
         if kind == "fgsm":
-            adversarial = attacks.fgsm(network, images, labels, eps=eps, start=start)
+            adversarial = attacks.fgsm(attacked, images, labels, eps=eps, start=start)
         else:
             run = attacks.pgd_ce if kind == "pgd" else attacks.cw
-            adversarial = run(network, images, labels, eps=eps, step_size=eps / 4, steps=steps, start=start)
+            adversarial = run(attacked, images, labels, eps=eps, step_size=eps / 4, steps=steps, start=start)
         # At eps = 0 nothing moves; asking again in other batches could round differently.
         robust[index] = clean_flags(network, adversarial, labels, batch_size) if eps else True
         progress((number + 1) / len(batches))
     return robust
 
 
-def _autoattack(network: nn.Module, x: Tensor, y: Tensor, clean: Tensor, store: _Store, progress) -> dict[str, Tensor]:
+def _autoattack(
+    network: nn.Module, attacked: nn.Module, x: Tensor, y: Tensor, clean: Tensor, store: _Store, progress
+) -> dict[str, Tensor]:
     if store.eps == 0:
         return {"flags": clean}
 
@@ -143,7 +155,15 @@ def _autoattack(network: nn.Module, x: Tensor, y: Tensor, clean: Tensor, store: 
 
     state = store.partial() or AutoAttackState(clean.clone())
     state = autoattack(
-        network, x, y, eps=store.eps, seed=store.seed, batch_size=store.batch_size, state=state, on_batch=on_batch
+        network,
+        x,
+        y,
+        eps=store.eps,
+        seed=store.seed,
+        batch_size=store.batch_size,
+        through=attacked,
+        state=state,
+        on_batch=on_batch,
     )
     return {"flags": state.robust, **state.after, "warnings": state.warnings}
 
@@ -191,7 +211,9 @@ class _Store:
         except Exception as error:  # zipfile, zlib and numpy each have their own way of saying "truncated"
             raise ValueError(f"{file} is damaged ({error}); move it away to measure anew") from error
         for name, value in self.facts.items():
-            if float(content.pop(f"fact_{name}", np.nan)) != float(value) and not (name == "eps" and file.stem == "clean"):
+            if float(content.pop(f"fact_{name}", np.nan)) != float(value) and not (
+                name == "eps" and file.stem == "clean"
+            ):
                 raise ValueError(f"{file} holds flags for another {name} than {value}; choose another folder")
         warnings = [str(w) for w in content.pop("warnings", [])]
         tensors = {k: torch.from_numpy(v) if v.dtype == bool else v for k, v in content.items()}
@@ -199,7 +221,11 @@ class _Store:
 
 
 def accuracy_against_eps(
-    model: nn.Module, data: Split | tuple[Tensor, Tensor], eps_values: Sequence[float], attack: str = "pgd20", seed: int = 0
+    model: nn.Module,
+    data: Split | tuple[Tensor, Tensor],
+    eps_values: Sequence[float],
+    attack: str = "pgd20",
+    seed: int = 0,
 ) -> dict[float, Tensor]:
     """Flags of `attack` at each radius; a sound evaluation falls to about 0 as eps grows."""
     return {eps: evaluate(model, data, (attack,), eps, seed).flags[attack] for eps in eps_values}
@@ -227,7 +253,9 @@ def masking_checks(
     pgd20, pgd100, margin = (here.accuracy(name) for name in ("pgd20", "pgd100", "cw20"))
     noise = 2 * max(here.standard_error("pgd20"), 1 / len(labels))
     checks = [
-        MaskingCheck("large radius", absurd <= 0.05, f"PGD-100 accuracy {absurd:.1%} at eps {far:.3f}, expected about 0"),
+        MaskingCheck(
+            "large radius", absurd <= 0.05, f"PGD-100 accuracy {absurd:.1%} at eps {far:.3f}, expected about 0"
+        ),
         MaskingCheck("more steps", pgd100 <= pgd20 + noise, f"PGD-20 {pgd20:.1%}, PGD-100 {pgd100:.1%}"),
         MaskingCheck("margin loss", margin >= pgd20 - 0.1, f"PGD-20 {pgd20:.1%}, C&W-20 {margin:.1%}"),
     ]
@@ -236,7 +264,7 @@ def masking_checks(
         x, y = images.to(device), labels.to(device)
         borrowed = attacks.pgd_ce(guide, x, y, eps=eps, step_size=eps / 4, steps=20)
         with eval_mode(target):
-            transfer = (clean_flags(target, borrowed, y, 250) & here.flags["clean"]).float().mean().item()
+            transfer = accuracy_of(clean_flags(target, borrowed, y, 250) & here.flags["clean"])
         words = f"PGD-20 {pgd20:.1%}, images made against the guide {transfer:.1%}"
         checks.append(MaskingCheck("transfer", transfer >= pgd20 - noise, words))
     return checks

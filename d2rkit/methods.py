@@ -80,7 +80,9 @@ class Method:
 
 
 def _d2r(title: str, variant: str, attack: str = "cag", **facts) -> Method:
-    return Method(title, objectives.d2r, attack, {"variant": variant}, needs_guide=True, source="arXiv 2506.07056", **facts)
+    return Method(
+        title, objectives.d2r, attack, {"variant": variant}, needs_guide=True, source="arXiv 2506.07056", **facts
+    )
 
 
 METHODS: dict[str, Method] = {

@@ -31,9 +31,10 @@ def build_model(name: str, num_classes: int, image_size: int = 32, channels: int
     channels: 3 for RGB, 1 for grey images. Raises ValueError for an unknown name or impossible size.
     """
     if num_classes < 2 or image_size < 1 or channels < 1:
-        raise ValueError(
-            f"a network needs num_classes >= 2, image_size >= 1 and channels >= 1, not {num_classes}, {image_size}, {channels}"
-        )
+        given = f"{num_classes}, {image_size}, {channels}"
+        raise ValueError(f"a network needs num_classes >= 2, image_size >= 1 and channels >= 1, not {given}")
+    if re.fullmatch(r"(cnn|mlp)-0+", name):
+        raise ValueError(f"{name} is impossible: its width must be at least 1")
     if match := re.fullmatch(r"wrn-(\d+)-(\d+)", name):
         return WideResNet(int(match[1]), int(match[2]), num_classes, image_size, channels)
     if match := re.fullmatch(r"cnn-(\d+)", name):
@@ -259,8 +260,10 @@ def load_released(path: str | Path, name: str | None = None, image_size: int | N
     state = {key.removeprefix("module."): tensor for key, tensor in read_tensors(path).items()}
     try:
         seen_name, classes, seen_size, channels = _architecture(state)
-    except (KeyError, AttributeError) as error:
+    except KeyError as error:
         raise ValueError(f"{path} holds no network of this kit (looked for {error})") from error
+    except (ValueError, IndexError) as error:  # a weight with too few dimensions
+        raise ValueError(f"{path} holds no network of this kit (odd shapes: {error})") from error
     model = build_model(name or seen_name, classes, image_size or seen_size, channels)
     wanted = model.state_dict()
     dropped = sorted(key for key in state if UNUSED.match(key) and key not in wanted)

@@ -1,11 +1,14 @@
-"""A target and its guide as one module: one forward, one optimiser, one checkpoint."""
+"""A target and its guide as one module, and the ways to hold networks still while they are attacked."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.experimental.optimization import fuse
 
 from d2rkit.objectives import Logits
 
@@ -63,3 +66,13 @@ def eval_mode(*modules: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """A frozen eval-mode copy for attacks: BatchNorm layers that follow a convolution are folded into it and
+    weights lie channels_last. Its logits equal the network's to rounding, at about half the time on a CPU.
+    A network that torch.fx cannot trace comes back as a plain frozen copy."""
+    copied = copy.deepcopy(network).eval()
+    with suppress(fx.proxy.TraceError, TypeError, NameError):
+        copied = fuse(copied, inplace=True)
+    return copied.requires_grad_(False).to(memory_format=torch.channels_last)

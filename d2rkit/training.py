@@ -218,7 +218,9 @@ def fit(
     began = time.monotonic()
     try:
         with _polite_stop() as asked:
-            stopped = loop.run(lambda: asked.is_set() or bool(should_stop and should_stop()), report, on_epoch, save_every)
+            stopped = loop.run(
+                lambda: asked.is_set() or bool(should_stop and should_stop()), report, on_epoch, save_every
+            )
     except NonFinite as error:
         status = f"failed: {error} in epoch {loop.epoch + 1}, step {loop.step + 1}"
         log.warning("%s; the last good state is kept", status)
@@ -231,7 +233,9 @@ def fit(
 class _Loop:
     """The state of a training run: what resume.pt holds, and the loop that moves it on."""
 
-    def __init__(self, pair: GuidedPair, data: ImageData, recipe: Recipe, method: Method, folder: Path | None, device: str):
+    def __init__(
+        self, pair: GuidedPair, data: ImageData, recipe: Recipe, method: Method, folder: Path | None, device: str
+    ):
         self.recipe, self.method, self.folder = recipe, method, folder
         self.fabric = Fabric(accelerator=device, devices=1, precision=recipe.precision)
         self.pair = pair
@@ -245,6 +249,7 @@ class _Loop:
         self.generators = {p: generator_for(p, recipe.seed, device) for p in ("augment", "attack")}
         self.epoch, self.step, self.best = 0, 0, -1.0
         self.history: list[dict[str, float]] = []
+        self.seconds, self.began = 0.0, time.monotonic()  # of this epoch, over interruptions
         self.sums: dict[str, float] = {}
         self.good: dict | None = None
         self.restore()
@@ -315,6 +320,8 @@ class _Loop:
         row = {"epoch": self.epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
         row |= {name: value / len(self.train) for name, value in self.sums.items()}
         row |= {f"val_{k}": v for k, v in self.validate().items()}
+        row["seconds"] = self.seconds + time.monotonic() - self.began
+        self.seconds, self.began = 0.0, time.monotonic()
         self.history.append(row)
         self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
         better = row["val_pgd"] > self.best and self.epoch > self.recipe.guide_warmup
@@ -329,9 +336,7 @@ class _Loop:
             for i in range(0, len(self.val), 500):
                 batch: Split = self.val.take(slice(i, i + 500))
                 x, y = batch.pixels(), batch.labels
-                x_adv = attacks.pgd_ce(
-                    target, x, y, eps=recipe.eps, step_size=recipe.eps / 4, steps=recipe.val_steps
-                )
+                x_adv = attacks.pgd_ce(target, x, y, eps=recipe.eps, step_size=recipe.eps / 4, steps=recipe.val_steps)
                 with torch.no_grad():
                     hits["clean"] += (target(x).argmax(1) == y).sum().item()
                     hits["pgd"] += (target(x_adv).argmax(1) == y).sum().item()
@@ -357,6 +362,7 @@ class _Loop:
             "step": self.step,
             "best": self.best,
             "sums": self.sums,
+            "seconds": self.seconds + (time.monotonic() - self.began if self.step else 0.0),
             "history": self.history,
             "recipe": self.fingerprint(),
         }
@@ -383,8 +389,9 @@ class _Loop:
             self.average.load_state_dict(state["average"])
         for name, generator in self.generators.items():
             generator.set_state(state["generators"][name])
-        for name in ("epoch", "step", "best", "sums", "history"):
+        for name in ("epoch", "step", "best", "sums", "seconds", "history"):
             setattr(self, name, state[name])
+        self.began = time.monotonic()
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:

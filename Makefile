@@ -1,0 +1,38 @@
+# d2rkit: `make demo` and `make test` are all a newcomer needs; `make help` lists the rest.
+PYTHON ?= python3
+# More words for pip. A laptop user who wants the small CPU-only torch passes the CPU index that PyTorch's
+# installation page names: make demo PIP_ARGS="--extra-index-url <that index>".
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lab lint clean
+
+help:  ## list these targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed  ## create .venv and install the kit with everything it can use
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "d2rkit needs Python 3.11 or newer; choose one with PYTHON=..., e.g. make demo PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install $(PIP_ARGS) -e '.[lab,slurm,dev]'
+	@touch $@
+
+demo: install  ## train and attack the quick table on handwritten digits, print it and write its figures
+	$(BIN)/d2rkit reproduce quick
+
+test: install  ## run all tests
+	$(BIN)/python -m pytest
+
+lab: install  ## open JupyterLab at the start notebook
+	$(BIN)/d2rkit lab
+
+lint: install  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:  ## remove .venv and caches; runs, results and data stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,3 @@
+from d2rkit.cli import main
+
+main()

@@ -1,0 +1,270 @@
+"""Experiment: one frozen dataclass that says all that decides a result; run() turns it into a run folder.
+
+    Experiment -> load_data -> GuidedPair -> fit -> checkpoint -> evaluate -> run folder
+
+The folder is named by a hash of the experiment, so the same experiment finds its own folder, goes on if
+it is unfinished and is not repeated if it is done. Nothing here deletes or overwrites a finished run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from d2rkit.border import home
+from d2rkit.checkpoints import load_weights, read_json, write_json
+from d2rkit.data import ImageData, Split, first_of_each_class, load_data
+from d2rkit.evaluation import ATTACKS, accuracy_against_eps, accuracy_of, evaluate, masking_checks, parse_attack
+from d2rkit.methods import get_method
+from d2rkit.models import build_model
+from d2rkit.pair import GuidedPair
+from d2rkit.training import Recipe, Report, fit, generator_for
+
+SWEEP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # radii of the accuracy curve, in units of the evaluation eps
+FORMAT = 1  # of the run folder
+
+
+@dataclass(frozen=True)
+class Experiment(Recipe):
+    """A recipe, and what it is applied to: data, networks, evaluation."""
+
+    data: str = "digits"
+    """digits, cifar10, cifar100, tiny-imagenet."""
+    subset: str = ""
+    """Number of training images, e.g. 10k; empty for all."""
+    target: str = "cnn-16"
+    """The network that is to become robust."""
+    guide: str = "cnn-16"
+    """The network beside it; unused by methods without a guide."""
+    test_images: int = 0
+    """Evaluate on the first so many test images, as equally as possible of every class; 0 for all."""
+    attacks: tuple[str, ...] = ATTACKS
+    """What to evaluate with."""
+    test_eps: float = 0.0
+    """Radius of the L-infinity ball in evaluation, pixel scale; 0 for that of training."""
+    checkpoints: tuple[str, ...] = ("best",)
+    """Which weights to evaluate: best (on the validation images), last."""
+
+    def __post_init__(self) -> None:
+        # JSON has lists, not tuples, and sorted keys make equal experiments equal text.
+        object.__setattr__(self, "attacks", tuple(self.attacks))
+        object.__setattr__(self, "checkpoints", tuple(self.checkpoints))
+        object.__setattr__(self, "loss", dict(sorted(self.loss.items())))
+
+    @property
+    def radius(self) -> float:
+        """The evaluation's eps, pixel scale."""
+        return self.test_eps or self.eps
+
+    def check(self):
+        """ValueError, in one sentence, for anything that could not run."""
+        method = super().check()
+        for attack in self.attacks:
+            parse_attack(attack)
+        for checkpoint in self.checkpoints:
+            if checkpoint not in ("best", "last"):
+                raise ValueError(f"unknown checkpoint {checkpoint!r}; allowed: best, last")
+        if self.test_images < 0:
+            raise ValueError(f"test_images must not be negative, not {self.test_images}")
+        return method
+
+    def to_dict(self) -> dict[str, Any]:
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Experiment:
+        known = {f.name for f in dataclasses.fields(cls)}
+        unknown = sorted(values.keys() - known)
+        if unknown:
+            raise ValueError(f"unknown setting {unknown[0]!r} of an experiment; allowed: {', '.join(sorted(known))}")
+        return cls(**values)
+
+    @property
+    def run_name(self) -> str:
+        """Folder name: a few words to read, and a hash of every setting that differs from its default, so
+        that a setting added later leaves the names of old runs alone."""
+        default = Experiment()
+        changed = {k: v for k, v in self.to_dict().items() if v != default.to_dict()[k]}
+        digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
+        return f"{self.data}-{self.target}-{self.method}-s{self.seed}-{digest}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read: the experiment, its result, its history."""
+
+    folder: Path
+    experiment: Experiment
+    result: dict[str, Any]
+
+
+class Interrupted(Exception):
+    """A run was asked to stop; its state is saved."""
+
+
+class Busy(Exception):
+    """Another process works on this run."""
+
+
+def build_pair(experiment: Experiment, data: ImageData) -> GuidedPair:
+    """Target and, where the method needs one, guide, with weights that follow from the seed alone."""
+    method = get_method(experiment.method)
+    names = [experiment.target] + ([experiment.guide] if method.needs_guide else [])
+    networks = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator_for("init", experiment.seed).initial_seed())
+        for name in names:
+            networks.append(build_model(name, data.num_classes, data.image_size, data.channels))
+    return GuidedPair(*networks)
+
+
+def chosen_test(experiment: Experiment, data: ImageData) -> Split:
+    count = experiment.test_images
+    if count > len(data.test):
+        raise ValueError(f"test_images {count} is more than the {len(data.test)} test images of {data.name}")
+    return data.test.take(first_of_each_class(data.test.labels, count)) if count else data.test
+
+
+def run(
+    experiment: Experiment,
+    root: str | Path | None = None,
+    *,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+    report: Report | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Run:
+    """Train and evaluate, or go on, or just read the result if it is there.
+
+    root: where run folders lie (default: $D2RKIT_RUNS, else `runs/`). Raises ValueError for impossible
+    settings, Interrupted when asked to stop (the state is saved), Busy if another process has this run."""
+    experiment.check()
+    folder = (Path(root) if root is not None else home("runs")) / experiment.run_name
+    if (folder / "result.json").exists():
+        return read_run(folder)
+    data = load_data(experiment.data, data_root, experiment.subset or None)
+    pair, test = build_pair(experiment, data), chosen_test(experiment, data)
+    _claim_config(folder, experiment)
+
+    def part(low: float, high: float) -> Report:
+        def inner(done: float, words: str) -> None:
+            if report:
+                report(low + (high - low) * done, words)
+            if should_stop and should_stop():
+                raise Interrupted(str(folder))
+
+        return inner
+
+    with _lock(folder):
+        if (folder / "result.json").exists():
+            return read_run(folder)
+        # fit() saves its state when asked to stop, so inside it the question is its own.
+        trained = fit(
+            pair,
+            data,
+            experiment_recipe(experiment),
+            folder,
+            device=device,
+            report=report and _scaled(report, 0.5),
+            should_stop=should_stop,
+        )
+        if trained.status == "interrupted":
+            raise Interrupted(str(folder))
+        result = {
+            "format": FORMAT,
+            "status": trained.status,
+            "epochs": len(trained.history),
+            "train_seconds": round(sum(row["seconds"] for row in trained.history), 2),
+            "n_test": len(test),
+            "data_source": data.source,
+            "machine": machine(device),
+            "versions": {name: version(name) for name in ("torch", "pyautoattack", "numpy")},
+            "accuracy": {},
+        }
+        began = time.monotonic()
+        if not trained.status.startswith("failed"):
+            for number, checkpoint in enumerate(experiment.checkpoints):
+                share = 0.5 / len(experiment.checkpoints)
+                result["accuracy"][checkpoint] = _evaluate(
+                    experiment, folder, checkpoint, pair, test, result,
+                    part(0.5 + number * share, 0.5 + (number + 1) * share),
+                )  # fmt: skip
+        result["evaluation_seconds"] = round(time.monotonic() - began, 2)
+        write_json(folder / "result.json", result)
+    return read_run(folder)
+
+
+def _evaluate(experiment, folder, checkpoint, pair, test, result, report) -> dict[str, float]:
+    """Accuracies of one checkpoint; for the first one also the curve over eps and the masking checks."""
+    pair = load_weights(folder / f"{checkpoint}.safetensors", pair)
+    eps, seed = experiment.radius, experiment.seed
+    found = evaluate(pair, test, experiment.attacks, eps, seed, folder=folder, checkpoint=checkpoint, report=report)
+    if found.warnings:
+        result.setdefault("autoattack_warnings", {})[checkpoint] = found.warnings
+    if checkpoint == experiment.checkpoints[0]:
+        curve = accuracy_against_eps(pair.target, test, [r * eps for r in SWEEP], seed=seed)
+        result["eps_curve"] = {"eps": list(curve), "pgd20": [accuracy_of(flags) for flags in curve.values()]}
+        checks = masking_checks(pair.target, test, eps, guide=pair.guide, seed=seed)
+        result["masking"] = [dataclasses.asdict(check) for check in checks]
+        if pair.guide is not None:
+            result["guide_clean"] = evaluate(pair.guide, test, ("clean",), eps).accuracy("clean")
+    return found.summary()
+
+
+def experiment_recipe(experiment: Experiment) -> Recipe:
+    """The part of an experiment that fit() needs."""
+    return Recipe(**{f.name: getattr(experiment, f.name) for f in dataclasses.fields(Recipe)})
+
+
+def read_run(folder: str | Path) -> Run:
+    """A finished run; ValueError if files are missing or damaged."""
+    folder = Path(folder)
+    return Run(folder, Experiment.from_dict(read_json(folder / "config.json")), read_json(folder / "result.json"))
+
+
+def read_runs(root: str | Path) -> list[Run]:
+    """All finished runs below `root`, by name."""
+    return [read_run(path.parent) for path in sorted(Path(root).glob("*/result.json"))]
+
+
+def machine(device: str = "auto") -> str:
+    """The hardware a number was measured on, in words."""
+    if device in ("auto", "cuda", "gpu") and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s)"
+
+
+def _scaled(report: Report, share: float) -> Report:
+    return lambda done, words: report(done * share, words)
+
+
+def _claim_config(folder: Path, experiment: Experiment) -> None:
+    """Write config.json, or make sure that the one there says the same."""
+    file = folder / "config.json"
+    if not file.exists():
+        write_json(file, experiment.to_dict())
+    elif Experiment.from_dict(read_json(file)) != experiment:
+        raise ValueError(f"{folder} holds another experiment under the same name; choose another runs folder")
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Only one process works on a run; the lock goes with the process, however it ends."""
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Busy(f"{folder} is being worked on by another process") from error
+        yield
