@@ -7,8 +7,6 @@ table (equal in everything but the seed), what that row is called, and which run
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -58,7 +56,7 @@ def tidy(runs: Sequence[Run]) -> pd.DataFrame:
                     "checkpoint": checkpoint,
                     "status": result["status"],
                     "n_test": result["n_test"],
-                    **result.get("accuracy", {}).get(checkpoint, {}),
+                    **_exact(result.get("accuracy", {}).get(checkpoint, {}), result["n_test"]),
                     "guide_clean": result.get("guide_clean", math.nan) if first else math.nan,
                     "epochs": result.get("epochs", len(history_of(run))),
                     "best_epoch": best_epoch,
@@ -81,6 +79,11 @@ def tidy(runs: Sequence[Run]) -> pd.DataFrame:
     keys = pd.DataFrame({"at": frame["method"].map(order).fillna(len(order)), "is_last": frame["checkpoint"] == "last"})
     frame = frame.assign(**keys).sort_values([*TABLE, "at", "label", "is_last", "seed"], kind="stable")
     return frame.drop(columns=["at", "is_last"]).reset_index(drop=True)
+
+
+def _exact(accuracies: dict[str, float], n: int) -> dict[str, float]:
+    """Accuracies are stored as float32 means; the count of images behind each gives all digits back."""
+    return {attack: round(value * n) / n for attack, value in accuracies.items()}
 
 
 def is_attack(column: object) -> bool:
@@ -114,8 +117,7 @@ def eps_words(eps: float) -> str:
 
 def settings_of(experiment: Experiment) -> str:
     """A short hash of everything but the seed: runs that share it are one row of a table."""
-    content = json.dumps(replace(experiment, seed=0).to_dict(), sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:10]
+    return replace(experiment, seed=0).run_name.rsplit("-", 1)[1]
 
 
 def labels(experiments: Sequence[Experiment]) -> list[str]:

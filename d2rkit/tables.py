@@ -1,0 +1,236 @@
+"""Run folders -> tidy DataFrame -> method x attack, mean ± std over seeds -> Markdown, CSV, LaTeX, HTML.
+
+    runs = read_runs("runs");  table = pivot(tidy(runs));  to_markdown(table)
+    write_table(get_preset("quick"), runs, "results/quick")
+
+Nothing is typed by hand and nothing is made up: a cell that has not been run shows the command that fills it,
+a run that failed is said to have failed, and published numbers stand beside ours only where data set, network
+and eps agree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from d2rkit.checkpoints import write_atomically
+from d2rkit.experiment import Experiment, Run
+from d2rkit.presets import Preset
+from d2rkit.render import Cell, Table, html_document, to_csv, to_html, to_latex, to_markdown
+from d2rkit.tidy import attack_title, attacks_in, eps_words, labels, one_table, settings_of, tidy
+
+__all__ = ["Cell", "Table", "pivot", "tidy", "to_csv", "to_html", "to_latex", "to_markdown", "write_table"]
+
+CHECKPOINTS = {"best": "weights chosen on validation images", "last": "weights of the last epoch"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row to be: what it is called, the seeds it should have, and the command that fills it."""
+
+    method: str
+    label: str
+    settings: str
+    seeds: tuple[int, ...]
+    command: str = ""
+
+
+def pivot(frame: pd.DataFrame, preset: Preset | None = None, checkpoint: str | None = None) -> Table:
+    """method x attack in percent, mean ± sample standard deviation over seeds, from tidy()'s DataFrame.
+
+    preset: the table as it should be: its rows in its order, whatever is missing shown as the command that
+    fills it, other runs left out. checkpoint: "best" or "last" (default: the first there is). Bold: the best
+    mean of a column and every method within the best's standard deviation, among rows without a failed
+    seed. ValueError for runs that do not belong in one table, such as runs of different eps."""
+    rows = _rows_of(preset) if preset else _rows_found(frame)
+    frame = frame[frame["settings"].isin([row.settings for row in rows])]
+    checkpoint = checkpoint or _checkpoints(frame, preset)[0]
+    if not frame.empty:
+        one_table(frame)
+    frame = frame[frame["checkpoint"] == checkpoint]
+    columns = attacks_in({*frame.columns[frame.notna().any()], *(preset.base.attacks if preset else ())})
+    numbers = pd.DataFrame([_numbers(row, frame[frame["settings"] == row.settings], columns) for row in rows])
+    bold = {attack: _best(numbers, attack) for attack in columns}
+    notes: dict[str, str] = {}
+    body = []
+    for row, (at, values) in zip(rows, numbers.iterrows(), strict=True):
+        group = frame[frame["settings"] == row.settings]
+        words = "; ".join(_remarks(group))
+        mark = notes.setdefault(words, _letter(len(notes))) if words else ""
+        cells = [Cell(row.label, mark=mark)]
+        if group.empty:
+            cells.append(Cell(row.command, code=True) if row.command else Cell("not run"))
+        else:
+            cells += [_cell(values, attack, bool(bold[attack][at])) for attack in columns]
+            cells.append(Cell(_of(len(group), len(row.seeds))))
+        body.append(tuple(cells))
+    return Table(
+        name=f"{preset.name if preset else frame['data'].iloc[0]}-{checkpoint}",
+        caption=_caption(frame, preset, checkpoint),
+        header=("Method", *map(attack_title, columns), "Seeds"),
+        rows=tuple(body),
+        notes=(*((letter, words) for words, letter in notes.items()), *_to_do(numbers, preset)),
+        numbers=numbers.assign(checkpoint=checkpoint),
+    )
+
+
+def write_table(preset: Preset, runs: Sequence[Run], folder: str | Path) -> list[Path]:
+    """table.md, table.csv, table.tex, table.html and runs.csv of a preset, the same bytes for the same runs.
+
+    Only runs of the preset's rows are used, whatever else `runs` holds; with none of them the table is all
+    commands. The CSV files hold the numbers unrounded, in [0, 1]. Returns the files."""
+    folder = Path(folder)
+    rows = {row.settings: row.label for row in _rows_of(preset)}
+    chosen = [run for run in runs if settings_of(run.experiment) in rows]
+    frame = tidy(chosen)
+    frame["label"] = frame["settings"].map(rows)
+    tables = [pivot(frame, preset, checkpoint) for checkpoint in _checkpoints(frame, preset)]
+    head = f"# {preset.title}\n\nMade by `{preset.command}`{_origin(frame)}.\n\n"
+    numbers = pd.concat([table.numbers for table in tables], ignore_index=True)
+    return [
+        _write(folder / "table.md", head + "\n".join(map(to_markdown, tables))),
+        _write(folder / "table.csv", to_csv(replace(tables[0], numbers=numbers))),
+        _write(folder / "table.tex", "\n".join(map(to_latex, tables))),
+        _write(folder / "table.html", html_document(preset.title, *tables)),
+        _write(folder / "runs.csv", frame.to_csv(index=False, lineterminator="\n")),
+    ]
+
+
+def _write(path: Path, text: str) -> Path:
+    with write_atomically(path) as draft:
+        draft.write_text(text, encoding="utf-8", newline="\n")
+    return path
+
+
+def _rows_of(preset: Preset) -> list[Row]:
+    """The preset's rows, in its order."""
+    experiments = preset.experiments()
+    named = labels(experiments)
+    families: dict[str, list[tuple[Experiment, str]]] = {}
+    for experiment, label in zip(experiments, named, strict=True):
+        families.setdefault(settings_of(experiment), []).append((experiment, label))
+    return [
+        Row(
+            method=family[0][0].method,
+            label=family[0][1],
+            settings=settings,
+            seeds=tuple(experiment.seed for experiment, _ in family),
+            command=f"{preset.command} --methods {family[0][0].method}",
+        )
+        for settings, family in families.items()
+    ]
+
+
+def _rows_found(frame: pd.DataFrame) -> list[Row]:
+    """The rows that the runs at hand make."""
+    one_table(frame)
+    return [
+        Row(group["method"].iloc[0], group["label"].iloc[0], settings, tuple(sorted(set(group["seed"]))))
+        for settings, group in frame.groupby("settings", sort=False)
+    ]
+
+
+def _checkpoints(frame: pd.DataFrame, preset: Preset | None) -> list[str]:
+    found = [*(preset.base.checkpoints if preset else ()), *frame["checkpoint"]]
+    return list(dict.fromkeys(found))
+
+
+def _numbers(row: Row, group: pd.DataFrame, columns: Iterable[str]) -> dict[str, object]:
+    failed = group["status"].str.startswith("failed")
+    values: dict[str, object] = {
+        "method": row.method,
+        "label": row.label,
+        "settings": row.settings,
+        "seeds": " ".join(str(seed) for seed in group["seed"]),
+        "n_seeds": len(group),
+        "n_failed": int(failed.sum()),
+        "n_missing": len(set(row.seeds) - set(group["seed"])),
+    }
+    for attack in columns:
+        found = group[attack].dropna() if attack in group else pd.Series(dtype=float)
+        values |= {f"{attack}_mean": found.mean(), f"{attack}_std": found.std(), f"{attack}_n": len(found)}
+    return values
+
+
+def _best(numbers: pd.DataFrame, attack: str) -> pd.Series:
+    """Which rows are best, or within the best's standard deviation of it; one seed has none, so ties only."""
+    means = numbers[f"{attack}_mean"].where(numbers["n_failed"] == 0)
+    if means.isna().all():
+        return pd.Series(False, numbers.index)
+    at = means.idxmax()
+    spread = numbers.loc[at, f"{attack}_std"]
+    return means >= means[at] - (0.0 if math.isnan(spread) else spread)
+
+
+def _cell(values: pd.Series, attack: str, bold: bool) -> Cell:
+    mean, std, n = (values[f"{attack}_{name}"] for name in ("mean", "std", "n"))
+    if not n:
+        return Cell("failed" if values["n_failed"] else "–")
+    return Cell(percent(mean, std), bold)
+
+
+def percent(mean: float, std: float = math.nan) -> str:
+    """0.4823, 0.013 -> "48.2 ± 1.3"; without a spread just "48.2"."""
+    return f"{100 * mean:.1f}" if math.isnan(std) else f"{100 * mean:.1f} ± {100 * std:.1f}"
+
+
+def _of(found: int, wanted: int) -> str:
+    return str(found) if found >= wanted else f"{found} of {wanted}"
+
+
+def _letter(number: int) -> str:
+    """a … z, then aa …"""
+    return (chr(ord("a") + number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
+
+
+def _remarks(group: pd.DataFrame) -> list[str]:
+    """What a reader of the row's numbers must know: failed and stuck seeds, signs of gradient masking."""
+    found = []
+    for _, run in group.iterrows():
+        if run["status"].startswith("failed"):
+            found.append(f"seed {run['seed']} {run['status']}; it is not part of the mean")
+        elif run["status"] != "done":
+            found.append(f"seed {run['seed']} is {run['status']}; it is part of the mean")
+        if run["masking"]:
+            found.append(f"seed {run['seed']} shows a sign of gradient masking: {run['masking']}")
+        if run["warnings"]:
+            found.append(f"AutoAttack says of seed {run['seed']}: {run['warnings']}")
+    return found
+
+
+def _to_do(numbers: pd.DataFrame, preset: Preset | None) -> list[tuple[str, str]]:
+    """A remark on rows that have some of their seeds, but not all."""
+    begun = (numbers["n_seeds"] > 0) & (numbers["n_missing"] > 0)
+    if preset is None or not begun.any():
+        return []
+    return [("", f"Seeds are missing in {begun.sum()} begun row(s): `{preset.command}` fills the table.")]
+
+
+def _caption(frame: pd.DataFrame, preset: Preset | None, checkpoint: str) -> str:
+    """What is measured on what, and how to read it; no hardware, since no accuracy depends on it."""
+    title = preset.title if preset else f"{frame['data'].iloc[0]}, {frame['target'].iloc[0]}"
+    eps = preset.base.radius if preset else frame["eps"].iloc[0]
+    words = f"{title}: accuracy in percent under L∞ attacks of ε = {eps_words(eps)} (pixel scale)"
+    if frame.empty:
+        return f"{words}; nothing has been run yet. {CHECKPOINTS[checkpoint].capitalize()}."
+    n = int(frame["n_test"].iloc[0])
+    seeds = int(frame.groupby("settings")["seed"].nunique().max())
+    words += f" on {n} test images, {CHECKPOINTS[checkpoint]}"
+    if seeds > 1:
+        words += f"; mean ± sample standard deviation over n = {seeds} seeds"
+        rule = "Bold: the best of its column and all within the best's standard deviation of it"
+    else:
+        words += "; one seed, so that no spread is known"
+        rule = "Bold: the best of its column"
+    error = 100 * math.sqrt(0.25 / n)
+    return f"{words}. {rule}. The test images alone give one accuracy a standard error of up to {error:.1f} points."
+
+
+def _origin(frame: pd.DataFrame) -> str:
+    """Data and hardware of the runs, for the head of the page."""
+    facts = [" and ".join(sorted({v for v in frame.get(c, ()) if v})) for c in ("data_source", "hardware")]
+    return "".join(f"{words} {fact}" for words, fact in zip((" from", "; runs on"), facts, strict=True) if fact)
