@@ -1,0 +1,46 @@
+"""d2rkit: guide-target adversarial training with the D2R loss and collaborative adversarial generation.
+
+A reader's table of contents:
+
+    data         load_data -> ImageData(train, val, test)
+    models       build_model, load_released
+    divergences  (B, C), (B, C) -> (B,)
+    objectives   (Logits, y) -> Loss(total, parts): d2r, trades, mart, lbgat, adagat, pgd_at
+    attacks      pgd and, over it, fgsm, pgd_ce, cw, kl_self, cag
+    methods      METHODS: the rows of every table
+    training     Recipe, fit
+    evaluation   evaluate -> Evaluation(flags)
+    experiment   Experiment, run -> a run folder
+    presets, sweep, tables, figures, panels, exercises
+"""
+
+from d2rkit.data import ImageData, load_data
+from d2rkit.evaluation import Evaluation, evaluate
+from d2rkit.experiment import Experiment, Run, build_pair, read_run, read_runs, run
+from d2rkit.methods import METHODS, Method
+from d2rkit.models import build_model, load_released
+from d2rkit.objectives import Logits, Loss
+from d2rkit.pair import GuidedPair
+from d2rkit.training import Recipe, fit
+
+__all__ = [
+    "METHODS",
+    "Evaluation",
+    "Experiment",
+    "GuidedPair",
+    "ImageData",
+    "Logits",
+    "Loss",
+    "Method",
+    "Recipe",
+    "Run",
+    "build_model",
+    "build_pair",
+    "evaluate",
+    "fit",
+    "load_data",
+    "load_released",
+    "read_run",
+    "read_runs",
+    "run",
+]
