@@ -21,7 +21,8 @@ from d2rkit.methods import METHODS, Method
 from d2rkit.models import build_model, load_released
 from d2rkit.objectives import Logits, Loss
 from d2rkit.pair import GuidedPair
-from d2rkit.training import Recipe, fit
+from d2rkit.recipe import Recipe
+from d2rkit.training import fit
 
 __all__ = [
     "METHODS",

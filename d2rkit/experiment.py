@@ -30,7 +30,8 @@ from d2rkit.evaluation import ATTACKS, accuracy_against_eps, accuracy_of, evalua
 from d2rkit.methods import get_method
 from d2rkit.models import build_model
 from d2rkit.pair import GuidedPair
-from d2rkit.training import Recipe, Report, fit, generator_for
+from d2rkit.recipe import Recipe, generator_for
+from d2rkit.training import Report, fit
 
 SWEEP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # radii of the accuracy curve, in units of the evaluation eps
 FORMAT = 1  # of the run folder

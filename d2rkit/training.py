@@ -1,4 +1,4 @@
-"""fit(): the training loop. One screen for a step; schedules, checkpoints and exact resume around it."""
+"""fit(): the training loop. One screen for a step; checkpoints and exact resume around it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -21,89 +21,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from d2rkit import attacks
-from d2rkit.border import nearest
 from d2rkit.checkpoints import load_resume, save_resume, save_weights, write_atomically
 from d2rkit.data import ImageData, Split, augment
-from d2rkit.methods import TWO_STEP, Method, get_method
+from d2rkit.methods import TWO_STEP, Method
 from d2rkit.objectives import Loss
 from d2rkit.pair import GuidedPair, eval_mode
+from d2rkit.recipe import Recipe, generator_for, learning_rate
 
 log = logging.getLogger("d2rkit")
 
-SCHEDULES = ("cosine", "released", "constant")
-UPDATES = ("joint", "two-step")
-PRECISIONS = ("32-true", "bf16-mixed")
 Report = Callable[[float, str], None]  # fraction done in [0, 1], a few words
-LossOption = float | str | bool
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train: everything that changes the weights that come out, apart from data and networks."""
-
-    method: str = "d2r-cag"
-    """A row of METHODS."""
-    seed: int = 0
-    """Seeds the initial weights, the order of images, augmentation and the attack's random start."""
-    epochs: int = 100
-    batch_size: int = 128
-    lr: float = 0.1
-    """Peak learning rate of SGD; 0.1 as released, less where training is stuck at chance."""
-    schedule: str = "cosine"
-    """cosine, released (steps at 75 % and 90 % of the epochs, first epoch at a fifth), constant."""
-    warmup: float = 0.0
-    """Epochs of linear warm-up from 0 (cosine only); guards D2R against an early collapse."""
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    """2e-4 as released; 5e-4 gives TRADES about 0.7 AutoAttack points more in published runs."""
-    eps: float = 8 / 255
-    """Radius of the L-infinity ball in training, pixel scale."""
-    step_size: float = 2 / 255
-    """Step of the training attack, pixel scale."""
-    steps: int = 10
-    """Steps of the training attack."""
-    loss: Mapping[str, LossOption] = field(default_factory=dict)
-    """Options of the method's objective to change, e.g. w_clean 2.0 or beta 3."""
-    update: str = "joint"
-    """joint: one step on the whole loss, as released; two-step: the adversarial terms, then the clean ones."""
-    guide_share: float = 0.0
-    """Share of CE(g(x'), y) in CAG's objective."""
-    guide_warmup: int = 0
-    """Epochs, before the others, in which the guide trains alone on clean images."""
-    padding: int = 4
-    """Random crops after padding by so many pixels."""
-    flip: bool = True
-    """Random left-right flips."""
-    ema: float = 0.0
-    """Decay a step of an average of the target's weights, which then is what is evaluated; 0 for none."""
-    precision: str = "32-true"
-    """32-true or bf16-mixed; evaluation is always float32."""
-    val_steps: int = 10
-    """Steps of the PGD attack on the validation images by which the best epoch is chosen."""
-
-    def check(self) -> Method:
-        """The method; ValueError, in one sentence, for a value that makes no sense."""
-        method = get_method(self.method)
-        method.check_options(self.loss)
-        for value, allowed, what in (
-            (self.schedule, SCHEDULES, "schedule"),
-            (self.update, UPDATES, "update"),
-            (self.precision, PRECISIONS, "precision"),
-        ):
-            if value not in allowed:
-                raise nearest(value, allowed, what)
-        for name in ("epochs", "batch_size", "lr", "eps", "step_size"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("steps", "warmup", "guide_warmup", "padding", "weight_decay", "val_steps"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
-        for name in ("guide_share", "momentum", "ema"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
-        if self.eps > 1:
-            raise ValueError(f"eps is in pixel scale, e.g. 8/255 = 0.0314, not {self.eps}")
-        return method
 
 
 @dataclass
@@ -117,28 +44,6 @@ class Fit:
 
 class NonFinite(RuntimeError):
     """The loss or a weight became infinite or NaN."""
-
-
-def learning_rate(recipe: Recipe, epoch: float) -> float:
-    """Learning rate at a moment of training, counted in epochs from 0."""
-    if recipe.schedule == "constant":
-        return recipe.lr
-    if recipe.schedule == "released":  # 0.02, then 0.1, 0.01 from epoch 76, 0.001 from epoch 91 of 100
-        whole = math.floor(epoch)
-        if whole < 1:
-            return recipe.lr * 0.2
-        done = whole / recipe.epochs
-        return recipe.lr * (1.0 if done < 0.75 else 0.1 if done < 0.9 else 0.01)
-    if epoch < recipe.warmup:
-        return recipe.lr * epoch / recipe.warmup
-    done = (epoch - recipe.warmup) / max(recipe.epochs - recipe.warmup, 1e-9)
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-
-def generator_for(purpose: str, seed: int, device: torch.device | str = "cpu", rank: int = 0) -> torch.Generator:
-    """A generator of its own for each purpose, so that changing one use of randomness leaves the others be."""
-    offset = {"init": 0, "shuffle": 1, "augment": 2, "attack": 3}[purpose]
-    return torch.Generator(device).manual_seed((seed * 1_000_003 + offset) * 1_009 + rank)
 
 
 def training_step(
