@@ -40,7 +40,7 @@ def probe(solution: Callable) -> Iterator[Step]:
             "soft labels p_g(x) once; then PGD on KL(p_g(x) || p_f(x')), starting at x + start", SHARE,
         )  # fmt: skip
         yield Step(
-            "both networks are back in train mode", probes.modes(f, g) == before, "mode changed", "train mode, as they came",
+            "both networks are back in train mode", probes.modes(f, g) == before, "mode changed", "train mode",
             "attack in eval mode, then put target and guide back into train mode",
         )  # fmt: skip
         hint = "p_g(x) does not change during the attack: compute it once, before the loop (same numbers, faster)"
@@ -50,7 +50,9 @@ def probe(solution: Callable) -> Iterator[Step]:
 def _mistakes(
     target: nn.Module, guide: nn.Module, x: Tensor, eps: float, step_size: float, steps: int, start: Tensor
 ) -> dict[str, Callable[[], Tensor]]:
-    def loop(objective: Callable[[nn.Module, nn.Module, Tensor], Tensor], first: Tensor = start, training: bool = False):
+    def loop(
+        objective: Callable[[nn.Module, nn.Module, Tensor], Tensor], first: Tensor = start, training: bool = False
+    ):
         f, g = probes.twin(target, training), probes.twin(guide, training)
         budget = {"eps": eps, "step_size": step_size, "steps": steps}
         return attacks.pgd(lambda x_adv: objective(f, g, x_adv), x, **budget, start=first)
@@ -83,7 +85,9 @@ def _mistakes(
         ),
         "the sign is wrong: KL got smaller; an attack climbs": lambda: loop(lambda f, g, x_adv: -right(f, g, x_adv)),
         "the start is missing: the first gradient is taken at x + start": lambda: loop(right, first=zero),
-        "the image hardly moved: do the steps add step_size * sign(gradient)?": lambda: attacks.project(x + start, x, eps),
+        "the image hardly moved: do the steps add step_size * sign(gradient)?": lambda: attacks.project(
+            x + start, x, eps
+        ),
     }
 
 

@@ -75,7 +75,9 @@ def _mistakes(f_clean: Tensor, f_adv: Tensor, g_clean: Tensor, y: Tensor) -> dic
     p_adv, p_guide = f_adv.softmax(1), g_clean.softmax(1)
     both, gap = mean(symmetric_kl(f_clean, g_clean)), mean(kl_gap(f_clean, g_clean))
     adv = mean(kl(f_adv, g_clean))
-    reduction = "the mean runs over the wrong axis: K is a mean over batch AND classes; yours is C times larger (batchmean)"
+    reduction = (
+        "the mean runs over the wrong axis: K is a mean over batch AND classes; yours is C times larger (batchmean)"
+    )
     return {
         "ce": (
             "cross-entropy of the guide's clean logits with the labels, mean over the batch",
@@ -97,7 +99,8 @@ def _mistakes(f_clean: Tensor, f_adv: Tensor, g_clean: Tensor, y: Tensor) -> dic
                 "that compares the clean target with the guide: MSE pulls f(x'), the adversarial one": (
                     F.mse_loss(f_clean, g_clean)
                 ),
-                "that sums over the classes: MSE is a mean over batch and classes": F.mse_loss(f_adv, g_clean) * classes,
+                "that sums over the classes: MSE is a mean over batch and classes": F.mse_loss(f_adv, g_clean)
+                * classes,
             },
         ),
         "clean": (

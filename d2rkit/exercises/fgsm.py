@@ -29,9 +29,13 @@ def probe(solution: Callable) -> Iterator[Step]:
         yield from probes.inside(x_adv, given, x, eps)
         expected = reference(model, x, y, eps)
         hint = "one step of size eps along the sign of the gradient of the cross-entropy with respect to x"
-        yield compare(f"adversarial images at eps = {eps:.3f}", x_adv, expected, _mistakes(model, x, y, eps), hint, SHARE)
+        yield compare(
+            f"adversarial images at eps = {eps:.3f}", x_adv, expected, _mistakes(model, x, y, eps), hint, SHARE
+        )
     touched = any(not torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
-    yield Step("the network is left alone", not touched, "weights changed", "weights as they were", "attack x, not weights")
+    yield Step(
+        "the network is left alone", not touched, "weights changed", "weights as they were", "attack x, not weights"
+    )
     still = solution(probes.twin(model), x.clone(), y.clone(), 0.0)
     yield compare("eps = 0 changes nothing", still, x, {}, "is eps really the size of the step?")
 

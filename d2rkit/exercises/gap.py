@@ -34,7 +34,7 @@ def probe(solution: Callable) -> Iterator[Step]:
     hint = "p and q are (almost) the same: every divergence is 0 there, so nothing is shown; move them far apart"
     far = bool((distance >= 1).all())
     yield Step("pair: far apart (symmetric KL at least 1)", far, _words(distance), "at least 1", hint)
-    hint = "the two directions still differ: what happens to KL if you exchange the roles of p and q? try a swap of entries"
+    hint = "the two directions still differ: what happens if p and q exchange roles? try a swap of entries"
     blind = bool((gap.abs() < ZERO).all())
     yield Step("pair: the gap is 0", blind, _words(gap), f"between -{ZERO} and {ZERO}", hint)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from d2rkit import attacks
 from d2rkit.data import load_data
 from d2rkit.evaluation import evaluate
-from d2rkit.exercises.checking import Exercise, Step, functions, short
+from d2rkit.exercises.checking import Exercise, Step, functions, one_thread, short
 from d2rkit.models import build_model
 
 EPS = 0.15  # pixel scale; large, because 8x8 digits are coarse
@@ -63,7 +63,7 @@ class Sharp(nn.Module):
 @lru_cache(maxsize=1)
 def _trained() -> tuple[nn.Module, nn.Module, nn.Module]:
     """Masked, undefended, adversarially trained: MLPs on digits, about two seconds."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), one_thread():
         return Sharp(_train(seed=1, eps=0.0)).eval(), _train(seed=2, eps=0.0), _train(seed=3, eps=EPS)
 
 
@@ -150,13 +150,17 @@ def _evidence(found: Mapping, truth: Mapping, case: Suspects) -> Iterator[Step]:
             f"PGD-20 here means 20 steps of eps/4 from a random start at eps = {case.eps}, on all images "
             "(evaluate(model, (x, y), ('pgd20',), eps)): is eps in another scale, or the model in train mode?"
         )
-        yield Step(f"pgd: {name} can be measured again", abs(got - expected) <= noise, short(got), short(expected), hint)
+        yield Step(
+            f"pgd: {name} can be measured again", abs(got - expected) <= noise, short(got), short(expected), hint
+        )
         got, least = found["stronger"][name], truth["stronger"][name]
         hint = (
             "nobody here reproduces so low an accuracy: are the attacked images inside the eps-ball and in [0, 1]? "
             "Any model falls if eps is larger"
         )
-        yield Step(f"stronger: {name} stays within eps", got >= least - noise, short(got), f"about {least:.2f} or more", hint)
+        yield Step(
+            f"stronger: {name} stays within eps", got >= least - noise, short(got), f"about {least:.2f} or more", hint
+        )
 
 
 def _name_hint(named: str, truth: Mapping, shuffle: int) -> str:

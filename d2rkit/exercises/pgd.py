@@ -47,7 +47,9 @@ def probe(solution: Callable) -> Iterator[Step]:
 def _mistakes(
     model: nn.Module, x: Tensor, y: Tensor, eps: float, step_size: float, steps: int
 ) -> dict[str, Callable[[], Tensor]]:
-    def loop(count=steps, size=step_size, radius=eps, sign=1.0, training=False, direction=torch.sign, around_last=False):
+    def loop(
+        count=steps, size=step_size, radius=eps, sign=1.0, training=False, direction=torch.sign, around_last=False
+    ):
         network, x_adv = probes.twin(model, training), x
         for _ in range(count):
             centre = x_adv if around_last else x
@@ -83,6 +85,4 @@ def _mistakes(
     return mistakes
 
 
-EXERCISE = Exercise(
-    "pgd", "PGD with projection", 20, "my_pgd(model, x, y, eps, step_size, steps)", probe, reference
-)
+EXERCISE = Exercise("pgd", "PGD with projection", 20, "my_pgd(model, x, y, eps, step_size, steps)", probe, reference)

@@ -60,7 +60,9 @@ def inside(x_adv: Tensor, x: Tensor, untouched: Tensor, eps: float) -> Iterator[
     distance = (x_adv.detach() - untouched).abs().max().item()
     words = f"pixels in [{low:.3f}, {high:.3f}]"
     if distance > 20 * eps:  # a wrong scale leaves [0, 1] too, but the clamp is not what is wrong
-        hint = f"the image moved by {distance:.3g}, eps is {eps:.3g}: eps is in pixel scale already; do not scale by 255"
+        hint = (
+            f"the image moved by {distance:.3g}, eps is {eps:.3g}: eps is in pixel scale already; do not scale by 255"
+        )
         yield Step("inside the eps-ball", False, short(distance), f"at most {eps:.4g}", hint)
     yield Step(
         "pixels stay in [0, 1]", low >= -1e-6 and high <= 1 + 1e-6, words, "pixels in [0, 1]",

@@ -73,7 +73,9 @@ class Report:
         return sum(entry["status"] == PASSED for entry in self.exercises.values())
 
     def as_dict(self) -> dict:
-        versions = {name: _version(name) for name in ("d2rkit", "torch", "numpy")} | {"python": platform.python_version()}
+        versions = {name: _version(name) for name in ("d2rkit", "torch", "numpy")} | {
+            "python": platform.python_version()
+        }
         return {
             "format": FORMAT,
             "student": self.student,
@@ -100,7 +102,9 @@ class Report:
         return whole
 
     def __repr__(self) -> str:
-        lines = [f"{self.student + ': ' if self.student else ''}{self.passed} of {len(self.exercises)} exercises passed"]
+        lines = [
+            f"{self.student + ': ' if self.student else ''}{self.passed} of {len(self.exercises)} exercises passed"
+        ]
         for name, entry in self.exercises.items():
             tries = f", attempts: {attempts(entry)}" if attempts(entry) else ""
             lines.append(f"  {SYMBOLS[entry['status']]} {name:<16} {entry['status']}{tries}")
@@ -109,13 +113,16 @@ class Report:
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><th scope='row' style='text-align:left'>{html.escape(entry['title'])}</th>"
-            f"<td style='text-align:left'>{SYMBOLS[entry['status']]} {entry['status']}</td><td>{attempts(entry)}</td></tr>"
+            f"<td style='text-align:left'>{SYMBOLS[entry['status']]} {entry['status']}</td>"
+            f"<td>{attempts(entry)}</td></tr>"
             for entry in self.exercises.values()
         )
-        head = "<tr><th style='text-align:left'>exercise</th><th style='text-align:left'>status</th><th>attempts</th></tr>"
-        who = html.escape(self.student)
+        head = (
+            "<tr><th style='text-align:left'>exercise</th><th style='text-align:left'>status</th><th>attempts</th></tr>"
+        )
+        who = f"{html.escape(self.student)}: " if self.student else ""
         return (
-            f"<p><strong>{who + ': ' if who else ''}{self.passed} of {len(self.exercises)} exercises passed</strong></p>"
+            f"<p><strong>{who}{self.passed} of {len(self.exercises)} exercises passed</strong></p>"
             f"<table>{head}{rows}</table>"
         )
 

@@ -52,14 +52,18 @@ def probe(solution: Callable) -> Iterator[Step]:
         pair = isinstance(found, tuple | list) and len(found) == 2
         hint = "return accuracy, standard_error: two numbers (is a `return` missing?)"
         yield Step("returns two numbers", pair, type(found).__name__, "accuracy, standard error", hint)
-        got, expected = (torch.tensor([float(v) for v in both]) for both in (found, reference(model, x, y, attack, size)))
+        got, expected = (
+            torch.tensor([float(v) for v in both]) for both in (found, reference(model, x, y, attack, size))
+        )
         yield compare(
             f"accuracy under {words}", got[0], expected[0], _accuracy_mistakes(model, x, y, attack, size, expected[0]),
             "count the images that are right before and after the attack, divide by all images",
         )  # fmt: skip
         p, n = expected[0], len(y)
         bars = {
-            "that is the standard deviation of one flag: the error of a mean is smaller by sqrt(n)": (p * (1 - p)).sqrt(),
+            "that is the standard deviation of one flag: the error of a mean is smaller by sqrt(n)": (
+                p * (1 - p)
+            ).sqrt(),
             "the square root is missing: that is a variance": p * (1 - p) / n,
             "n is the number of images, not the batch size or the number of batches": (p * (1 - p) / size).sqrt(),
             "n is the number of images, not of batches": (p * (1 - p) / 3).sqrt(),
