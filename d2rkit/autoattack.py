@@ -63,7 +63,7 @@ def autoattack(
 ) -> AutoAttackState:
     """Which of the images x: (N, C, H, W) in [0, 1] survive all four attacks, as `state.robust`: (N,) bool.
 
-    eps in pixel scale. through: an equivalent of the model (see `pair.folded`) whose gradients and predictions
+    eps in pixel scale. through: an equivalent of the model (see `folding.folded`) whose gradients and predictions
     the attacks use; the model itself has the last word on every image. state: where an earlier call stopped
     (its `robust` must start as the clean flags). on_batch: told the state, the attack and the fraction done
     after each batch. ValueError with fewer than four classes, for which the targeted losses do not exist."""
@@ -81,7 +81,7 @@ def autoattack(
             before = (
                 state.after[STAGES[number - 1]] if number else state.after.setdefault("clean", state.robust.clone())
             )
-            survivors = before.nonzero().flatten().split(batch_size)
+            survivors = before.nonzero().flatten().split(batch_size) if before.any() else ()
             attack = _attacker(through or model, stage, eps, norm, seed, x.device, classes)
             for i in range(state.next_batch, len(survivors)):
                 index = survivors[i].to(x.device)

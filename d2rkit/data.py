@@ -109,6 +109,8 @@ def load_data(
 def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator | None = None) -> Tensor:
     """Random crop after zero-padding by `padding` pixels, and random left-right flip, for each image
     on its own; images: (B, C, H, W), any dtype, on any device; `generator` lives on that device."""
+    if not padding and not flip:
+        return images
     batch, _, height, width = images.shape
     device = images.device
     rows = torch.arange(height, device=device).expand(batch, height)

@@ -16,7 +16,8 @@ from d2rkit.arrays import Split
 from d2rkit.autoattack import AutoAttackState, autoattack, clean_flags
 from d2rkit.border import check_images, nearest
 from d2rkit.checkpoints import write_atomically
-from d2rkit.pair import GuidedPair, eval_mode, folded
+from d2rkit.folding import folded
+from d2rkit.pair import GuidedPair, eval_mode
 
 ATTACKS = ("clean", "fgsm", "pgd20", "cw20", "autoattack")
 Report = Callable[[float, str], None]

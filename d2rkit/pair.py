@@ -1,14 +1,11 @@
-"""A target and its guide as one module, and the ways to hold networks still while they are attacked."""
+"""A target and its guide as one module, and ways to hold networks still while they are attacked."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-import torch
-from torch import Tensor, fx, nn
-from torch.fx.experimental.optimization import fuse
+from torch import Tensor, nn
 
 from d2rkit.objectives import Logits
 
@@ -66,13 +63,3 @@ def eval_mode(*modules: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def folded(network: nn.Module) -> nn.Module:
-    """A frozen eval-mode copy for attacks: BatchNorm layers that follow a convolution are folded into it and
-    weights lie channels_last. Its logits equal the network's to rounding, at about half the time on a CPU.
-    A network that torch.fx cannot trace comes back as a plain frozen copy."""
-    copied = copy.deepcopy(network).eval()
-    with suppress(fx.proxy.TraceError, TypeError, NameError):
-        copied = fuse(copied, inplace=True)
-    return copied.requires_grad_(False).to(memory_format=torch.channels_last)

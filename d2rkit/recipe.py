@@ -13,6 +13,7 @@ from d2rkit.methods import Method, get_method
 
 SCHEDULES = ("cosine", "released", "constant")
 UPDATES = ("joint", "two-step")
+SPEEDS = ("exact", "fast")
 PRECISIONS = ("32-true", "bf16-mixed")
 LossOption = float | str | bool
 
@@ -58,6 +59,9 @@ class Recipe:
     """Decay a step of an average of the target's weights, which then is what is evaluated; 0 for none."""
     precision: str = "32-true"
     """32-true or bf16-mixed; evaluation is always float32."""
+    speed: str = "exact"
+    """exact, or fast: the training attack runs through copies with BatchNorm folded into convolutions; its
+    gradients are equal to rounding, so single signs can differ where a gradient is about 0."""
     val_steps: int = 10
     """Steps of the PGD attack on the validation images by which the best epoch is chosen."""
 
@@ -69,6 +73,7 @@ class Recipe:
             (self.schedule, SCHEDULES, "schedule"),
             (self.update, UPDATES, "update"),
             (self.precision, PRECISIONS, "precision"),
+            (self.speed, SPEEDS, "speed"),
         ):
             if value not in allowed:
                 raise nearest(value, allowed, what)

@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from d2rkit import attacks
 from d2rkit.checkpoints import load_resume, save_resume, save_weights, write_atomically
 from d2rkit.data import ImageData, Split, augment
+from d2rkit.folding import PairTwin
 from d2rkit.methods import TWO_STEP, Method
 from d2rkit.objectives import Loss
 from d2rkit.pair import GuidedPair, eval_mode
@@ -49,7 +50,7 @@ class NonFinite(RuntimeError):
 def training_step(
     fabric: Fabric,
     model: nn.Module,
-    pair: GuidedPair,
+    attacked: GuidedPair,
     optimizer: torch.optim.Optimizer,
     method: Method,
     recipe: Recipe,
@@ -57,11 +58,12 @@ def training_step(
     y: Tensor,
     generator: torch.Generator,
 ) -> tuple[Loss, dict[str, Tensor]]:
-    """One step on x: (B, C, H, W) in [0, 1], y: (B,). `model` is Fabric's wrapper of `pair`: the attack runs
-    on the raw networks, frozen and in eval mode; then one wrapped forward carries the gradient."""
+    """One step on x: (B, C, H, W) in [0, 1], y: (B,). `model` is Fabric's wrapper of the pair; the attack
+    runs on `attacked`, the raw pair or its folded twin, frozen and in eval mode. Then one wrapped forward carries
+    the gradient."""
     with fabric.autocast():
         x_adv = method.perturb(
-            pair, x, y, eps=recipe.eps, step_size=recipe.step_size, steps=recipe.steps,
+            attacked, x, y, eps=recipe.eps, step_size=recipe.step_size, steps=recipe.steps,
             guide_share=recipe.guide_share, generator=generator,
         )  # fmt: skip
     parts: dict[str, Tensor] = {}
@@ -149,6 +151,7 @@ class _Loop:
         self.model, self.optimizer = self.fabric.setup(pair, optimizer)
         device = self.fabric.device
         self.train, self.val = data.train.to(device), data.val.to(device)
+        self.twin = PairTwin(pair) if recipe.speed == "fast" else None
         decay = get_ema_multi_avg_fn(recipe.ema)
         self.average = AveragedModel(pair.target, multi_avg_fn=decay, use_buffers=True) if recipe.ema else None
         self.generators = {p: generator_for(p, recipe.seed, device) for p in ("augment", "attack")}
@@ -208,8 +211,9 @@ class _Loop:
         if warming:
             loss, correct = guide_step(self.fabric, self.model, self.optimizer, x, y)
         else:
+            attacked = self.twin.refresh() if self.twin else self.pair
             loss, correct = training_step(
-                self.fabric, self.model, self.pair, self.optimizer, self.method, recipe, x, y, self.generators["attack"]
+                self.fabric, self.model, attacked, self.optimizer, self.method, recipe, x, y, self.generators["attack"]
             )
             if self.average is not None:
                 self.average.update_parameters(self.pair.target)
