@@ -1,0 +1,25 @@
+"""Interactive panels, one file each: compute() -> plain data, draw() -> Figure, and a thin widget class.
+
+In a notebook: `DivergenceExplorer().widget` as the last line of a cell.
+"""
+
+from d2rkit.panels.adversarial_image import AdversarialImage
+from d2rkit.panels.base import Choice, Panel, Slider, StaticFigure, progress, still
+from d2rkit.panels.cag_compare import CagCompare
+from d2rkit.panels.divergence_explorer import DivergenceExplorer
+from d2rkit.panels.guide_and_target import GuideAndTarget
+from d2rkit.panels.logit_scatter import LogitScatter
+
+__all__ = [
+    "AdversarialImage",
+    "CagCompare",
+    "Choice",
+    "DivergenceExplorer",
+    "GuideAndTarget",
+    "LogitScatter",
+    "Panel",
+    "Slider",
+    "StaticFigure",
+    "progress",
+    "still",
+]

@@ -174,11 +174,29 @@ def draw_curve(ax, data: Attacked) -> None:
         ax.axvline(255 * data.eps, color=base.RED, ls="--", lw=1.5)
         ax.plot(255 * data.eps, data.accuracy_here, "D", color=base.RED, ms=8, clip_on=False)
         ax.annotate(
-            f"{data.accuracy_here:.0%}", (255 * data.eps, data.accuracy_here), (8, 4), textcoords="offset points", fontsize=9
+            f"{data.accuracy_here:.0%}",
+            (255 * data.eps, data.accuracy_here),
+            (8, 4),
+            textcoords="offset points",
+            fontsize=9,
         )
         ax.set_xlim(0, 255 * radii[-1])
     ax.set_ylim(0, 1.05)
     ax.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
+
+
+def draw_comparison(curves: dict[str, tuple[tuple[float, float], ...]]) -> Figure:
+    """Accuracy against eps of several networks or attacks; name -> curve from `survival`."""
+    made = base.figure(7.4, 3.6)
+    ax = base.tidy(made.add_axes((0.09, 0.15, 0.6, 0.75)), "accuracy against ε", "ε in 1/255", "")
+    styles = ((base.TARGET, "-", "o"), (base.RED, "--", "s"), (base.GREEN, "-.", "^"), (base.PURPLE, ":", "D"))
+    for (name, curve), (colour, dash, mark) in zip(curves.items(), styles, strict=False):
+        radii, share = np.array(curve).T
+        ax.plot(255 * radii, share, color=colour, ls=dash, marker=mark, ms=5, lw=2, label=name, clip_on=False)
+    ax.set(xlim=(0, None), ylim=(0, 1.05))
+    ax.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
+    ax.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1.0), handlelength=2.6)
+    return made
 
 
 # -- words ------------------------------------------------------------------------------------------------
@@ -195,7 +213,10 @@ def words(data: Attacked) -> str:
         error = (p * (1 - p) / n) ** 0.5
         summary += f" On {n} images its accuracy at this ε is about {p:.0%} (standard error {error:.0%})."
     rows = []
-    for who, clean, adv in (("target", data.target_clean, data.target_adv), ("guide", data.guide_clean, data.guide_adv)):
+    for who, clean, adv in (
+        ("target", data.target_clean, data.target_adv),
+        ("guide", data.guide_clean, data.guide_adv),
+    ):
         for what, p in (("clean", clean), ("adversarial", adv)):
             if p is not None:
                 top = int(p.argmax())
@@ -221,7 +242,9 @@ class AdversarialImage(Panel):
         controls = {
             "image": Choice("Image", 0, images),
             "attack": Choice("Attack", "pgd", {words: name for name, words in ATTACKS.items()}),
-            "eps255": Slider("ε in 1/255", min(round(255 * sample.eps), top), 0, top, 1, "Largest change of a pixel, in 1/255"),
+            "eps255": Slider(
+                "ε in 1/255", min(round(255 * sample.eps), top), 0, top, 1, "Largest change of a pixel, in 1/255"
+            ),
             "steps": Slider("Steps", 10, 1, 20, 1, "Gradient steps of PGD and C&W"),
             "step_share": Slider("Step size / ε", 0.25, 0.05, 1.0, 0.05, "Step size as a share of ε"),
         }

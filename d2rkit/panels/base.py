@@ -73,7 +73,9 @@ class Control:
         else:
             whole = all(isinstance(v, int) for v in (spec.value, spec.low, spec.high, spec.step))
             slider, field = (
-                (widgets.IntSlider, widgets.BoundedIntText) if whole else (widgets.FloatSlider, widgets.BoundedFloatText)
+                (widgets.IntSlider, widgets.BoundedIntText)
+                if whole
+                else (widgets.FloatSlider, widgets.BoundedFloatText)
             )
             limits = {"value": spec.value, "min": spec.low, "max": spec.high, "step": spec.step}
             self.main = slider(
@@ -187,6 +189,11 @@ class StaticFigure:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
         plain = plain_text(self.description)
         return {"image/png": self.png, "text/plain": plain}, {"image/png": {"width": self.width, "alt": plain}}
+
+
+def still(made: Figure, description: str) -> StaticFigure:
+    """Any figure as a static image; description: what it shows, as HTML or plain words."""
+    return StaticFigure(*to_png(made), description)
 
 
 # -- pictures ---------------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def compute(
     q = torch.from_numpy(guide).log()[None]
     everywhere = torch.from_numpy(grid()).log()
     here = torch.from_numpy(start).log()[None]
-    path, along = descend(measure, here, q)
+    path, along = (values[:, 0].numpy() for values in descend(measure, here, q))
     coarse = torch.from_numpy(arrow_places()).log()
     return Landscape(
         divergence, label, guide,
@@ -135,16 +135,18 @@ def flow(logits: Tensor, step: Tensor) -> np.ndarray:
     return (p * (step - (p * step).sum(1, keepdim=True))).numpy()
 
 
-def descend(measure: Callable, start: Tensor, guide: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def descend(measure: Callable, start: Tensor, guide: Tensor, steps: int = STEPS) -> tuple[Tensor, Tensor]:
+    """Gradient descent on the target's logits; start, guide: logits (B, 3). Probabilities on the way,
+    (steps + 1, B, 3), and the divergence, (steps + 1, B)."""
     logits, path, along = start, [], []
-    for _ in range(STEPS):
+    for _ in range(steps):
         step, value = downhill(measure, logits, guide)
         path.append(logits.softmax(1))
         along.append(value)
         logits = logits + RATE * step
     path.append(logits.softmax(1))
     along.append(measure(logits, guide))
-    return torch.cat(path).numpy(), torch.cat(along).numpy()
+    return torch.stack(path), torch.stack(along)
 
 
 # -- picture ----------------------------------------------------------------------------------------------
@@ -161,6 +163,15 @@ def draw(data: Landscape) -> Figure:
     draw_simplex(made.add_axes((0.0, 0.02, 0.56, 0.9)), data)
     draw_descent(made.add_axes((0.66, 0.62, 0.32, 0.28)), data)
     draw_predictions(made.add_axes((0.66, 0.13, 0.32, 0.28)), data)
+    return made
+
+
+def draw_comparison(landscapes: list[Landscape]) -> Figure:
+    """The same guide and start under several divergences, side by side."""
+    made = base.figure(9.4, 9.4 / len(landscapes) * 0.95)
+    for place, data in enumerate(landscapes):
+        width = 1 / len(landscapes)
+        draw_simplex(made.add_axes((place * width, 0, width, 1)), data)
     return made
 
 
@@ -207,7 +218,9 @@ def draw_descent(ax, data: Landscape) -> None:
 def draw_predictions(ax, data: Landscape) -> None:
     """The three points of the triangle again, as probabilities, with the same marks."""
     base.tidy(ax, "Predictions (marks as in the triangle)", "", "probability")
-    for shift, style, p in zip((-0.15, 0, 0.15), MARKS.values(), (data.path[0], data.path[-1], data.guide), strict=True):
+    for shift, style, p in zip(
+        (-0.15, 0, 0.15), MARKS.values(), (data.path[0], data.path[-1], data.guide), strict=True
+    ):
         ax.vlines(np.arange(3) + shift, 0, p, color=style["color"], lw=2.5)
         ax.plot(np.arange(3) + shift, p, **style, clip_on=False)
     ax.set_xticks(range(3), [f"class {c}" for c in CLASSES])
@@ -244,8 +257,14 @@ class DivergenceExplorer(Panel):
         controls = {
             "divergence": Choice("Divergence", at["divergence"], {label: key for key, (label, _) in CHOICES.items()}),
             "guide_a": Slider("Guide: P(A)", at["guide_a"], 0.0, 1.0, 0.01, "The guide's probability of class A"),
-            "guide_b": Slider("Guide: rest to B", at["guide_b"], 0.0, 1.0, 0.01, "Share of the rest that the guide gives to B"),
-            "start_a": Slider("Target start: P(A)", at["start_a"], 0.0, 1.0, 0.01, "The target's first probability of class A"),
-            "start_b": Slider("Start: rest to B", at["start_b"], 0.0, 1.0, 0.01, "Share of the rest that the target gives to B"),
+            "guide_b": Slider(
+                "Guide: rest to B", at["guide_b"], 0.0, 1.0, 0.01, "Share of the rest that the guide gives to B"
+            ),
+            "start_a": Slider(
+                "Target start: P(A)", at["start_a"], 0.0, 1.0, 0.01, "The target's first probability of class A"
+            ),
+            "start_b": Slider(
+                "Start: rest to B", at["start_b"], 0.0, 1.0, 0.01, "Share of the rest that the target gives to B"
+            ),
         }
         super().__init__("Divergence explorer", controls, compute, draw, words)

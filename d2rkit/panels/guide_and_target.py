@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from d2rkit import attacks
 from d2rkit.border import nearest
-from d2rkit.methods import Method, get_method
+from d2rkit.methods import Method
 from d2rkit.models import Normalize, build_model
 from d2rkit.objectives import D2R_WEIGHTS, d2r
 from d2rkit.pair import GuidedPair
@@ -26,7 +26,7 @@ from d2rkit.panels.base import Choice, Panel, Slider
 
 WIDTH, STEPS, ATTACK_STEPS, RATE = 32, 150, 2, 0.04
 CLASS_COLOURS, CLASS_MARKS = (base.BLUE, base.ORANGE, base.GREEN), ("o", "^", "s")
-PIXELS = 70  # of a side of the decision map
+PIXELS = 90  # of a side of the decision map
 VARIANTS = {
     "symmetric: KL1 + KL2 (the paper's text)": "symmetric",
     "released: |KL1 − KL2| (the authors' code)": "released",
@@ -76,7 +76,14 @@ def build_mlp_pair(seed: int = 0) -> GuidedPair:
 
 
 def train(
-    pair: GuidedPair, x: Tensor, y: Tensor, *, eps: float, attack: str = "cag", seed: int = 0, **terms: float | str | bool
+    pair: GuidedPair,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    attack: str = "cag",
+    seed: int = 0,
+    **terms: float | str | bool,
 ) -> dict[str, np.ndarray]:
     """STEPS full-batch steps of the D2R loss, in place; `terms` go to objectives.d2r. Returns the weighted terms.
 
@@ -127,11 +134,21 @@ def compute(
         target_map, guide_map = (decision_map(network) for network in (pair.target, pair.guide))
         logits = pair.target(x), pair.target(x_adv), pair.guide(x)
     margins = [(-attacks.margin(z, y)).numpy() for z in logits]
-    settings = f"{variant}, weights CE {w_ce:g}, MSE {w_mse:g}, clean {w_clean:g}, adversarial {w_adv:g}, ε {eps:g}, {attack}"
+    settings = (
+        f"{variant}, weights CE {w_ce:g}, MSE {w_mse:g}, clean {w_clean:g}, adversarial {w_adv:g}, ε {eps:g}, {attack}"
+    )
     if detach_guide:
         settings += ", guide detached"
     return Trained(
-        x.flatten(1).numpy(), x_adv.flatten(1).numpy(), y.numpy(), eps, target_map, guide_map, *margins, history, settings
+        x.flatten(1).numpy(),
+        x_adv.flatten(1).numpy(),
+        y.numpy(),
+        eps,
+        target_map,
+        guide_map,
+        *margins,
+        history,
+        settings,
     )
 
 
@@ -182,8 +199,8 @@ def draw_margins(ax, data: Trained) -> None:
     base.tidy(ax, "margins", "logit margin", "share of points below")
     share = (np.arange(len(data.labels)) + 1) / len(data.labels)
     for name, margin, colour, dash in (
-        ("guide", data.guide_clean, base.GUIDE, "-."),
         ("target", data.target_clean, base.TARGET, "-"),
+        ("guide", data.guide_clean, base.GUIDE, "-."),
         ("target, attacked", data.target_adv, base.RED, "--"),
     ):
         ax.plot(np.sort(margin), share, color=colour, ls=dash, lw=2, label=name)
@@ -217,7 +234,11 @@ def words(data: Trained) -> str:
         ("", "right", "mean margin", "lowest tenth"),
         [
             (name, f"{(m > 0).mean():.1%}", f"{m.mean():.2f}", f"{np.quantile(m, 0.1):.2f}")
-            for name, m in (("guide", data.guide_clean), ("target", data.target_clean), ("target, attacked", data.target_adv))
+            for name, m in (
+                ("guide", data.guide_clean),
+                ("target", data.target_clean),
+                ("target, attacked", data.target_adv),
+            )
         ],
         "Logit margins",
     )
@@ -243,8 +264,12 @@ class GuideAndTarget(Panel):
             "w_ce": Slider("Weight: CE", at["w_ce"], 0.0, 3.0, 0.1, "Weight of the guide's cross-entropy"),
             "w_mse": Slider("Weight: MSE", at["w_mse"], 0.0, 5.0, 0.1, "Weight of the MSE of logits"),
             "w_clean": Slider("Weight: clean", at["w_clean"], 0.0, 40.0, 1.0, "Weight of the KL term on clean points"),
-            "w_adv": Slider("Weight: adversarial", at["w_adv"], 0.0, 60.0, 1.0, "Weight of the KL term on attacked points"),
+            "w_adv": Slider(
+                "Weight: adversarial", at["w_adv"], 0.0, 60.0, 1.0, "Weight of the KL term on attacked points"
+            ),
             "eps": Slider("ε", at["eps"], 0.0, 0.08, 0.005, "Radius of the attack, in units of the square's side"),
-            "detach_guide": Choice("Gradient to guide", at["detach_guide"], {"from every term": False, "from CE only": True}),
+            "detach_guide": Choice(
+                "Gradient to guide", at["detach_guide"], {"from every term": False, "from CE only": True}
+            ),
         }
         super().__init__("Guide and target in the plane", controls, compute, draw, words)

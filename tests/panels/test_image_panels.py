@@ -1,0 +1,156 @@
+"""adversarial_image, logit_scatter and cag_compare on an untrained digits pair."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from d2rkit.panels import AdversarialImage, CagCompare, LogitScatter
+from d2rkit.panels import adversarial_image as image_panel
+from d2rkit.panels import cag_compare as compare
+from d2rkit.panels import logit_scatter as scatter
+
+EPS = 0.1
+
+
+@pytest.mark.parametrize("attack", list(image_panel.ATTACKS))
+def test_attacks_keep_to_the_box(sample, attack):
+    data = image_panel.compute(sample, 3, attack, EPS, 5, 0.25)
+    assert np.abs(data.delta).max() <= EPS + 1e-6
+    assert 0 <= data.adversarial.min() and data.adversarial.max() <= 1
+    np.testing.assert_allclose(data.target_clean.sum(), 1, rtol=1e-5)
+
+
+def test_no_radius_no_change(sample):
+    for attack in image_panel.ATTACKS:
+        data = image_panel.compute(sample, 0, attack, 0.0, 5, 0.25)
+        assert not data.delta.any() and np.array_equal(data.target_clean, data.target_adv)
+
+
+def test_attacks_raise_the_loss_and_noise_does_less(sample):
+    x, y = sample.images[:40], sample.labels[:40]
+
+    def loss(attack):
+        x_adv = image_panel.attack_batch(sample.pair.target, x, y, attack=attack, eps=EPS, steps=10, step_size=EPS / 4)
+        return F.cross_entropy(sample.pair.target(x_adv), y).item()
+
+    assert loss("pgd") > loss("noise") and loss("fgsm") > loss("noise")
+
+
+def test_survival_falls_and_starts_at_clean_accuracy(sample):
+    x, y = sample.images[:40], sample.labels[:40]
+    curve = image_panel.survival(sample.pair.target, x, y, [0.2, 0.0, 0.05], attack="pgd", steps=3, step_share=0.5)
+    radii, shares = zip(*curve, strict=True)
+    assert radii == (0.0, 0.05, 0.2) and list(shares) == sorted(shares, reverse=True)
+    with torch.no_grad():
+        assert shares[0] == pytest.approx((sample.pair.target(x).argmax(1) == y).float().mean().item())
+
+
+def test_image_panel(sample):
+    panel = AdversarialImage(sample, max_eps=0.4, curve_images=20)
+    text, png = panel.text.value, panel.picture.value
+    assert panel.error == "" and "51/255" in text
+    panel.controls["eps255"].main.value = 10
+    assert "10/255 = 0.0392" in panel.text.value and panel.picture.value != png
+    panel.controls["image"].main.value = 5
+    panel.controls["attack"].main.value = "noise"
+    assert panel.error == "" and "random signs" in panel.text.value
+
+
+def test_image_panel_without_guide(lonely):
+    panel = AdversarialImage(lonely, curve_images=10, curve_steps=2)
+    assert panel.error == "" and "guide" not in panel.text.value
+
+
+def test_curves_are_kept(sample):
+    panel = AdversarialImage(sample, curve_images=10)
+    first = panel.curve("pgd", 5, 0.25)
+    assert panel.curve("pgd", 5, 0.25) is first
+    fixed = AdversarialImage(sample, curve_images=10, curve_steps=2)
+    assert fixed.curve("pgd", 5, 0.25) is fixed.curve("pgd", 9, 0.5)
+
+
+def test_bad_input_in_words(sample, lonely):
+    with pytest.raises(ValueError, match="pixel scale"):
+        image_panel.compute(sample, 0, "pgd", 8, 5, 0.25)
+    with pytest.raises(ValueError, match=r"image 999.*0\.\.396"):
+        image_panel.compute(sample, 999, "pgd", EPS, 5, 0.25)
+    with pytest.raises(ValueError, match="did you mean 'pgd'"):
+        image_panel.compute(sample, 0, "pdg", EPS, 5, 0.25)
+    for compute in (lambda: scatter.compute(lonely, EPS), lambda: compare.compute(lonely, 0, EPS)):
+        with pytest.raises(ValueError, match="has no guide"):
+            compute()
+    with pytest.raises(ValueError, match="pixel scale"):
+        scatter.compute(sample, 8)
+    with pytest.raises(ValueError, match="pixel scale"):
+        compare.compute(sample, 0, 8)
+
+
+def test_scatter_facts(sample):
+    data = scatter.compute(sample, EPS, count=30)
+    facts = data.facts(False)
+    with torch.no_grad():
+        f, g = sample.pair.target(sample.images[:30]), sample.pair.guide(sample.images[:30])
+    assert facts["MSE of logits"] == pytest.approx(F.mse_loss(f, g).item(), rel=1e-5)
+    kl = F.kl_div(g.log_softmax(1), f.softmax(1), reduction="batchmean").item()
+    assert facts["mean KL(target ‖ guide)"] == pytest.approx(kl, rel=1e-4)
+    assert np.array_equal(scatter.compute(sample, 0.0, count=30).target_adv, data.target_clean)
+
+
+def test_scatter_panel(sample):
+    panel = LogitScatter(sample, count=20)
+    text, png = panel.text.value, panel.picture.value
+    panel.controls["eps255"].number.value = 20
+    assert panel.error == "" and panel.text.value != text and panel.picture.value != png
+
+
+def test_the_trace_is_the_attack(sample):
+    x, y = sample.images[:1], sample.labels[:1]
+    start = 0.001 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    budget = {"eps": EPS, "step_size": EPS / 4}
+    for name in compare.ATTACKS:
+        way = compare.trace(name, sample.pair, x, y, steps=6, start=start, **budget)
+        whole = compare.perturb(name, sample.pair, x, y, steps=6, start=start, **budget)
+        assert way.shape == (7, *x.shape[1:])
+        torch.testing.assert_close(way[-1:], whole, atol=1e-5, rtol=0)
+
+
+def test_comparison_numbers(sample):
+    data = compare.compute(sample, 2, EPS, steps=5, count=20)
+    np.testing.assert_allclose(np.diag(data.cosines), 1, rtol=1e-5)
+    np.testing.assert_allclose(data.cosines, data.cosines.T, atol=1e-6)
+    a, b = (data.deltas[name].ravel() for name in ("ce", "cag"))
+    assert data.cosines[0, 2] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-5)
+    assert data.transfer.shape == (4, 2) and ((data.transfer >= 0) & (data.transfer <= 1)).all()
+    starts = [path[0] for path in data.paths.values()]
+    np.testing.assert_allclose(starts, [starts[0]] * 3)
+
+
+def test_the_same_attack_from_the_same_start_has_cosine_one(sample):
+    x, y = sample.images[:10], sample.labels[:10]
+    budget = {"eps": EPS, "step_size": EPS / 4, "steps": 4}
+    assert compare.cosines(sample.pair, x, y, "cag", "cag", **budget).min() > 0.999
+
+
+def test_compare_panel(sample):
+    panel = CagCompare(sample, count=20)
+    text, png = panel.text.value, panel.picture.value
+    panel.set(guide_share=0.5, image=4)
+    assert panel.error == "" and "guide share 0.5" in panel.text.value and panel.picture.value != png
+    panel.set(eps255=0)
+    assert panel.error == "" and panel.text.value != text
+
+
+def test_colour_pictures_draw(sample):
+    """Three channels and 32 pixels, as CIFAR has them."""
+    from dataclasses import replace
+
+    from d2rkit.models import build_model
+    from d2rkit.pair import GuidedPair
+
+    torch.manual_seed(0)
+    pair = GuidedPair(build_model("cnn-4", 10, 32, 3), build_model("cnn-4", 10, 32, 3)).eval()
+    images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    colour = replace(sample, pair=pair, images=images, labels=torch.arange(6), eps=8 / 255)
+    for panel in (AdversarialImage(colour), LogitScatter(colour), CagCompare(colour)):
+        assert panel.error == "" and panel.picture.value
