@@ -19,6 +19,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -127,15 +128,17 @@ def style() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A figure that pyplot does not know, laid out anew whenever it is drawn. Call inside style()."""
+def new_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure that pyplot does not know, with panels side by side; set_width() stacks them where the width
+    is too small. Call inside style()."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.d2r_ratio = height / width  # without the legend, which gets its own lines
-    return figure
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
 
 LEGEND_LINE = 0.155  # inches
+NARROW = 4.0  # inches; below, panels stand one above the other
 
 
 def legend_below(figure: Figure) -> None:
@@ -156,10 +159,10 @@ def legend_below(figure: Figure) -> None:
         text = figure.text(0, 0, name, fontsize=size)
         words.append(text.get_window_extent(renderer).width / figure.dpi)
         text.remove()
-    width, _ = figure.get_size_inches()
+    width, height = figure.get_size_inches()
     columns = max(1, min(len(entries), int((width - 0.1) / (max(words) + 0.55))))
     lines = -(-len(entries) // columns)
-    figure.set_size_inches(width, width * figure.d2r_ratio + lines * LEGEND_LINE)
+    figure.set_size_inches(width, height + lines * LEGEND_LINE)
     figure.legend(
         entries.values(), entries.keys(), loc="outside lower center", ncols=columns, handlelength=2.6,
         columnspacing=1.2, labelspacing=0.25, borderpad=0.1,
@@ -173,7 +176,12 @@ def set_width(figure: Figure, width: float) -> None:
         before = figure.get_size_inches()
         figure.set_size_inches(width, width * before[1] / before[0])
         return
-    figure.set_size_inches(width, width * ratio)
+    stacked = width < NARROW and len(figure.axes) > 1
+    grid = figure.add_gridspec(len(figure.axes), 1) if stacked else figure.add_gridspec(1, len(figure.axes))
+    for axes, place in zip(figure.axes, grid, strict=True):
+        axes.set_subplotspec(place)
+    rows = len(figure.axes) if stacked else 1
+    figure.set_size_inches(width, max(width * ratio, 1.75) * rows)
     if figure.legends:
         legend_below(figure)
 

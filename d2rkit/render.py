@@ -22,8 +22,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells; the last cell of a row that is too short spans the rest. numbers: the same, unrounded.
-    notes: lettered by the marks of the cells, (letter, words); an empty letter is a general remark."""
+    """Rows of cells; the last cell of a row that is too short spans the rest. Without rows it is just the
+    caption and the notes. notes: lettered by the marks of the cells, (letter, words); an empty letter is a
+    general remark. numbers: the same, unrounded."""
 
     name: str
     caption: str
@@ -45,6 +46,9 @@ def to_markdown(table: Table) -> str:
         text = f"**{text}**" if cell.bold else text
         return f"{text} [{cell.mark}]" if cell.mark else text
 
+    notes = [f"[{letter}] {text}" if letter else text for letter, text in table.notes]
+    if not table.rows:
+        return "\n\n".join([table.caption, *notes]) + "\n"
     lines = [list(table.header)]
     lines += [[words(cell) for cell in row] + [""] * (len(table.header) - len(row)) for row in table.rows]
     # A command that spans cells must not widen its column for everybody else.
@@ -53,11 +57,11 @@ def to_markdown(table: Table) -> str:
     widths = [max(3, *(len(line[i]) for line in (fixed if i else lines))) for i in range(len(table.header))]
     rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
     lines.insert(1, rule)
+    sides = ["<", *">" * (len(widths) - 1)]
     body = [
-        "| " + " | ".join(f"{t:<{w}}" if i == 0 else f"{t:>{w}}" for i, (t, w) in enumerate(zip(line, widths, strict=True))) + " |"
+        "| " + " | ".join(f"{t:{side}{w}}" for t, side, w in zip(line, sides, widths, strict=True)) + " |"
         for line in lines
-    ]  # fmt: skip
-    notes = [f"[{letter}] {text}" if letter else text for letter, text in table.notes]
+    ]
     return "\n\n".join([table.caption, "\n".join(body), *notes]) + "\n"
 
 
@@ -96,28 +100,39 @@ def html_cell(cell: Cell) -> Markup:
 
 
 _TEX_TEMPLATE = r"""% needs \usepackage{booktabs}
+<% if table.rows %>
 \begin{table}
 \centering
 \caption{<< table.caption | tex >>}
 \label{tab:<< table.name >>}
-\small
+\footnotesize
+\setlength{\tabcolsep}{3pt}
+\makebox[\linewidth]{%
 \begin{tabular}{l<< "r" * (table.header | length - 1) >>}
 \toprule
 << table.header | map("tex") | join(" & ") >> \\
 \midrule
 <% for row in table.rows %>
-<% set missing = table.header | length - row | length %>
-<< row[:-1] | map("tex_cell") | join(" & ") >> & <% if missing %>\multicolumn{<< missing + 1 >>}{l}{<< row[-1] | tex_cell >>}<% else %><< row[-1] | tex_cell >><% endif %> \\
+<% set span = table.header | length - row | length + 1 %>
+<< row[:-1] | map("tex_cell") | join(" & ") >> &
+<%- if span > 1 %> \multicolumn{<< span >>}{l}{<< row[-1] | tex_cell >>} <% else %>
+ << row[-1] | tex_cell >> <% endif %>\\
 <% endfor %>
 \bottomrule
-\end{tabular}
+\end{tabular}}
 <% for letter, text in table.notes %>
 \par\smallskip\parbox{\linewidth}{\footnotesize <% if letter %>$^{<< letter >>}$~<% endif %><< text | tex >>}
 <% endfor %>
 \end{table}
+<% else %>
+<% for text in [table.caption] + table.notes | map("last") | list %>
+% << text >>
+<% endfor %>
+<% endif %>
 """
 
-_HTML_TEMPLATE = """<table class="d2rkit" id="{{ table.name }}">
+_HTML_TEMPLATE = """{% if table.rows %}
+<table class="d2rkit" id="{{ table.name }}">
 <caption>{{ table.caption | words }}</caption>
 <thead><tr>{% for title in table.header %}<th scope="col">{{ title }}</th>{% endfor %}</tr></thead>
 <tbody>
@@ -126,6 +141,9 @@ _HTML_TEMPLATE = """<table class="d2rkit" id="{{ table.name }}">
 {% endfor %}
 </tbody>
 </table>
+{% else %}
+<p>{{ table.caption | words }}</p>
+{% endif %}
 {% for letter, text in table.notes %}
 <p class="d2rkit-note">{% if letter %}<sup>{{ letter }}</sup> {% endif %}{{ text | words }}</p>
 {% endfor %}

@@ -20,10 +20,26 @@ import pandas as pd
 from d2rkit.checkpoints import write_atomically
 from d2rkit.experiment import Experiment, Run
 from d2rkit.presets import Preset
+from d2rkit.published import Comparison, attack_words, compare, published
 from d2rkit.render import Cell, Table, html_document, to_csv, to_html, to_latex, to_markdown
+from d2rkit.statistics import paired_table
 from d2rkit.tidy import attack_title, attacks_in, eps_words, labels, one_table, settings_of, tidy
 
-__all__ = ["Cell", "Table", "pivot", "tidy", "to_csv", "to_html", "to_latex", "to_markdown", "write_table"]
+__all__ = [
+    "Cell",
+    "Table",
+    "compare",
+    "comparison_table",
+    "paired_as_table",
+    "pivot",
+    "published",
+    "tidy",
+    "to_csv",
+    "to_html",
+    "to_latex",
+    "to_markdown",
+    "write_table",
+]
 
 CHECKPOINTS = {"best": "weights chosen on validation images", "last": "weights of the last epoch"}
 
@@ -79,25 +95,104 @@ def pivot(frame: pd.DataFrame, preset: Preset | None = None, checkpoint: str | N
 
 
 def write_table(preset: Preset, runs: Sequence[Run], folder: str | Path) -> list[Path]:
-    """table.md, table.csv, table.tex, table.html and runs.csv of a preset, the same bytes for the same runs.
+    """table.md, .tex, .html and .csv of a preset, runs.csv, and paired.csv and published.csv where there is
+    something to pair or to compare; the same bytes for the same runs. Returns the files.
 
     Only runs of the preset's rows are used, whatever else `runs` holds; with none of them the table is all
-    commands. The CSV files hold the numbers unrounded, in [0, 1]. Returns the files."""
+    commands. table.csv, runs.csv and paired.csv hold the numbers unrounded, in [0, 1]; published.csv percent."""
     folder = Path(folder)
     rows = {row.settings: row.label for row in _rows_of(preset)}
     chosen = [run for run in runs if settings_of(run.experiment) in rows]
     frame = tidy(chosen)
     frame["label"] = frame["settings"].map(rows)
     tables = [pivot(frame, preset, checkpoint) for checkpoint in _checkpoints(frame, preset)]
-    head = f"# {preset.title}\n\nMade by `{preset.command}`{_origin(frame)}.\n\n"
     numbers = pd.concat([table.numbers for table in tables], ignore_index=True)
+    extra = {}
+    if chosen:
+        paired = _paired(preset, chosen, frame)
+        beside = comparison_table(compare(frame, preset.base.data, preset.base.target), preset)
+        extra = {"paired.csv": paired, "published.csv": beside}
+        tables += [paired, beside]
+    head = f"# {preset.title}\n\nMade by `{preset.command}`{_origin(frame)}.\n\n"
     return [
         _write(folder / "table.md", head + "\n".join(map(to_markdown, tables))),
         _write(folder / "table.csv", to_csv(replace(tables[0], numbers=numbers))),
         _write(folder / "table.tex", "\n".join(map(to_latex, tables))),
         _write(folder / "table.html", html_document(preset.title, *tables)),
         _write(folder / "runs.csv", frame.to_csv(index=False, lineterminator="\n")),
+        *(_write(folder / name, to_csv(table)) for name, table in extra.items() if table.rows),
     ]
+
+
+def paired_as_table(frame: pd.DataFrame, name: str = "paired") -> Table:
+    """paired_table()'s DataFrame to read: each method against the reference, on the same images."""
+    first = frame.iloc[0]
+    attack = attack_title(first["attack"])
+    rows = [
+        (
+            Cell(row["label"]),
+            Cell(f"{100 * row['difference']:+.1f}".replace("-", "−")),
+            Cell(f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}".replace("-", "−")),
+            Cell(f"{row['better']} : {row['worse']}"),
+            Cell(_p(row["p"])),
+            Cell(_p(row["p_holm"])),
+            Cell(str(row["seeds"])),
+        )
+        for _, row in frame.iterrows()
+    ]
+    caption = (
+        f"Accuracy under {attack} less that of {first['reference']}, in points, paired on the same {first['n']} test "
+        f"images ({CHECKPOINTS[first['checkpoint']]}): 95 % bootstrap interval over images; images, counted once a "
+        f"seed, that only the method : only {first['reference']} gets right; exact two-sided p (McNemar's test, for "
+        "several seeds by flipping signs image by image), and the same corrected by Holm for the number of rows. This "
+        "speaks of the trained networks at hand; what other seeds would change is the ± of the main table."
+    )
+    header = ("Method", "Difference", "95 % interval", "Better : worse", "p", "p (Holm)", "Seeds")
+    return Table(name, caption, header, tuple(rows), numbers=frame)
+
+
+def comparison_table(found: Comparison, preset: Preset | None = None) -> Table:
+    """compare()'s answer to read: ours, published, difference and source; without rows where nothing is comparable."""
+    rows = [
+        (
+            Cell(row["label"]),
+            Cell(attack_words(row["attack"])),
+            Cell(row["eps"]),
+            Cell(percent(row["ours"] / 100, row["ours_std"] / 100)),
+            Cell(percent(row["published"] / 100, row["published_std"] / 100)),
+            Cell(f"{row['difference']:+.1f}".replace("-", "−")),
+            Cell("; ".join(filter(None, (row["source"], row["note"])))),
+        )
+        for _, row in found.frame.iterrows()
+    ]
+    caption = "Beside published numbers"
+    if rows:
+        n = ", ".join(str(n) for n in sorted(found.frame["n_test"].unique()))
+        caption += f": accuracy in percent, same data set, network and ε; ours on {n} test images"
+    header = ("Method", "Attack", "ε", "Ours", "Published", "Difference", "Source")
+    notes = tuple(("", note) for note in found.notes)
+    return Table(
+        f"{preset.name if preset else 'table'}-published", caption + ".", header, tuple(rows), notes, found.frame
+    )
+
+
+def _paired(preset: Preset, runs: Sequence[Run], frame: pd.DataFrame) -> Table:
+    """Paired tests against TRADES (if it is one row, else against the first row), or why there are none."""
+    trades = frame.loc[frame["method"] == "trades", "label"].unique()
+    reference = trades[0] if len(trades) == 1 else frame["label"].iloc[0]
+    attack = attacks_in(preset.base.attacks)[-1]
+    try:
+        found = paired_table(runs, attack, reference, checkpoint=preset.base.checkpoints[0])
+        reason = "no two rows share a seed" if found.empty else ""
+    except ValueError as error:
+        reason = str(error)
+    if reason:
+        return Table(f"{preset.name}-paired", f"No paired tests: {reason}.", (), ())
+    return paired_as_table(found, f"{preset.name}-paired")
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _write(path: Path, text: str) -> Path:
@@ -207,7 +302,7 @@ def _to_do(numbers: pd.DataFrame, preset: Preset | None) -> list[tuple[str, str]
     begun = (numbers["n_seeds"] > 0) & (numbers["n_missing"] > 0)
     if preset is None or not begun.any():
         return []
-    return [("", f"Seeds are missing in {begun.sum()} begun row(s): `{preset.command}` fills the table.")]
+    return [("", f"Seeds still to be run, in {begun.sum()} row(s) above: `{preset.command}`.")]
 
 
 def _caption(frame: pd.DataFrame, preset: Preset | None, checkpoint: str) -> str:

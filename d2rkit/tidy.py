@@ -107,6 +107,7 @@ def attack_title(name: str) -> str:
 
 def eps_words(eps: float) -> str:
     """eps in pixel scale as people write it: 8/255, 0.2, and 0.031 with the reminder that it is not 8/255."""
+    eps = float(eps)
     if math.isclose(eps, 0.031):
         return "0.031 (a little below 8/255 = 0.0314)"
     whole = round(eps * 255)

@@ -1,0 +1,199 @@
+"""Is the difference real? Error bars and paired tests from the flags that every evaluation keeps.
+
+Two methods attacked on the same images are compared image by image: only images that one gets right and the
+other does not say anything. The tests below speak of these trained networks on other images of the same kind;
+what another seed would change is the ± of the tables, and with a few seeds no test can replace it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from d2rkit.experiment import Run
+from d2rkit.tidy import labels, one_table, settings_of, tidy
+
+
+class McNemar(NamedTuple):
+    """Images that only a gets right, images that only b gets right, and the exact two-sided p."""
+
+    a_only: int
+    b_only: int
+    p: float
+
+
+class Difference(NamedTuple):
+    """accuracy(a) - accuracy(b), and the interval of the bootstrap over images."""
+
+    difference: float
+    low: float
+    high: float
+
+
+def standard_error(flags: ArrayLike) -> float:
+    """Binomial standard error of the accuracy of flags: (N,) bool."""
+    flags = _flags(flags)[0]
+    p = flags.mean()
+    return math.sqrt(p * (1 - p) / flags.size)
+
+
+def mean_std(values: ArrayLike) -> tuple[float, float]:
+    """Mean and sample standard deviation (n - 1) over seeds; NaN as the deviation of one value."""
+    values = np.asarray(values, float)
+    return float(values.mean()), float(values.std(ddof=1)) if values.size > 1 else math.nan
+
+
+def mcnemar(flags_a: ArrayLike, flags_b: ArrayLike) -> McNemar:
+    """McNemar's test in its exact form (McNemar 1947): under "no difference", each image that the two
+    methods judge differently is a fair coin. flags: (N,) bool, the same images in the same order."""
+    a, b = _pair(flags_a, flags_b)
+    if len(a) > 1:
+        raise ValueError("mcnemar compares one run with one run; for several seeds use sign_flip_p")
+    return McNemar(int((a & ~b).sum()), int((b & ~a).sum()), sign_flip_p(a, b))
+
+
+def sign_flip_p(flags_a: ArrayLike, flags_b: ArrayLike) -> float:
+    """Exact two-sided p of "the two methods are exchangeable on every image". flags: (N,) or (seeds, N).
+
+    An image's difference, summed over seeds, keeps its size and gets its sign from a fair coin, so that
+    images count as independent and seeds do not. With one seed this is McNemar's exact test."""
+    a, b = _pair(flags_a, flags_b)
+    each = (a.astype(int) - b).sum(0)  # (N,), in -seeds..seeds
+    observed = abs(int(each.sum()))
+    # Distribution of the sum over all signs: a convolution of binomials, exact up to rounding.
+    chances = np.ones(1)
+    for size in range(1, len(a) + 1):
+        count = int((abs(each) == size).sum())
+        step = np.zeros(2 * size * count + 1)
+        step[:: 2 * size] = _fair_binomial(count)
+        chances = np.convolve(chances, step)
+    sums = np.arange(len(chances)) - len(chances) // 2
+    return float(min(1.0, chances[abs(sums) >= observed].sum()))
+
+
+def bootstrap_difference(
+    flags_a: ArrayLike, flags_b: ArrayLike, seed: int = 0, *, level: float = 0.95, draws: int = 10_000
+) -> Difference:
+    """Percentile interval of accuracy(a) - accuracy(b) over resampled images. flags: (N,) or (seeds, N).
+
+    An image is drawn with all its seeds at once, since the same image is hard for every seed."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, not {level}")
+    a, b = _pair(flags_a, flags_b)
+    each = (a.astype(float) - b).mean(0)  # (N,)
+    # Drawing N images is drawing how often each of the few different values occurs.
+    values, counts = np.unique(each, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(each.size, counts / each.size, size=draws)
+    low, high = np.quantile(drawn @ values / each.size, [(1 - level) / 2, (1 + level) / 2])
+    return Difference(float(each.mean()), float(low), float(high))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values made fit for asking several questions at once (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    found, worst = [0.0] * len(p_values), 0.0
+    for rank, at in enumerate(order):
+        worst = max(worst, min(1.0, (len(order) - rank) * p_values[at]))
+        found[at] = worst
+    return found
+
+
+def flags_of(run: Run, attack: str, checkpoint: str = "best") -> np.ndarray:
+    """(N,) bool: which test images the run's target still gets right under `attack`; ValueError if not kept."""
+    place = "evaluation" if checkpoint == "best" else f"evaluation-{checkpoint}"
+    file = Path(run.folder) / place / f"{attack}.npz"
+    if not file.exists():
+        raise ValueError(f"{file} does not exist: evaluate {checkpoint!r} with {attack!r} first")
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            flags = arrays["flags"]
+    except Exception as error:  # zipfile, zlib and numpy each have their own way of saying "truncated"
+        raise ValueError(f"{file} is damaged ({error}); move it away to measure anew") from error
+    if flags.shape != (run.result["n_test"],):
+        raise ValueError(f"{file} holds {flags.size} flags, not one for each of {run.result['n_test']} images")
+    return flags
+
+
+def paired_table(
+    runs: Sequence[Run],
+    attack: str = "autoattack",
+    reference: str = "trades",
+    *,
+    checkpoint: str = "best",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Every method against `reference` (a method's name, or a row's label), on the seeds that both have.
+
+    One row a method: seeds (how many pairs), n (images), accuracy, reference_accuracy, difference with its
+    95 % bootstrap interval low..high, better and worse (how many pairs of image and seed only one gets right),
+    p (sign_flip_p, McNemar's where there is one seed) and p_holm, corrected for the number of rows."""
+    runs = [run for run in runs if not run.result["status"].startswith("failed")]
+    one_table(tidy(runs))
+    named = labels([run.experiment for run in runs])
+    groups: dict[str, dict[int, Run]] = {}
+    names: dict[str, tuple[str, str]] = {}
+    for run, label in zip(runs, named, strict=True):
+        key = settings_of(run.experiment)
+        groups.setdefault(key, {})[run.experiment.seed] = run
+        names[key] = (run.experiment.method, label)
+    chosen = [key for key, name in names.items() if reference in name]
+    if len(chosen) != 1:
+        shown = ", ".join(f"{method} ({label})" for method, label in names.values())
+        raise ValueError(f"reference {reference!r} is not exactly one row; there are: {shown}")
+    base = groups[chosen[0]]
+    rows: list[dict[str, Any]] = []
+    for key, group in groups.items():
+        seeds = sorted(group.keys() & base.keys())
+        if key == chosen[0] or not seeds:
+            continue
+        a, b = (np.stack([flags_of(which[s], attack, checkpoint) for s in seeds]) for which in (group, base))
+        found = bootstrap_difference(a, b, seed)
+        rows.append(
+            {
+                "method": names[key][0],
+                "label": names[key][1],
+                "reference": names[chosen[0]][1],
+                "attack": attack,
+                "checkpoint": checkpoint,
+                "seeds": len(seeds),
+                "n": a.shape[1],
+                "accuracy": float(a.mean()),
+                "reference_accuracy": float(b.mean()),
+                **found._asdict(),
+                "better": int((a & ~b).sum()),
+                "worse": int((b & ~a).sum()),
+                "p": sign_flip_p(a, b),
+            }
+        )
+    order = [name for name, _ in names.values()]
+    rows.sort(key=lambda row: order.index(row["method"]))
+    frame = pd.DataFrame(rows)
+    return frame.assign(p_holm=holm(list(frame["p"]))) if rows else frame
+
+
+def _flags(flags: ArrayLike) -> np.ndarray:
+    """(seeds, N) bool."""
+    found = np.atleast_2d(np.asarray(flags))
+    if found.dtype != bool or found.ndim != 2 or found.shape[1] == 0:
+        raise ValueError(f"flags must be bool of shape (N,) or (seeds, N), not {found.dtype} {np.shape(flags)}")
+    return found
+
+
+def _pair(flags_a: ArrayLike, flags_b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    a, b = _flags(flags_a), _flags(flags_b)
+    if a.shape != b.shape:
+        raise ValueError(f"flags of the same images and seeds are needed, not {a.shape} and {b.shape}")
+    return a, b
+
+
+def _fair_binomial(count: int) -> np.ndarray:
+    """Chances of 0..count heads of `count` fair coins."""
+    k = np.arange(count + 1)
+    logs = [math.lgamma(count + 1) - math.lgamma(i + 1) - math.lgamma(count - i + 1) for i in k]
+    return np.exp(np.array(logs) - count * math.log(2))
