@@ -160,13 +160,24 @@ def legend_below(figure: Figure) -> None:
         words.append(text.get_window_extent(renderer).width / figure.dpi)
         text.remove()
     width, height = figure.get_size_inches()
-    columns = max(1, min(len(entries), int((width - 0.1) / (max(words) + 0.55))))
-    lines = -(-len(entries) // columns)
+    columns = next((c for c in range(len(words), 1, -1) if _legend_width(words, c) < width - 0.1), 1)
+    lines = -(-len(words) // columns)
     figure.set_size_inches(width, height + lines * LEGEND_LINE)
     figure.legend(
         entries.values(), entries.keys(), loc="outside lower center", ncols=columns, handlelength=2.6,
         columnspacing=1.2, labelspacing=0.25, borderpad=0.1,
     )  # fmt: skip
+
+
+def _legend_width(words: Sequence[float], columns: int) -> float:
+    """Inches of a legend whose texts are `words` inches wide; matplotlib fills it column by column."""
+    lines, longer = divmod(len(words), columns)
+    total, at = 0.0, 0
+    for column in range(columns):
+        count = lines + (column < longer)
+        total += max(words[at : at + count]) + 0.48  # the line before the text, the gap behind it
+        at += count
+    return total
 
 
 def set_width(figure: Figure, width: float) -> None:

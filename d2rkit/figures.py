@@ -105,7 +105,7 @@ def draw_training_curves(runs: Sequence[Run]) -> Figure:
         for axes, (column, words) in zip(panels, kinds.items(), strict=True):
             for label, its_look, part in _each(data[data["measure"] == column]):
                 _line(axes, part["epoch"], part, label, its_look)
-            _epochs(axes, f"{words} accuracy (%), validation")
+            _epochs(axes, f"{words} accuracy (%)", "epoch (validation images)")
         legend_below(figure)
     figure.d2r_data = data
     return figure
@@ -113,7 +113,7 @@ def draw_training_curves(runs: Sequence[Run]) -> Figure:
 
 def draw_overfitting(runs: Sequence[Run]) -> Figure:
     """Robust overfitting: accuracy under attack on training images (thin) goes on rising while that on
-    validation images (thick) falls. The large marker is the epoch whose weights are kept as `best`."""
+    validation images (thick) falls. Ring: the best epoch of the mean over seeds; filled marker: the last."""
     histories = _histories(runs)
     measures = [name for name in ("train_adv", "val_pgd") if name in histories]
     parts = [_over_seeds(histories, ["epoch"], column).assign(measure=column) for column in measures]
@@ -126,9 +126,10 @@ def draw_overfitting(runs: Sequence[Run]) -> Figure:
             axes.plot(seen["epoch"], 100 * seen["mean"], **line | {"linewidth": 0.7, "alpha": 0.8})
             axes.plot(val["epoch"], 100 * val["mean"], label=label, **its_look.line() | {"markevery": [-1]})
             best = val.loc[val["mean"].idxmax()]
-            axes.plot(best["epoch"], 100 * best["mean"], **its_look.line() | {"markersize": 8, "linestyle": ""})
+            ring = {"markersize": 8, "linestyle": "", "markerfacecolor": "none"}
+            axes.plot(best["epoch"], 100 * best["mean"], **its_look.line() | ring)
         _epochs(axes, "accuracy under attack (%)")
-        axes.set_title("thick: validation images, PGD; thin: training images, the training attack", fontsize=7)
+        axes.set_title("thick: validation images, PGD (ring: best epoch); thin: training images", fontsize=7)
         legend_below(figure)
     figure.d2r_data = data
     return figure
@@ -278,8 +279,8 @@ def _line(axes: Axes, x: pd.Series, part: pd.DataFrame, label: str, its_look: Lo
         axes.fill_between(x, mean - std, mean + std, color=its_look.color, alpha=0.1, linewidth=0)
 
 
-def _epochs(axes: Axes, ylabel: str) -> None:
-    axes.set(xlabel="epoch", ylabel=ylabel)
+def _epochs(axes: Axes, ylabel: str, xlabel: str = "epoch") -> None:
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

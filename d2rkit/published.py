@@ -50,8 +50,8 @@ def published() -> pd.DataFrame:
 
 def same_setting(frame: pd.DataFrame, data: str, target: str, eps: float) -> pd.DataFrame:
     """The published rows with numbers for this data set, network and eps (0.031 is not 8/255)."""
-    here = (frame["dataset"] == data) & (frame["target"] == target)
-    return frame[here & [math.isclose(radius, eps, rel_tol=1e-6) for radius in frame["radius"]]]
+    same_eps = frame["radius"].map(lambda radius: math.isclose(radius, eps, rel_tol=1e-6)).astype(bool)
+    return frame[(frame["dataset"] == data) & (frame["target"] == target) & same_eps]
 
 
 def why_not(frame: pd.DataFrame) -> str:

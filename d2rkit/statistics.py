@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from d2rkit.experiment import Run
-from d2rkit.tidy import labels, one_table, settings_of, tidy
+from d2rkit.tidy import one_table, tidy
 
 
 class McNemar(NamedTuple):
@@ -134,14 +134,14 @@ def paired_table(
     95 % bootstrap interval low..high, better and worse (how many pairs of image and seed only one gets right),
     p (sign_flip_p, McNemar's where there is one seed) and p_holm, corrected for the number of rows."""
     runs = [run for run in runs if not run.result["status"].startswith("failed")]
-    one_table(tidy(runs))
-    named = labels([run.experiment for run in runs])
-    groups: dict[str, dict[int, Run]] = {}
+    frame = tidy(runs)
+    one_table(frame)
+    by_folder = {run.folder.name: run for run in runs}
+    groups: dict[str, dict[int, Run]] = {}  # in the order of the tables
     names: dict[str, tuple[str, str]] = {}
-    for run, label in zip(runs, named, strict=True):
-        key = settings_of(run.experiment)
-        groups.setdefault(key, {})[run.experiment.seed] = run
-        names[key] = (run.experiment.method, label)
+    for _, row in frame.drop_duplicates("folder").iterrows():
+        groups.setdefault(row["settings"], {})[row["seed"]] = by_folder[row["folder"]]
+        names[row["settings"]] = (row["method"], row["label"])
     chosen = [key for key, name in names.items() if reference in name]
     if len(chosen) != 1:
         shown = ", ".join(f"{method} ({label})" for method, label in names.values())
@@ -171,8 +171,6 @@ def paired_table(
                 "p": sign_flip_p(a, b),
             }
         )
-    order = [name for name, _ in names.values()]
-    rows.sort(key=lambda row: order.index(row["method"]))
     frame = pd.DataFrame(rows)
     return frame.assign(p_holm=holm(list(frame["p"]))) if rows else frame
 
