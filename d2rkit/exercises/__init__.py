@@ -13,7 +13,7 @@ import importlib
 
 from d2rkit.border import nearest
 from d2rkit.exercises.checking import NOT_YET, Exercise, Result, run
-from d2rkit.exercises.report import Report, collect, record, report
+from d2rkit.exercises.handin import Report, collect, record, report
 
 NAMES = (
     "kl",

@@ -59,7 +59,10 @@ def inside(x_adv: Tensor, x: Tensor, untouched: Tensor, eps: float) -> Iterator[
     low, high = x_adv.min().item(), x_adv.max().item()
     distance = (x_adv.detach() - untouched).abs().max().item()
     words = f"pixels in [{low:.3f}, {high:.3f}]"
-    if distance > 20 * eps:  # a wrong scale leaves [0, 1] too, but the clamp is not what is wrong
+    if x_adv.detach().abs().max().item() <= 1.001 * eps < 1:
+        hint = "that is the perturbation alone: add it to x and return the image"
+        yield Step("inside the eps-ball", False, short(x_adv), "images, not their change", hint)
+    if distance > min(8 * eps, 0.9):  # a wrong scale may leave [0, 1] too, but the clamp is not what is wrong
         hint = (
             f"the image moved by {distance:.3g}, eps is {eps:.3g}: eps is in pixel scale already; do not scale by 255"
         )

@@ -32,7 +32,7 @@ torch.set_num_threads(1)  # tiny networks are fastest with one thread
 # %% [markdown]
 # ## Predict first
 #
-# A small network reads 97 % of the digits. Every pixel may change by 0.15, in the direction of the sign of the gradient. What is left?
+# A small network reads 95 % of the digits. Every pixel may change by 0.15, in the direction of the sign of the gradient. What is left?
 #
 # a) about 90 %, b) about half, c) less than 20 %. And if the signs are drawn at random instead?
 #

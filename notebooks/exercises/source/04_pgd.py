@@ -106,7 +106,7 @@ if result:
 # %% [markdown]
 # ## Back to your prediction
 #
-# Both use up the same ball: the largest change is ε for each. PGD fools the network at least as often, because it corrects its direction on the way. FGSM's images are even farther away on average (every pixel moves by the full ε), which shows that distance is not strength.
+# Both use up the same ball: the largest change is ε for each. PGD fools the network at least as often, because it corrects its direction on the way. The mean change is about the same too, which shows that distance is not strength. On this undefended network one step does nearly all the damage already; on a network trained to withstand one step, the difference decides.
 
 # %% [markdown]
 # ## Going further

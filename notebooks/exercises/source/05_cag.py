@@ -95,7 +95,7 @@ if result:
 # %% [markdown]
 # ## Back to your prediction
 #
-# At $x' = x$ the TRADES divergence is 0, its smallest value, so the gradient is 0 and the first step would go nowhere: it needs the start. CAG's divergence is already above 0 where guide and target differ, so it has a direction from the first step on: away from the guide's opinion.
+# At $x' = x$ the TRADES divergence is 0, its smallest value, so the gradient is 0 up to rounding, and what a sign makes of rounding noise is a random step: it needs the start. (The row "TRADES, no start" moves all the same, for that reason only.) CAG's divergence is already above 0 where guide and target differ, so it has a direction from the first step on: away from the guide's opinion.
 
 # %% [markdown]
 # ## Going further

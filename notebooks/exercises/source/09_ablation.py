@@ -26,7 +26,7 @@ torch.set_num_threads(1)  # tiny networks are fastest with one thread
 # %% [markdown]
 # ## The design
 #
-# `trial(setting, seed)` trains a guide–target pair of small MLPs on digits and returns its PGD-20 accuracy on the 397 test images at ε = 0.15. A setting is a dict of what differs from `BASE`: fields of the training recipe (`method`, `steps`, `step_size`, `guide_share`, `weight_decay`, `update`, …) or weights of the loss (`w_clean`, `w_adv`, `w_mse`, `beta`). Examples: `{"method": "d2r"}`, `{"method": "d2r-cag", "w_clean": 0.0}`.
+# `trial(setting, seed)` trains a guide–target pair of small MLPs on digits and returns its robust accuracy on the 397 test images at ε = 0.15: the share that withstands PGD-20 *and* C&W-20 (PGD-20 alone flatters these small pairs, see exercise 10). A setting is a dict of what differs from `BASE`: fields of the training recipe (`method`, `steps`, `step_size`, `guide_share`, `weight_decay`, `update`, …) or weights of the loss (`w_clean`, `w_adv`, `w_mse`, `beta`). Examples: `{"method": "d2r"}`, `{"method": "d2r-cag", "w_clean": 0.0}`.
 #
 # Run control and treatment with the *same* seeds $s_1 \dots s_n$, so that the difference $d_i$ is paired. With $n$ seeds
 #
@@ -94,7 +94,7 @@ if result:
     for seed, a, b in zip(outcome["seeds"], before, after, strict=True):
         ax.plot([0, 1], [a, b], "o-", color="0.4")
         ax.annotate(f"seed {seed}", (1, b), xytext=(6, -3), textcoords="offset points", fontsize=8)
-    ax.set(xticks=[0, 1], xticklabels=["control", "treatment"], xlim=(-0.3, 1.5), ylabel="PGD-20 accuracy")
+    ax.set(xticks=[0, 1], xticklabels=["control", "treatment"], xlim=(-0.3, 1.5), ylabel="robust accuracy")
     plt.show()
 
 # %% [markdown]
@@ -109,7 +109,7 @@ if result:
 
 # %% [markdown] nbgrader={"grade": true, "grade_id": "ablation-defence", "locked": false, "points": 10, "schema_version": 3, "solution": true, "task": false}
 # ### BEGIN SOLUTION
-# Question: does it help D2R if the attack's soft label is the guide's (CAG) rather than the target's own? The control is D2R with the TRADES attack: loss, networks, budget, data and seeds are the same, only the attack's soft label differs. The claim is the one printed above. It holds for MLPs on 8×8 digits at ε = 0.15 under PGD-20 and says nothing about CIFAR, wide networks or AutoAttack; with four seeds an effect smaller than the half-width can neither be shown nor excluded.
+# Question: does it help D2R if the attack's soft label is the guide's (CAG) rather than the target's own? The control is D2R with the TRADES attack: loss, networks, budget, data and seeds are the same, only the attack's soft label differs. The claim is the one printed above. It holds for MLPs on 8×8 digits at ε = 0.15 under PGD-20 and C&W-20 and says nothing about CIFAR, wide networks or AutoAttack; with four seeds an effect smaller than the half-width can neither be shown nor excluded.
 # ### END SOLUTION
 
 # %% [markdown]

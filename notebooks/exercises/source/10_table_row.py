@@ -108,7 +108,7 @@ if result:
 # %% [markdown]
 # ## Back to your prediction
 #
-# Clean ≥ FGSM ≥ PGD-20 almost always; PGD-20 and C&W-20 are close, and either may be lower. A row with PGD above FGSM is a warning (exercise 8). None of the published CIFAR numbers may stand beside a digits row as if they were comparable: data, ε and networks differ. Print them only in their own table, with their source.
+# Clean ≥ FGSM ≥ PGD-20 almost always, and PGD above FGSM is a warning. In published tables C&W-20 is a point or two below PGD-20. Here it is far below: this small pair is unsure of itself, so cross-entropy is a poor guide for the attacker, and the "margin loss" check of exercise 8 speaks. The honest number of a row is its lowest column, and AutoAttack may lower it further. None of the published CIFAR numbers may stand beside a digits row as if they were comparable: data, ε and networks differ. Print them only in their own table, with their source.
 
 # %% [markdown]
 # ## Going further

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from d2rkit.checkpoints import write_atomically
 from d2rkit.exercises.checking import PASSED, SYMBOLS, UNWRITTEN, Result
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = 1
 SESSION = uuid.uuid4().hex[:8]  # tells this kernel's attempts from those of other notebooks
@@ -166,6 +168,8 @@ def collect(folder: str | Path) -> pd.DataFrame:
     """One row a hand-in (every *.json below `folder`): student, passed, status of each exercise, attempts.
 
     A file that cannot be read gets a row too, with the reason in `problem`."""
+    import pandas as pd  # here, because students' notebooks do not need it and it takes a second
+
     rows = []
     for file in sorted(Path(folder).rglob("*.json")):
         try:
