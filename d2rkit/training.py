@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -28,6 +28,9 @@ from d2rkit.methods import TWO_STEP, Method
 from d2rkit.objectives import Loss
 from d2rkit.pair import GuidedPair, eval_mode
 from d2rkit.recipe import Recipe, generator_for, learning_rate
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 log = logging.getLogger("d2rkit")
 
@@ -143,6 +146,8 @@ class _Loop:
     def __init__(
         self, pair: GuidedPair, data: ImageData, recipe: Recipe, method: Method, folder: Path | None, device: str
     ):
+        from lightning_fabric import Fabric  # takes a second to import, which other uses of the kit need not wait for
+
         self.recipe, self.method, self.folder = recipe, method, folder
         self.fabric = Fabric(accelerator=device, devices=1, precision=recipe.precision)
         self.pair = pair
@@ -160,7 +165,8 @@ class _Loop:
         self.seconds, self.began = 0.0, time.monotonic()  # of this epoch, over interruptions
         self.sums: dict[str, float] = {}
         self.good: dict | None = None
-        self.restore()
+        if not self.restore():
+            self.good = copy.deepcopy(self.state())  # what a failure before the first save goes back to
 
     @property
     def evaluated(self) -> nn.Module:
@@ -224,8 +230,7 @@ class _Loop:
         self.step += 1
 
     def finish_epoch(self) -> None:
-        if not all(torch.isfinite(p).all() for p in self.pair.parameters()):
-            raise NonFinite("a weight is not finite")
+        self.check_finite()
         row = {"epoch": self.epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
         row |= {name: value / len(self.train) for name, value in self.sums.items()}
         row |= {f"val_{k}": v for k, v in self.validate().items()}
@@ -260,9 +265,12 @@ class _Loop:
             log.warning("stuck at chance: try a lower lr, more warm-up, or smaller loss weights")
         return stuck
 
-    def save(self, better: bool = False) -> None:
-        """Write the state; within an epoch only resume.pt changes."""
-        state = {
+    def check_finite(self) -> None:
+        if not all(torch.isfinite(v).all() for v in self.pair.state_dict().values()):
+            raise NonFinite("a weight is not finite")
+
+    def state(self) -> dict:
+        return {
             "pair": self.pair.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average is not None else {},
@@ -275,6 +283,11 @@ class _Loop:
             "history": self.history,
             "recipe": self.fingerprint(),
         }
+
+    def save(self, better: bool = False) -> None:
+        """Write the state; within an epoch only resume.pt changes."""
+        self.check_finite()
+        state = self.state()
         if self.folder is None:
             self.good = copy.deepcopy(state)
             return
@@ -284,12 +297,12 @@ class _Loop:
                 save_weights(self.folder / f"{name}.safetensors", self.evaluated, self.pair.guide)
         save_resume(self.folder / "resume.pt", state)
 
-    def restore(self) -> None:
-        """Go on from the last saved state, if there is one."""
+    def restore(self) -> bool:
+        """Go on from the last saved state; False if there is none."""
         file = self.folder / "resume.pt" if self.folder else None
         state = load_resume(file) if file and file.exists() else self.good
         if state is None:
-            return
+            return False
         if state["recipe"] != self.fingerprint():
             raise ValueError(f"{file} belongs to another recipe; choose another folder")
         self.pair.load_state_dict(state["pair"])
@@ -301,6 +314,7 @@ class _Loop:
         for name in ("epoch", "step", "best", "sums", "seconds", "history"):
             setattr(self, name, state[name])
         self.began = time.monotonic()
+        return True
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:

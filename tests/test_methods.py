@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import make_pair
+from tests.conftest import make_pair
 
 from d2rkit import attacks, objectives
 from d2rkit.methods import ATTACKS, METHODS, TWO_STEP, get_method
