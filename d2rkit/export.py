@@ -22,6 +22,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 
 from d2rkit.border import PROJECT, nearest
 from d2rkit.checkpoints import write_atomically, write_json
@@ -138,6 +140,8 @@ def new_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, li
 
 
 LEGEND_LINE = 0.155  # inches
+OFFSETS = [(5, 0, "left"), (-5, 0, "right"), (0, 7, "center"), (0, -7, "center")]
+OFFSETS += [(dx, dy, side) for dy in (8, -8, 14, -14, 20, -20) for dx, side in ((5, "left"), (-5, "right"))]
 NARROW = 4.0  # inches; below, panels stand one above the other
 
 
@@ -169,6 +173,26 @@ def legend_below(figure: Figure) -> None:
     )  # fmt: skip
 
 
+def spread_labels(figure: Figure) -> None:
+    """Move the names of points (annotations in offset points) to whichever side of their point is free."""
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    for axes in figure.axes:
+        names = [text for text in axes.texts if isinstance(text, Annotation)]
+        points = [line.get_transform().transform(line.get_xydata()) for line in axes.get_lines()]
+        taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for line in points for x, y in line if np.isfinite([x, y]).all()]
+        for name in names:
+            costs = []
+            for dx, dy, side in OFFSETS:
+                name.set(position=(dx, dy), horizontalalignment=side, verticalalignment="center")
+                box = name.get_window_extent(renderer)
+                outside = not (axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1)
+                costs.append(sum(box.overlaps(other) for other in taken) + 10 * outside)
+            dx, dy, side = OFFSETS[int(np.argmin(costs))]
+            name.set(position=(dx, dy), horizontalalignment=side)
+            taken.append(name.get_window_extent(renderer))
+
+
 def _legend_width(words: Sequence[float], columns: int) -> float:
     """Inches of a legend whose texts are `words` inches wide; matplotlib fills it column by column."""
     lines, longer = divmod(len(words), columns)
@@ -195,6 +219,7 @@ def set_width(figure: Figure, width: float) -> None:
     figure.set_size_inches(width, max(width * ratio, 1.75) * rows)
     if figure.legends:
         legend_below(figure)
+    spread_labels(figure)
 
 
 def export(

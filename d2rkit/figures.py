@@ -17,10 +17,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from d2rkit.data import ImageData
 from d2rkit.experiment import Run, chosen_test
-from d2rkit.export import GREY, VENUES, Look, export, info_of, legend_below, look, new_figure, style
+from d2rkit.export import GREY, VENUES, Look, export, info_of, legend_below, look, new_figure, spread_labels, style
 from d2rkit.presets import Preset
 from d2rkit.published import published as read_published
 from d2rkit.published import same_setting, why_not
@@ -164,7 +165,7 @@ def draw_clean_vs_robust(
             )  # fmt: skip
         for _, point in theirs.iterrows():
             axes.annotate(
-                point["label"], (100 * point["clean"], 100 * point["robust"]), (3, 3), textcoords="offset points",
+                point["label"], (100 * point["clean"], 100 * point["robust"]), (5, 0), textcoords="offset points",
                 fontsize=6, color=GREY,
             )  # fmt: skip
         if not theirs.empty:
@@ -173,6 +174,7 @@ def draw_clean_vs_robust(
         axes.margins(0.1)
         axes.set(xlabel="clean accuracy (%)", ylabel=f"{attack_title(attack)} accuracy (%)")
         legend_below(figure)
+        spread_labels(figure)
     figure.d2r_data = data
     return figure
 
@@ -287,7 +289,5 @@ def _epochs(axes: Axes, ylabel: str, xlabel: str = "epoch") -> None:
 def _mark(axes: Axes, x: float, words: str) -> None:
     """A dashed line across, named at its upper end."""
     axes.axvline(x, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)))
-    axes.annotate(
-        words, (x, 1), (4, -2), xycoords=("data", "axes fraction"), textcoords="offset points", va="top", fontsize=7,
-        color=GREY,
-    )  # fmt: skip
+    place = axes.get_xaxis_transform() + ScaledTranslation(4 / 72, -2 / 72, axes.figure.dpi_scale_trans)
+    axes.text(x, 1, words, transform=place, va="top", fontsize=7, color=GREY)

@@ -89,6 +89,9 @@ def test_scatter_shows_published_points_only_where_they_belong(runs, tmp_path):
     here = known[(known["dataset"] == "cifar10") & (known["target"] == "wrn-34-10") & (known["eps"] == "8/255")]
     assert len(theirs) == here["autoattack"].notna().sum() and "TRADES+S2O" not in set(theirs["label"])
     assert {line.get_marker() for line in figure.axes[0].get_lines()} >= {"^", "d"}
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert not any(one.overlaps(two) for i, one in enumerate(boxes) for two in boxes[:i]), "names cover each other"
     small = make_run(tmp_path, replace(base, subset="10k"), {"clean": 0.5, "autoattack": 0.2}, n=1_000)
     assert set(draw_clean_vs_robust(tidy([small]), published()).d2r_data["source"]) == {"ours"}
 
