@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from d2rkit import attacks
 from d2rkit.exercises import NAMES, check, exercise, probes
 from d2rkit.exercises import cag as cag_module
+from d2rkit.exercises import fgsm as fgsm_module
 from d2rkit.exercises import pgd as pgd_module
 from d2rkit.exercises.ablation import T95, World
 from d2rkit.exercises.ablation import reference as ablate
@@ -261,7 +262,11 @@ def test_the_probes_tell_known_mistakes_apart():
     target, guide = probes.network(4), probes.network(15)
     right = cag_module.reference(target, guide, x, **cag_module.BUDGET, start=start)
     for hint, wrong in cag_module._mistakes(target, guide, x, **cag_module.BUDGET, start=start).items():
-        assert "start is missing" in hint or not agree(wrong(), right, share=0.9), hint
+        assert not agree(wrong(), right, share=0.9), hint
+    model, x = probes.network(), probes.images()
+    right = fgsm_module.reference(model, x, y, 0.1)
+    for hint, wrong in fgsm_module._mistakes(model, x, y, 0.1).items():
+        assert not agree(wrong(), right, share=0.9), hint
     model, x = probes.network(1), probes.images(seed=2)
     right = pgd_module.reference(model, x, y, **pgd_module.BUDGET)
     for hint, wrong in pgd_module._mistakes(model, x, y, **pgd_module.BUDGET).items():
@@ -456,11 +461,18 @@ def test_the_simulated_worlds_are_what_they_say():
 # ---- whatever a student may hand over
 
 
+THINGS = [
+    None, 3, "text", torch.zeros(3), np.zeros(2), (), [None], {},
+    lambda *a, **k: None,
+    lambda: None,
+    lambda *a, **k: 1 / 0,
+    lambda *a, **k: [object()] * 2,
+    lambda *a, **k: {"pair": None, "batch": 3},
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    "thing", [None, 3, "text", torch.zeros(3), np.zeros(2), (), lambda *a, **k: None, lambda: None, lambda *a, **k: 1 / 0,
-              lambda *a, **k: [object()] * 2, lambda *a, **k: {"pair": None, "batch": 3}],
-)  # fmt: skip
+@pytest.mark.parametrize("thing", THINGS)
 def test_never_raises(name, thing):
     result = check(name, (thing, thing) if name == "table_row" and callable(thing) else thing)
     assert not result and result.hint and repr(result) and result._repr_html_()
