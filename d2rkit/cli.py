@@ -20,11 +20,9 @@ from d2rkit.border import PROJECT, home, nearest
 from d2rkit.data import DATASETS, load_data
 from d2rkit.evaluation import ATTACKS, evaluate
 from d2rkit.experiment import Busy, Experiment, Interrupted, chosen_test, read_runs, run
-from d2rkit.figures import write_figures
 from d2rkit.models import load_released
 from d2rkit.presets import Preset, get_preset
 from d2rkit.sweep import sweep
-from d2rkit.tables import write_table
 
 app = tyro.extras.SubcommandApp()
 Word = Annotated[str, tyro.conf.Positional]
@@ -137,6 +135,9 @@ def table(
 
 
 def _write(preset: Preset, experiments: list[Experiment], place: Place, results: str) -> None:
+    from d2rkit.figures import write_figures  # pandas and seaborn take seconds to import
+    from d2rkit.tables import write_table
+
     names = {e.run_name for e in experiments}
     runs = [r for r in read_runs(place.runs_root) if r.experiment.run_name in names]
     folder = Path(results) if results else home("results") / preset.name
@@ -212,21 +213,23 @@ def evaluate_command(
 
 
 @app.command
-def lab(
-    notebook: str = "00_start_here.ipynb", arguments: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-) -> None:
+def lab(notebook: Word = "00_start_here.ipynb", port: int = 8888, browser: bool = True) -> None:
     """Open JupyterLab on a notebook of the kit.
 
     Args:
         notebook: a file in notebooks/.
-        arguments: passed on to JupyterLab.
+        port: where JupyterLab listens (the next free one if it is taken).
+        browser: whether to open one.
     """
     if find_spec("jupyterlab") is None:
         raise ValueError("JupyterLab is not installed: pip install -e '.[lab]'")
     folder = PROJECT / "notebooks"
     if not (folder / notebook).exists():
         raise nearest(notebook, sorted(p.name for p in folder.glob("*.ipynb")), "notebook")
-    sys.exit(subprocess.call([sys.executable, "-m", "jupyterlab", str(folder / notebook), *arguments]))
+    words = [sys.executable, "-m", "jupyterlab", str(folder / notebook), f"--port={port}", f"--notebook-dir={PROJECT}"]
+    words += [] if browser else ["--no-browser"]
+    words += ["--allow-root"] if os.geteuid() == 0 else []  # in a container, which has no other user
+    sys.exit(subprocess.call(words))
 
 
 def main() -> None:

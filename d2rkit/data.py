@@ -85,7 +85,7 @@ def load_data(
     """
     if name not in DATASETS:
         raise nearest(name, DATASETS, "data set")
-    wanted = _subset_size(subset)
+    wanted = subset_size(subset)
     root = Path(root).expanduser() if root is not None else home("data")
     if name == "digits":
         train, test, class_names, source = _digits()
@@ -150,7 +150,8 @@ def _balanced_rank(labels: Tensor, count: int) -> Tensor:
     return torch.argsort(turn, stable=True)[:count]
 
 
-def _subset_size(subset: int | str | None) -> int | None:
+def subset_size(subset: int | str | None) -> int | None:
+    """ "10k" or 10000 as a number, None for all; ValueError for anything else."""
     if subset is None or subset == "":
         return None
     text = str(subset).strip().lower()

@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 
-from d2rkit.border import home
+from d2rkit.border import home, nearest
 from d2rkit.checkpoints import load_weights, read_json, write_json
-from d2rkit.data import ImageData, Split, first_of_each_class, load_data
+from d2rkit.data import DATASETS, ImageData, Split, first_of_each_class, load_data, subset_size
 from d2rkit.evaluation import ATTACKS, accuracy_against_eps, accuracy_of, evaluate, masking_checks, parse_attack
 from d2rkit.methods import get_method
 from d2rkit.models import build_model
@@ -72,6 +72,12 @@ class Experiment(Recipe):
     def check(self):
         """ValueError, in one sentence, for anything that could not run."""
         method = super().check()
+        if self.data not in DATASETS:
+            raise nearest(self.data, DATASETS, "data set")
+        subset_size(self.subset or None)
+        with torch.device("meta"):
+            for name in (self.target, self.guide) if method.needs_guide else (self.target,):
+                build_model(name, num_classes=10)
         for attack in self.attacks:
             parse_attack(attack)
         for checkpoint in self.checkpoints:

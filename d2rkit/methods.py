@@ -44,12 +44,17 @@ class Method:
         return self.objective(logits, y, **{**self.options, **(changes or {})})
 
     def check_options(self, changes: Mapping[str, float | str | bool]) -> None:
-        """ValueError if `changes` names an option that the objective does not have."""
+        """ValueError if `changes` names an option that the objective does not have, or gives it an impossible value."""
         signature = inspect.signature(self.objective).parameters.values()
         allowed = [p.name for p in signature if p.kind is inspect.Parameter.KEYWORD_ONLY]
         for name in changes:
             if name not in allowed:
                 raise nearest(name, allowed or ["none"], f"loss option of {self.title}")
+        blank = torch.zeros(2, 3)
+        try:
+            self.loss(Logits(blank, blank, blank), torch.tensor([0, 1]), changes)
+        except TypeError as error:
+            raise ValueError(f"a loss option of {self.title} has an impossible value: {dict(changes)}") from error
 
     def perturb(
         self,

@@ -1,0 +1,82 @@
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from d2rkit.cli import main
+
+
+def d2rkit(*words):
+    """The command in a process of its own."""
+    return subprocess.run([sys.executable, "-m", "d2rkit", *words], capture_output=True, text=True, timeout=240)
+
+
+TINY = ("--epochs", "1", "--batch-size", "100", "--eps", "0.2", "--step-size", "0.05", "--steps", "1", "--padding", "0")
+
+
+def test_help_lists_the_commands():
+    answer = d2rkit("--help")
+    assert answer.returncode == 0
+    for word in ("doctor", "data", "reproduce", "train", "evaluate", "table", "lab"):
+        assert word in answer.stdout
+
+
+def test_the_module_and_the_command_are_the_same():
+    command = shutil.which("d2rkit", path=str(Path(sys.executable).parent))
+    assert command, "the d2rkit command is not installed"
+    assert subprocess.run([command, "--help"], capture_output=True, text=True).stdout == d2rkit("--help").stdout
+
+
+def test_train_a_pair_and_read_it_again(tmp_path):
+    words = ["train", "--runs", str(tmp_path), *TINY, "--test-images", "20", "--attacks", "clean", "pgd2"]
+    answer = d2rkit(*words)
+    assert answer.returncode == 0, answer.stderr
+    assert "best: clean" in answer.stdout
+    assert d2rkit(*words).stdout == answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["data", "cifar11"], "unknown data set 'cifar11' (did you mean 'cifar10'?)"),
+        (["data", "digits", "--subset", "lots"], "subset 'lots' is not a number"),
+        (["reproduce", "quik"], "unknown preset 'quik' (did you mean 'quick'?)"),
+        (["reproduce", "quick", "--methods", "trade"], "did you mean 'trades'"),
+        (["train", "--method", "d2r-cga"], "unknown method 'd2r-cga' (did you mean 'd2r-cag'?)"),
+        (["train", "--target", "vgg"], "unknown network 'vgg'"),
+        (["train", "--loss", "variant", "sym"], "unknown D2R variant 'sym'"),
+        (["evaluate", "nowhere.pt"], "checkpoint nowhere.pt does not exist"),
+        (["lab", "09_nothing.ipynb"], "unknown notebook '09_nothing.ipynb'"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_a_non_zero_exit(tmp_path, words, sentence, monkeypatch, capsys):
+    place = ["--runs", str(tmp_path)] if words[0] in ("train", "reproduce") else []
+    monkeypatch.setattr(sys, "argv", ["d2rkit", *words, *place])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    complaint = capsys.readouterr().err
+    assert sentence in complaint and "Traceback" not in complaint and complaint.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_in_a_process_of_its_own():
+    answer = d2rkit("train", "--method", "d2r-cga")
+    assert answer.returncode == 2 and answer.stdout == ""
+    assert answer.stderr.startswith("d2rkit: unknown method 'd2r-cga'") and answer.stderr.count("\n") == 1
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    file = tmp_path / "evil.pt"
+    file.write_bytes(pickle.dumps({"state_dict": Evil()}))
+    answer = d2rkit("evaluate", str(file), "--data", "digits")
+    assert answer.returncode == 2 and "cannot be read as a checkpoint" in answer.stderr
+    assert not (tmp_path / "ran").exists()
