@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,11 +80,11 @@ def evaluate(
     device = torch.device(device) if device is not None else next(network.parameters()).device
     images, labels = (data.pixels(), data.labels) if isinstance(data, Split) else data
     check_images(images, labels)
-    x, y = images.to(device, torch.float32), labels.to(device)
+    x, y = images.to(device, torch.float32), labels.to(device, torch.int64)
     with eval_mode(network), torch.no_grad():
         check_images(x, y, network(x[:1]).shape[1])
     place = "evaluation" if checkpoint == "best" else f"evaluation-{checkpoint}"
-    store = _Store(Path(folder) / place if folder else None, eps, seed, len(y), batch_size)
+    store = _Store(Path(folder) / place if folder else None, eps, seed, x, y, batch_size)
     result = Evaluation(eps)
     attacked = network if exact else folded(network)
     with eval_mode(network):
@@ -172,9 +173,11 @@ def _autoattack(
 class _Store:
     """evaluation/<attack>.npz: per-image flags, and what they were measured with."""
 
-    def __init__(self, folder: Path | None, eps: float, seed: int, count: int, batch_size: int):
+    def __init__(self, folder: Path | None, eps: float, seed: int, x: Tensor, y: Tensor, batch_size: int):
         self.folder, self.eps, self.seed, self.batch_size = folder, eps, seed, batch_size
-        self.facts = {"eps": eps, "seed": seed, "count": count}
+        self.facts = {"eps": eps, "seed": seed, "count": len(y)}
+        if folder:
+            self.facts["images"] = zlib.crc32(y.cpu().numpy().tobytes(), zlib.crc32(x.cpu().numpy().tobytes()))
 
     def get(self, attack: str, measure: Callable[[], Mapping]) -> dict:
         """The flags of `attack`: read if they are kept, else measured and kept."""
@@ -191,12 +194,15 @@ class _Store:
         if file is None or not file.exists():
             return None
         found = self._read(file)
-        robust, next_batch = found.pop("flags"), int(found.pop("next_batch"))
+        robust, next_batch, batch_size = found.pop("flags"), int(found.pop("next_batch")), int(found.pop("batch_size"))
+        if batch_size != self.batch_size:
+            next_batch = 0  # other batches: the attack that was cut off begins anew
         return AutoAttackState(robust, found, next_batch, found.pop("warnings"))
 
     def keep_partial(self, state: AutoAttackState) -> None:
         if self.folder:
-            content = {"flags": state.robust, **state.after, "warnings": state.warnings, "next_batch": state.next_batch}
+            content = {"flags": state.robust, **state.after, "warnings": state.warnings}
+            content |= {"next_batch": state.next_batch, "batch_size": self.batch_size}
             self._write(self.folder / "autoattack.partial.npz", content)
 
     def _write(self, file: Path, content: Mapping) -> None:
@@ -215,7 +221,8 @@ class _Store:
             if float(content.pop(f"fact_{name}", np.nan)) != float(value) and not (
                 name == "eps" and file.stem == "clean"
             ):
-                raise ValueError(f"{file} holds flags for another {name} than {value}; choose another folder")
+                whose = "other images" if name == "images" else f"another {name} than {value}"
+                raise ValueError(f"{file} holds flags for {whose}; choose another folder")
         warnings = [str(w) for w in content.pop("warnings", [])]
         tensors = {k: torch.from_numpy(v) if v.dtype == bool else v for k, v in content.items()}
         return tensors | {"warnings": warnings}

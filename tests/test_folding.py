@@ -1,0 +1,106 @@
+"""Folded twins: the same function to rounding, half the layers."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from d2rkit.folding import PairTwin, Twin, folded
+from d2rkit.models import build_model
+from tests.conftest import make_pair
+
+NETWORKS = [("wrn-10-1", 32, 3), ("preactresnet18", 16, 3), ("resnet18-guide", 16, 3), ("cnn-4", 8, 1), ("mlp-8", 2, 1)]
+
+
+def stir(network, seed=0):
+    """Weights and statistics as after some training: nothing at its initial 0 or 1."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                for tensor in (module.weight, module.bias, module.running_mean):
+                    tensor.add_(0.3 * torch.randn(tensor.shape, generator=generator))
+                module.running_var.mul_(0.5 + torch.rand(module.running_var.shape, generator=generator))
+    return network.eval()
+
+
+def images(size, channels):
+    return torch.rand((4, size) if channels == 1 and size == 2 else (4, channels, size, size))
+
+
+def logits(network, x):
+    with torch.no_grad():
+        return network(x)
+
+
+@pytest.mark.parametrize(("name", "size", "channels"), NETWORKS)
+def test_logits_and_gradients_are_equal_to_rounding(name, size, channels):
+    torch.manual_seed(0)
+    network, x = stir(build_model(name, 10, size, channels)).double(), images(size, channels).double().requires_grad_()
+    twin = folded(network)
+    torch.testing.assert_close(logits(twin, x), logits(network, x), rtol=1e-9, atol=1e-9)
+    gradients = [torch.autograd.grad(net(x).square().sum(), x)[0] for net in (network, twin)]
+    torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-9)
+
+
+def test_a_batch_norm_behind_a_convolution_is_gone_and_others_stay():
+    twin = folded(stir(build_model("wrn-10-1", 10)))
+    left = [name for name, module in twin.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    assert "bn1" in left and not any(name.endswith("bn2") for name in left)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded(build_model("cnn-4", 10, 8, 1)).modules())
+
+
+def test_the_network_itself_is_left_alone():
+    network = stir(build_model("cnn-4", 10, 8, 1)).train()
+    before = copy.deepcopy(network.state_dict())
+    twin = folded(network)
+    assert network.training and all(p.requires_grad for p in network.parameters())
+    assert not twin.training and not any(p.requires_grad for p in twin.parameters())
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "size", "channels"), NETWORKS)
+def test_refresh_follows_the_network_through_training(name, size, channels):
+    torch.manual_seed(0)
+    network, x = build_model(name, 10, size, channels), images(size, channels)
+    twin = Twin(network)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    stir(network, seed=1)
+    assert not torch.allclose(logits(twin.twin, x), logits(network, x), atol=1e-2)
+    torch.testing.assert_close(logits(twin.refresh(), x), logits(network, x), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("guide", [True, False])
+def test_a_pair_has_twins_of_what_it_has(guide):
+    pair, x = make_pair(guide=guide).eval(), torch.rand(3, 1, 8, 8)
+    twins = PairTwin(pair).refresh()
+    torch.testing.assert_close(logits(twins.target, x), logits(pair.target, x), rtol=1e-4, atol=1e-5)
+    assert (twins.guide is not None) == guide
+    if guide:
+        torch.testing.assert_close(logits(twins.guide, x), logits(pair.guide, x), rtol=1e-4, atol=1e-5)
+
+
+class Branching(nn.Module):
+    """torch.fx cannot follow a branch on a value."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)
+
+    def forward(self, x):
+        out = self.bn(self.conv(x))
+        return (out if out.mean() > 0 else -out).mean((2, 3))
+
+
+def test_a_network_that_cannot_be_traced_gets_a_plain_copy_that_follows():
+    network, x = stir(Branching()), torch.rand(2, 1, 6, 6)
+    twin = Twin(network)
+    torch.testing.assert_close(logits(twin.twin, x), logits(network, x))
+    stir(network, seed=2)
+    torch.testing.assert_close(logits(twin.refresh(), x), logits(network, x))
