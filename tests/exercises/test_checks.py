@@ -258,7 +258,8 @@ CAG = {
 
 def test_the_probes_tell_known_mistakes_apart():
     """Every mistake that the attacks' checks know leads to clearly other images than the right attack."""
-    x, y, start = probes.images(seed=5), probes.labels(), torch.zeros(6, 1, 8, 8)
+    x, y = probes.images(seed=5), probes.labels()
+    start = 0.001 * torch.randn(x.shape, generator=torch.Generator().manual_seed(6))
     target, guide = probes.network(4), probes.network(15)
     right = cag_module.reference(target, guide, x, **cag_module.BUDGET, start=start)
     for hint, wrong in cag_module._mistakes(target, guide, x, **cag_module.BUDGET, start=start).items():
