@@ -84,6 +84,9 @@ class Method:
         return model(x if self.needs_clean or self.needs_guide else None, x_adv, clean_first=self.clean_first)
 
 
+AWP = "Wu et al. 2020"
+
+
 def _d2r(title: str, variant: str, attack: str = "cag", **facts) -> Method:
     return Method(
         title, objectives.d2r, attack, {"variant": variant}, needs_guide=True, source="arXiv 2506.07056", **facts
@@ -103,11 +106,16 @@ METHODS: dict[str, Method] = {
     "lbgat6": Method(
         "LBGAT (β=6)", objectives.lbgat, options={"beta": 6.0}, needs_guide=True, source="Cui et al. 2021"
     ),
-    "adagat": Method("AdaGAT", objectives.adagat, needs_guide=True, source="FACTS of the AdaGAT release"),
+    "adagat": Method("AdaGAT", objectives.adagat, needs_guide=True, source="LBGAT with a guide drawn to the target"),
     "d2r": _d2r("D2R without CAG", "symmetric", "kl-self"),
     "d2r-cag": _d2r("D2R+CAG (symmetric)", "symmetric"),
     "d2r-cag-released": _d2r("D2R+CAG (released)", "released"),
     "d2r-cag-jeffreys": _d2r("D2R+CAG (Jeffreys, adversarial)", "jeffreys-adv"),
+    "pgd-at-awp": Method(
+        "PGD-AT-AWP", objectives.pgd_at, "ce", needs_clean=False, uniform_start=True, awp=1e-2, source=AWP
+    ),
+    "trades-awp": Method("TRADES-AWP", objectives.trades, clean_first=True, awp=5e-3, source=AWP),
+    "d2r-cag-awp": _d2r("D2R+CAG-AWP (symmetric)", "symmetric", awp=5e-3),
 }
 
 

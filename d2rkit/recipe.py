@@ -51,6 +51,8 @@ class Recipe:
     """Share of CE(g(x'), y) in CAG's objective."""
     guide_warmup: int = 0
     """Epochs, before the others, in which the guide trains alone on clean images."""
+    awp_warmup: int = 10
+    """Epochs before a method with adversarial weight perturbation begins to perturb."""
     padding: int = 4
     """Random crops after padding by so many pixels."""
     flip: bool = True
@@ -80,12 +82,14 @@ class Recipe:
         for name in ("epochs", "batch_size", "lr", "eps", "step_size"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("steps", "warmup", "guide_warmup", "padding", "weight_decay", "val_steps"):
+        for name in ("steps", "warmup", "guide_warmup", "awp_warmup", "padding", "weight_decay", "val_steps"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
         for name in ("guide_share", "momentum", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
+        if self.update == "two-step" and ("variant" not in method.options or method.awp):
+            raise ValueError(f"update two-step splits the plain D2R loss; {method.title} is not that")
         if self.eps > 1:
             raise ValueError(f"eps is in pixel scale, e.g. 8/255 = 0.0314, not {self.eps}")
         return method

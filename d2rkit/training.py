@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,9 +25,10 @@ from d2rkit.checkpoints import load_resume, save_resume, save_weights, write_ato
 from d2rkit.data import ImageData, Split, augment
 from d2rkit.folding import PairTwin
 from d2rkit.methods import TWO_STEP, Method
-from d2rkit.objectives import Loss
+from d2rkit.objectives import Logits, Loss
 from d2rkit.pair import GuidedPair, eval_mode
 from d2rkit.recipe import Recipe, generator_for, learning_rate
+from d2rkit.weight_perturbation import perturbed_weights
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -53,6 +54,7 @@ class NonFinite(RuntimeError):
 def training_step(
     fabric: Fabric,
     model: nn.Module,
+    pair: GuidedPair,
     attacked: GuidedPair,
     optimizer: torch.optim.Optimizer,
     method: Method,
@@ -60,29 +62,33 @@ def training_step(
     x: Tensor,
     y: Tensor,
     generator: torch.Generator,
+    awp: float = 0.0,
 ) -> tuple[Loss, dict[str, Tensor]]:
-    """One step on x: (B, C, H, W) in [0, 1], y: (B,). `model` is Fabric's wrapper of the pair; the attack
+    """One step on x: (B, C, H, W) in [0, 1], y: (B,). `model` is Fabric's wrapper of `pair`; the attack
     runs on `attacked`, the raw pair or its folded twin, frozen and in eval mode. Then one wrapped forward carries
-    the gradient."""
+    the gradient, made at perturbed weights if awp (their relative size) is above 0."""
     with fabric.autocast():
         x_adv = method.perturb(
             attacked, x, y, eps=recipe.eps, step_size=recipe.step_size, steps=recipe.steps,
             guide_share=recipe.guide_share, generator=generator,
         )  # fmt: skip
     parts: dict[str, Tensor] = {}
-    for terms in TWO_STEP if recipe.update == "two-step" else (None,):
-        logits = method.forward(model, x, x_adv)
-        loss = method.loss(logits, y, recipe.loss)
-        chosen = {name: part for name, part in loss.parts.items() if terms is None or name in terms}
-        if not chosen:
-            continue
-        total = torch.stack(list(chosen.values())).sum()
-        if not torch.isfinite(total):
-            raise NonFinite("the loss is not finite")
-        optimizer.zero_grad(set_to_none=True)
-        fabric.backward(total)
-        optimizer.step()
-        parts |= {name: part.detach() for name, part in chosen.items()}
+
+    def forward(network: nn.Module) -> tuple[Logits, Loss]:
+        logits = method.forward(network, x, x_adv)
+        return logits, method.loss(logits, y, recipe.loss)
+
+    with perturbed_weights(pair.target, lambda: forward(pair)[1].total, awp) if awp else nullcontext():
+        for terms in TWO_STEP if recipe.update == "two-step" else (None,):
+            logits, loss = forward(model)
+            chosen = {name: part for name, part in loss.parts.items() if terms is None or name in terms}
+            total = torch.stack(list(chosen.values())).sum()
+            if not torch.isfinite(total):
+                raise NonFinite("the loss is not finite")
+            optimizer.zero_grad(set_to_none=True)
+            fabric.backward(total)
+            optimizer.step()
+            parts |= {name: part.detach() for name, part in chosen.items()}
     correct = {
         name: (part.detach().argmax(1) == y).sum()
         for name, part in (("clean", logits.target_clean), ("adv", logits.target_adv), ("guide", logits.guide_clean))
@@ -218,9 +224,11 @@ class _Loop:
             loss, correct = guide_step(self.fabric, self.model, self.optimizer, x, y)
         else:
             attacked = self.twin.refresh() if self.twin else self.pair
+            awp = self.method.awp if self.epoch - recipe.guide_warmup >= recipe.awp_warmup else 0.0
             loss, correct = training_step(
-                self.fabric, self.model, attacked, self.optimizer, self.method, recipe, x, y, self.generators["attack"]
-            )
+                self.fabric, self.model, self.pair, attacked, self.optimizer, self.method, recipe, x, y,
+                self.generators["attack"], awp,
+            )  # fmt: skip
             if self.average is not None:
                 self.average.update_parameters(self.pair.target)
         values = {"loss": loss.total, **{f"loss_{k}": v for k, v in loss.parts.items()}}

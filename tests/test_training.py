@@ -144,7 +144,7 @@ def one_step(recipe, few_digits, lr=0.01):
     model, optimizer = fabric.setup(pair, torch.optim.SGD(pair.parameters(), lr))
     x, y = few_digits.train.pixels(slice(0, 32)), few_digits.train.labels[:32]
     generator = torch.Generator().manual_seed(0)
-    result = training_step(fabric, model, pair, optimizer, METHODS[recipe.method], recipe, x, y, generator)
+    result = training_step(fabric, model, pair, pair, optimizer, METHODS[recipe.method], recipe, x, y, generator)
     return before, pair, result, (x, y)
 
 
