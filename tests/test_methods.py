@@ -47,7 +47,8 @@ def test_the_attack_is_the_one_that_facts_name(name, digits):
     x, y = batch(digits)
     pair = make_pair()
     found = METHODS[name].perturb(pair, x, y, generator=torch.Generator().manual_seed(3), **BUDGET)
-    assert torch.equal(found, expected_attack(name, pair, x, y))
+    base = name.removesuffix("-awp")  # weight perturbation leaves the attack as it is
+    assert torch.equal(found, expected_attack(base, pair, x, y))
 
 
 def test_guide_share_reaches_cag(digits):
