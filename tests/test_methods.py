@@ -43,7 +43,7 @@ def expected_attack(name, pair, x, y):
 
 
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - {"natural"}))
-def test_the_attack_is_the_one_that_facts_name(name, digits):
+def test_the_attack_is_the_published_one(name, digits):
     x, y = batch(digits)
     pair = make_pair()
     found = METHODS[name].perturb(pair, x, y, generator=torch.Generator().manual_seed(3), **BUDGET)
@@ -64,8 +64,8 @@ def test_guide_share_reaches_cag(digits):
 
 
 def test_the_order_of_forwards_is_as_released():
-    """BatchNorm statistics depend on it: FACTS, section 3."""
-    assert {name for name, method in METHODS.items() if method.clean_first} == {"trades", "mart"}
+    """BatchNorm statistics depend on it."""
+    assert {name for name, method in METHODS.items() if method.clean_first} == {"trades", "trades-awp", "mart"}
     assert not METHODS["pgd-at"].needs_clean
     for name in ("lbgat0", "lbgat6", "adagat", "d2r", "d2r-cag", "d2r-cag-released"):
         assert METHODS[name].needs_clean and METHODS[name].needs_guide
