@@ -8,7 +8,7 @@ from d2rkit.sample_images import cifar10_20
 def test_twenty_real_images():
     images, labels, names = cifar10_20()
     assert images.shape == (20, 3, 32, 32) and images.dtype == torch.float32
-    assert 0 <= images.min() and images.max() <= 1 and len(names) == 10
+    assert images.min() >= 0 and images.max() <= 1 and len(names) == 10
     assert labels.tolist()[:4] == [3, 8, 8, 0]  # cat, ship, ship, airplane: the first of the test set
 
 
@@ -43,7 +43,10 @@ def test_a_shipped_checkpoint_is_found(tmp_path):
     torch.manual_seed(0)
     target, guide = build_model("wrn-10-1", 10), build_model("cnn-4", 10, 32, 3)
     save_weights(tmp_path / "small.safetensors", target, guide)
-    write_json(tmp_path / "small.json", {"data": "cifar10", "method": "d2r-cag", "target": "wrn-10-1", "guide": "cnn-4", "eps": 0.03})
+    write_json(
+        tmp_path / "small.json",
+        {"data": "cifar10", "method": "d2r-cag", "target": "wrn-10-1", "guide": "cnn-4", "eps": 0.03},
+    )
     found = sample_pairs.shipped_pair("d2r-cag", tmp_path)
     assert found.eps == 0.03 and "small" in found.source and not found.pair.training
     with torch.no_grad():

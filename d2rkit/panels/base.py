@@ -23,6 +23,7 @@ import ipywidgets as widgets
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # Okabe & Ito's colours, told apart with any colour vision; every use also has its own marker, dash or label.
 BLUE, ORANGE, GREEN, RED, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
@@ -65,7 +66,7 @@ class Control:
         style = {"description_width": "9.5em"}
         if isinstance(spec, Choice):
             options = list(spec.options.items())
-            layout = widgets.Layout(width="26em", max_width="99%")
+            layout = widgets.Layout(width="27em", max_width="99%")
             self.main = widgets.Dropdown(
                 options=options, value=spec.value, description=spec.label, style=style, layout=layout
             )
@@ -115,7 +116,8 @@ class Panel:
         self.reset = widgets.Button(description="Back to the start", tooltip="All controls as they were")
         self.reset.on_click(self._on_reset)
         rows = [control.row for control in self.controls.values()]
-        grid = widgets.HBox(rows, layout=widgets.Layout(flex_flow="row wrap", align_items="center"))
+        columns = "repeat(auto-fill, minmax(28em, 1fr))"  # one, two or three, as the page is wide
+        grid = widgets.Box(rows, layout=widgets.Layout(display="grid", grid_template_columns=columns))
         heading = widgets.HTML(f"<h3 style='margin:0'>{html.escape(title)}</h3>")
         self.widget = widgets.VBox([heading, grid, self.reset, self.message, self.picture, self.text])
         self._quiet = False
@@ -207,7 +209,7 @@ def figure(width: float, height: float) -> Figure:
 def to_png(made: Figure) -> tuple[bytes, int]:
     """PNG bytes, and the width in CSS pixels."""
     buffer = io.BytesIO()
-    made.savefig(buffer, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
+    made.canvas.print_png(buffer, pil_kwargs={"compress_level": 1})
     return buffer.getvalue(), round(made.get_figwidth() * PX)
 
 
@@ -218,6 +220,8 @@ def tidy(ax: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> Axes:
     for side in ("left", "bottom"):
         ax.spines[side].set_color(GREY)
     ax.tick_params(labelsize=8, colors=INK, length=3)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(4))  # ticks are most of the time that drawing takes
     ax.set_title(title, fontsize=10, loc="left", color=INK)
     ax.set_xlabel(xlabel, fontsize=9, color=INK)
     ax.set_ylabel(ylabel, fontsize=9, color=INK)

@@ -24,7 +24,7 @@ from d2rkit.panels.base import Choice, Panel, Slider
 CLASSES = ("A", "B", "C")
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 3**0.5 / 2]])
 EDGE = 0.004  # the smallest probability drawn: several divergences are infinite on the edge itself
-STEPS, RATE = 160, 0.25  # gradient descent on the target's logits
+STEPS, RATE = 120, 0.3  # gradient descent on the target's logits
 
 
 def centred_mse(target: Tensor, guide: Tensor) -> Tensor:

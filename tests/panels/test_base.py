@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import matplotlib
 import pytest
 
 from d2rkit.panels import base
@@ -85,7 +84,9 @@ def test_errors_of_drawing_and_words_show_too(panel, part):
 
 
 def test_an_error_at_the_start_shows_too():
-    panel = Panel("Toy", {"x": Slider("x", 9.0, 0.0, 10.0, 0.5), "power": Choice("p", 1, {"one": 1})}, compute, draw, words)
+    panel = Panel(
+        "Toy", {"x": Slider("x", 9.0, 0.0, 10.0, 0.5), "power": Choice("p", 1, {"one": 1})}, compute, draw, words
+    )
     assert "large" in panel.error and panel.picture.value == b"" and "picture" not in panel.error
 
 
@@ -125,10 +126,11 @@ def test_integers_stay_integers():
 
 
 def test_pyplot_knows_no_figure(panel):
+    from matplotlib import pyplot
+
     for i in range(50):
         panel.controls["x"].main.value = i % 8
-    pyplot = matplotlib.pyplot if hasattr(matplotlib, "pyplot") else None
-    assert pyplot is None or pyplot.get_fignums() == []
+    assert pyplot.get_fignums() == []
 
 
 def test_table_and_plain_text():

@@ -13,7 +13,7 @@ def trained():
 
 def test_points_are_images_in_the_unit_square():
     x, y = plane.spirals()
-    assert x.shape == (180, 2, 1, 1) and 0 <= x.min() and x.max() <= 1
+    assert x.shape == (180, 2, 1, 1) and x.min() >= 0 and x.max() <= 1
     assert torch.bincount(y).tolist() == [60, 60, 60]
 
 
@@ -75,7 +75,11 @@ def test_bad_input_in_words(settings, words):
 
 def test_a_loss_that_is_not_finite_is_said(monkeypatch):
     def broken(logits, y, **options):
-        loss = plane.d2r.__wrapped__(logits, y, **options) if hasattr(plane.d2r, "__wrapped__") else real(logits, y, **options)
+        loss = (
+            plane.d2r.__wrapped__(logits, y, **options)
+            if hasattr(plane.d2r, "__wrapped__")
+            else real(logits, y, **options)
+        )
         return loss._replace(total=loss.total * float("nan"))
 
     real = plane.d2r

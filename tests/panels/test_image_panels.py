@@ -17,7 +17,7 @@ EPS = 0.1
 def test_attacks_keep_to_the_box(sample, attack):
     data = image_panel.compute(sample, 3, attack, EPS, 5, 0.25)
     assert np.abs(data.delta).max() <= EPS + 1e-6
-    assert 0 <= data.adversarial.min() and data.adversarial.max() <= 1
+    assert data.adversarial.min() >= 0 and data.adversarial.max() <= 1
     np.testing.assert_allclose(data.target_clean.sum(), 1, rtol=1e-5)
 
 

@@ -1,0 +1,370 @@
+"""Panel of notebook 05: a whole training run, live. It can be paused and resumed, and made to fail on purpose.
+
+The run itself is a `training_session.Session`. Its thread never touches a widget: it leaves a new `Curves` behind
+and asks the kernel's event loop to show it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import html
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar
+
+import ipywidgets as widgets
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from d2rkit.border import nearest
+from d2rkit.data import ImageData
+from d2rkit.experiment import Experiment
+from d2rkit.methods import METHODS, get_method
+from d2rkit.panels import base
+from d2rkit.panels.base import Choice, Control, Slider, StaticFigure
+from d2rkit.panels.training_session import Curves, Session, fewer, with_wrong_labels
+from d2rkit.presets import get_preset
+
+TERMS = {"ce": "CE", "mse": "MSE of logits", "clean": "clean KL term", "adv": "adversarial KL term",
+         "reverse": "reverse KL", "kl": "KL", "bce": "BCE", "guide": "guide"}  # fmt: skip
+
+
+# -- picture ----------------------------------------------------------------------------------------------
+COLOURS = (base.GREEN, base.PURPLE, base.SKY, base.RED, base.ORANGE)
+DASHES, MARKS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v")
+MEASURES = (  # column, label, colour, dash, mark
+    ("val_guide", "guide, clean", base.GUIDE, "-.", "^"),
+    ("val_clean", "target, clean", base.TARGET, "-", "o"),
+    ("val_pgd", "target, PGD", base.RED, "-", "s"),
+    ("train_adv", "target, attacked training images", base.GREY, ":", ""),
+)
+
+
+def draw(data: Curves) -> Figure:
+    made = base.figure(9.4, 4.1)
+    draw_accuracy(made.add_axes((0.065, 0.27, 0.5, 0.64)), data)
+    draw_loss(made.add_axes((0.645, 0.27, 0.345, 0.64)), data)
+    return made
+
+
+def frame(ax, data: Curves) -> np.ndarray:
+    """Shared x axis: epochs, with a line where the run was paused. Returns the epochs."""
+    ax.set_xlim(0.5, max(data.experiment.epochs, 2) + 0.5)
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    for at in data.pauses:
+        ax.axvline(at + 0.5, color=base.GREY, lw=1, ls=(0, (1, 2)))
+    return np.array([row["epoch"] for row in data.history])
+
+
+def below(ax, columns: int) -> None:
+    ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(-0.02, -0.17), ncols=columns,
+              handlelength=2.6, columnspacing=1.4)  # fmt: skip
+
+
+def draw_accuracy(ax, data: Curves) -> None:
+    base.tidy(ax, f"accuracy on {data.images[1]} validation images", "epoch", "")
+    epochs = frame(ax, data)
+    every = max(1, len(epochs) // 12)
+    for column, label, colour, dash, mark in MEASURES:
+        values = [row.get(column, np.nan) for row in data.history]
+        if column == "val_pgd" or not np.isnan(values).all() or not values:
+            ax.plot(epochs, values, color=colour, ls=dash, marker=mark, ms=4, lw=1.8, label=label, markevery=every)
+    ax.axhline(1 / data.classes, color=base.INK, lw=1, ls=(0, (4, 3)))
+    ax.annotate("chance", (1, 1 / data.classes), (-2, 2), xycoords=("axes fraction", "data"), fontsize=8, ha="right",
+                va="bottom", textcoords="offset points")  # fmt: skip
+    if len(data.history) > 1:
+        best = data.history[data.best]
+        ax.plot(best["epoch"], best["val_pgd"], "*", color=base.RED, mec=base.INK, mew=0.8, ms=13, zorder=4)
+        ax.annotate(f"best {best['val_pgd']:.0%}", (best["epoch"], best["val_pgd"]), (0, -15), fontsize=8, ha="center",
+                    textcoords="offset points")  # fmt: skip
+    ax.set_ylim(0, 1.03)
+    ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+    below(ax, 4)
+
+
+def parts(data: Curves) -> dict[str, list[float]]:
+    """The weighted terms of the loss, epoch by epoch."""
+    names = [name.removeprefix("loss_") for row in data.history[:1] for name in row if name.startswith("loss_")]
+    return {name: [row.get(f"loss_{name}", np.nan) for row in data.history] for name in names}
+
+
+def draw_loss(ax, data: Curves) -> None:
+    base.tidy(ax, "terms of the loss, weighted", "epoch", "")
+    epochs, every = frame(ax, data), max(1, len(data.history) // 12)
+    for i, (name, values) in enumerate(parts(data).items()):
+        shown = np.maximum(values, 1e-6)  # the released gap can be 0, which a log axis cannot show
+        ax.plot(epochs, shown, color=COLOURS[i], ls=DASHES[i % 4], marker=MARKS[i], ms=4, lw=1.8, markevery=every,
+                label=TERMS.get(name, name))  # fmt: skip
+    if data.history:
+        ax.set_yscale("log")
+        below(ax, 2)
+
+
+def draw_runs(runs: Mapping[str, Curves], column: str = "val_pgd", title: str = "PGD accuracy, validation") -> Figure:
+    """One measure of several runs; name -> Curves."""
+    made = base.figure(8.6, 3.3)
+    ax = base.tidy(made.add_axes((0.075, 0.16, 0.55, 0.74)), title, "epoch", "")
+    looks = zip((base.TARGET, base.RED, base.GREEN, base.PURPLE), DASHES, MARKS, strict=False)
+    for (name, run), (colour, dash, mark) in zip(runs.items(), looks, strict=False):
+        epochs = [row["epoch"] for row in run.history]
+        ax.plot(epochs, [row[column] for row in run.history], color=colour, ls=dash, marker=mark, ms=4, lw=1.8,
+                label=name, markevery=max(1, len(epochs) // 15), clip_on=False)  # fmt: skip
+    first = next(iter(runs.values()))
+    ax.axhline(1 / first.classes, color=base.INK, lw=1, ls=(0, (4, 3)), label="chance")
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    ax.set_ylim(0, 1)
+    ax.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
+    ax.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1.02), handlelength=2.6)
+    return made
+
+
+# -- words ------------------------------------------------------------------------------------------------
+def state_words(data: Curves) -> str:
+    """Where the run stands, as a sentence."""
+    total, now = data.experiment.epochs, data.done * data.experiment.epochs
+    if data.status == "ready":
+        return "Press Start."
+    if data.status == "running":
+        left = f", about {data.left:.0f} s left" if data.left < 1e6 else ""
+        return f"Epoch {min(int(now) + 1, total)} of {total}{left}."
+    if data.status == "paused":
+        return f"Paused after {now:.2f} of {total} epochs; Resume goes on at exactly this step."
+    if data.status == "stuck at chance":
+        return "Collapsed: the target never got clearly above chance."
+    if data.status.startswith("failed"):
+        return f"The training {data.status}; the weights are those before."
+    return f"Done: {total} epochs in {sum(row['seconds'] for row in data.history):.0f} s."
+
+
+def verdict(data: Curves) -> str:
+    """What the curves show, if they show it beyond two standard errors of the validation images."""
+    if len(data.history) < 3:
+        return ""
+    best, last = data.history[data.best]["val_pgd"], data.history[-1]["val_pgd"]
+    error = (best * (1 - best) / data.images[1]) ** 0.5
+    if best - last > 2 * error:
+        return (
+            f" The last epoch is {100 * (best - last):.0f} points below the best one (standard error "
+            f"{100 * error:.0f}): robust overfitting, unless it falls on the training images too."
+        )
+    return ""
+
+
+def words(data: Curves) -> str:
+    plan = data.experiment
+    setting = f"{data.title}, {data.images[0]:,} training images, learning rate {plan.lr:g}. "
+    text = base.sentence(setting + state_words(data) + verdict(data))
+    if not data.history:
+        return text
+    chosen = {"first epoch": 0, "best epoch": data.best, "latest epoch": len(data.history) - 1}
+    rows = []
+    for column, label, *_ in MEASURES:
+        if column in data.history[-1]:
+            rows.append((label, *(f"{data.history[i][column]:.1%}" for i in chosen.values())))
+    for name, values in parts(data).items():
+        rows.append((f"loss: {TERMS.get(name, name)}", *(f"{values[i]:.3g}" for i in chosen.values())))
+    header = ("", *(f"{name} ({data.history[i]['epoch']:g})" for name, i in chosen.items()))
+    return text + base.table(header, rows, "Accuracies and weighted terms of the loss")
+
+
+# -- the panel --------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Scenario:
+    """Settings to start from; `changes` are further fields of the Experiment."""
+
+    words: str
+    settings: Mapping[str, Any]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+# What fails here was looked for by trying; notebook 05 shows the numbers beside a control.
+SCENARIOS = {
+    "sound": Scenario(
+        "a sound run",
+        {"method": "d2r-cag", "epochs": 8, "lr": 0.2, "warmup": 2.0, "w_clean": 2.0, "images": 1200, "wrong": 0},
+    ),
+    "collapse": Scenario(
+        "collapse: ten times the weight, no warm-up",
+        {"method": "d2r-cag", "epochs": 5, "lr": 0.2, "warmup": 0.0, "w_clean": 20.0, "images": 600, "wrong": 0},
+    ),
+    "overfitting": Scenario(
+        "robust overfitting: few images, some labels wrong",
+        {"method": "pgd-at", "epochs": 40, "lr": 0.2, "warmup": 0.0, "w_clean": 2.0, "images": 200, "wrong": 20},
+        {"eps": 0.1, "step_size": 0.03, "schedule": "constant", "weight_decay": 0.0, "batch_size": 50},
+    ),
+}
+
+
+def small() -> Experiment:
+    """The quick preset's digits pair with cheaper attacks: about a second an epoch."""
+    return replace(get_preset("quick").base, steps=5, val_steps=3)
+
+
+class LiveTraining:
+    """Start, pause and resume a run and watch its curves; display `.widget`.
+
+    The controls take effect at the next Start; Resume goes on with the run as it was begun. Only one panel
+    trains at a time: starting another pauses this one."""
+
+    _active: ClassVar[LiveTraining | None] = None
+
+    def __init__(
+        self, data: ImageData, experiment: Experiment | None = None, start: str = "sound",
+        scenarios: Mapping[str, Scenario] = SCENARIOS,
+    ):  # fmt: skip
+        """data: its training images are thinned out as the controls say. experiment: what the controls change
+        (default: the small digits pair). scenarios: name -> where the controls can jump to; start: one of them."""
+        self.data, self.experiment, self.scenarios = data, experiment or small(), dict(scenarios)
+        if start not in self.scenarios:
+            raise nearest(start, self.scenarios, "scenario")
+        most = len(data.train)
+        specs = {
+            "scenario": Choice("Scenario", start, {s.words: name for name, s in self.scenarios.items()}),
+            "method": Choice("Method", self.experiment.method, {m.title: name for name, m in METHODS.items()}),
+            "epochs": Slider("Epochs", 8, 1, 100, 1, "How often every training image is seen"),
+            "lr": Slider("Learning rate", 0.2, 0.01, 2.0, 0.01, "Peak learning rate of SGD"),
+            "warmup": Slider("Warm-up, epochs", 2.0, 0.0, 5.0, 0.5, "Over which the learning rate rises from 0"),
+            "w_clean": Slider("Weight: clean", 2.0, 0.0, 40.0, 1.0, "Weight of D2R's KL term on clean images"),
+            "images": Slider("Training images", most, 1, most, 1, "The first so many, of every class alike"),
+            "wrong": Slider("Wrong labels, %", 0, 0, 50, 5, "Share of training images given another class"),
+        }
+        self.controls = {name: Control(spec) for name, spec in specs.items()}
+        self.buttons = {
+            name: widgets.Button(description=name.capitalize(), tooltip=tip, layout=widgets.Layout(width="7em"))
+            for name, tip in (
+                ("start", "Train from the beginning with the settings above"),
+                ("pause", "Stop after this step and save everything"),
+                ("resume", "Go on at exactly the step where it stopped"),
+            )
+        }
+        self.bar = widgets.FloatProgress(min=0.0, max=1.0, description="Progress", layout=widgets.Layout(width="30em"))
+        self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
+        self.text, self.message = widgets.HTML(), widgets.HTML()
+        heading = widgets.HTML(f"<h3 style='margin:0'>{html.escape(f'Training, live · {data.name}')}</h3>")
+        rows = [control.row for control in self.controls.values()]
+        grid = widgets.HBox(rows, layout=widgets.Layout(flex_flow="row wrap", align_items="center"))
+        row = widgets.HBox([*self.buttons.values(), self.bar], layout=widgets.Layout(flex_flow="row wrap"))
+        self.widget = widgets.VBox([heading, grid, row, self.message, self.picture, self.text])
+        try:
+            self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:  # no kernel: whoever uses the panel calls show()
+            self._loop = None
+        self._home, self._waiting = threading.get_ident(), False
+        self._drawn, self._rest = None, 0.0  # what the picture shows; when it may change again
+        self.session: Session
+        self._on_scenario()
+        self.controls["scenario"].main.observe(self._on_scenario, names="value")
+        for name, button in self.buttons.items():
+            button.on_click(partial(self._on_button, getattr(self, name)))
+        self._guarded(self._prepare)
+
+    # What the buttons do, also for a notebook's cells and the tests.
+    def start(self) -> None:
+        """Begin anew, in the background."""
+        self._prepare()
+        self.resume()
+
+    def pause(self) -> None:
+        self.session.pause()
+        self.show()
+
+    def resume(self) -> None:
+        """Go on with the run as it was begun; nothing happens if it is done or running."""
+        if self.session.curves.status in ("ready", "paused"):
+            self._take_turn()
+            self.session.train_in_background()
+            self.show()
+
+    def train_to_end(self) -> Curves:
+        """Begin anew and come back when all epochs are done; the panel follows. ■ pauses: Resume goes on."""
+        self._prepare()
+        self._take_turn()
+        self.session.train()
+        self.show()
+        return self.session.curves
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {name: control.main.value for name, control in self.controls.items()}
+
+    @property
+    def error(self) -> str:
+        return self.message.value
+
+    def set(self, **values: Any) -> None:
+        """Move controls; a scenario first, since it moves the others."""
+        for name in sorted(values, key=lambda name: name != "scenario"):
+            if name not in self.controls:
+                raise ValueError(f"the training panel has no control {name!r}; it has {', '.join(self.controls)}")
+            self.controls[name].main.value = values[name]
+
+    def plan(self) -> Experiment:
+        """The experiment that the controls stand for."""
+        at = self.settings
+        changes = dict(self.scenarios[at["scenario"]].changes)
+        if get_method(at["method"]).objective.__name__ == "d2r":
+            changes["loss"] = {**changes.get("loss", {}), "w_clean": at["w_clean"]}
+        same = {name: at[name] for name in ("method", "epochs", "lr", "warmup")}
+        return replace(self.experiment, **same, **changes)
+
+    def static(self) -> StaticFigure:
+        """The run so far as an ordinary image with its words."""
+        curves = self.session.curves
+        return base.still(draw(curves), words(curves))
+
+    def show(self) -> None:
+        """Bring the widgets up to the session; only in the thread that made them."""
+        self._waiting = False
+        curves = self.session.curves
+        self.bar.value, self.bar.description = curves.done, f"{curves.done:.0%}"
+        self.buttons["start"].disabled = curves.status == "running"
+        self.buttons["pause"].disabled = curves.status != "running"
+        self.buttons["resume"].disabled = curves.status != "paused"
+        self.text.value = words(curves)
+        # Drawing takes from the training, so: only what is new, and while it runs a fifth of the time at most.
+        seen = (id(self.session), len(curves.history), curves.pauses, curves.status)
+        began = time.monotonic()
+        if seen != self._drawn and not (curves.status == "running" and began < self._rest):
+            self.picture.value, width = base.to_png(draw(curves))
+            self.picture.layout.width = f"{width}px"
+            self._drawn, self._rest = seen, began + 5 * (time.monotonic() - began)
+        self.message.value = base.error_words(self.session.error, True) if self.session.error else ""
+
+    def _prepare(self) -> None:
+        if hasattr(self, "session"):
+            self.session.pause()
+        data = with_wrong_labels(fewer(self.data, self.settings["images"]), self.settings["wrong"] / 100)
+        self.session = Session(self.plan(), data, self._notify)
+        self.show()
+
+    def _take_turn(self) -> None:
+        other, LiveTraining._active = LiveTraining._active, self
+        if other is not None and other is not self and other.session.running:
+            other.pause()
+
+    def _notify(self) -> None:
+        if threading.get_ident() == self._home:
+            self.show()
+        elif self._loop is not None and not self._waiting:
+            self._waiting = True
+            with contextlib.suppress(RuntimeError):  # the kernel is going down
+                self._loop.call_soon_threadsafe(self._guarded, self.show)
+
+    def _on_button(self, act: Callable[[], None], button: Any) -> None:
+        self._guarded(act)
+
+    def _guarded(self, act: Callable[[], Any]) -> None:
+        try:
+            act()
+        except Exception as error:  # the one place where every error of the buttons ends, in words
+            self.message.value = base.error_words(error, bool(self.picture.value))
+
+    def _on_scenario(self, change: Any = None) -> None:
+        settings = dict(self.scenarios[self.settings["scenario"]].settings)
+        settings["images"] = min(settings["images"], len(self.data.train))
+        self.set(**settings)

@@ -1,0 +1,101 @@
+"""Every notebook runs clean, is committed without outputs, and links only to what exists."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tests.notebooks.check_notebook import run_notebook
+
+PROJECT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
+BUDGET = 60  # seconds of CPU, one core
+
+every_notebook = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda f: f.stem)
+
+
+@every_notebook
+@pytest.mark.timeout(600)
+def test_runs_clean_and_in_time(file):
+    found = run_notebook(nbformat.read(file, as_version=4), file.parent)
+    assert found.faults == []
+    assert found.seconds < BUDGET, f"{found.seconds:.0f} s of CPU"
+
+
+@every_notebook
+def test_is_committed_clean(file):
+    notebook = nbformat.read(file, as_version=4)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+    for cell in notebook.cells:
+        assert not cell.get("outputs") and cell.get("execution_count") is None, (
+            f"cell {cell.id} has outputs: run nbstripout"
+        )
+    assert "widgets" not in notebook.metadata
+
+
+@every_notebook
+def test_links_resolve(file):
+    notebook = nbformat.read(file, as_version=4)
+    words = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for target in re.findall(r"\]\(([^)\s]+)\)", words):
+        if not re.match(r"(https?:|mailto:|#)", target):
+            assert (file.parent / target.split("#")[0]).exists(), f"{file.name} links to {target}"
+
+
+@every_notebook
+def test_keeps_the_house_rules(file):
+    source = "\n".join(cell.source for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code")
+    for banned in ("%matplotlib", "ipympl", "widgets.Output", "plt.show"):
+        assert banned not in source, f"{banned} in {file.name}"
+    assert '"google.colab" in sys.modules' in source
+
+
+@every_notebook
+def test_has_the_sections(file):
+    words = "\n".join(c.source for c in nbformat.read(file, as_version=4).cells if c.cell_type == "markdown")
+    assert words.startswith("# ")
+    for section in ("What you will be able to", "## Setup", "## Try it yourself", "## Limits", "## References"):
+        assert section in words, f"{file.name} lacks {section!r}"
+
+
+# -- the checker itself: each of these must turn red ---------------------------------------------------------
+def made(*cells: str) -> nbformat.NotebookNode:
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+
+
+RAISING_PANEL = """
+from d2rkit.panels import Panel, Slider
+def compute(x):
+    if x > 1:
+        raise ValueError("on purpose")
+    from d2rkit.panels.base import figure
+    return figure(2, 1)
+panel = Panel("P", {"x": Slider("x", START, 0.0, 3.0, 0.5)}, compute, lambda f: f, lambda f: "fine")
+panel.widget
+"""
+
+
+@pytest.mark.parametrize(
+    ("cells", "sign"),
+    [
+        (("1 / 0",), "ZeroDivisionError"),
+        ((RAISING_PANEL.replace("START", "2.0"),), "on purpose"),
+        ((RAISING_PANEL.replace("START", "0.0"), "panel.controls['x'].main.value = 2.0"), "on purpose"),
+        (("import sys; print('noise', file=sys.stderr)",), "stderr: noise"),
+        (("import warnings; warnings.warn('beware')",), "beware"),
+        (("import ipywidgets as w; o = w.Output(); o",), "Output widget"),
+    ],
+    ids=["cell", "panel at once", "panel after a move", "stderr", "warning", "output widget"],
+)
+def test_the_checker_turns_red(cells, sign, tmp_path):
+    found = run_notebook(made(*cells), tmp_path)
+    assert found.faults and sign in " ".join(found.faults)
+
+
+def test_the_checker_stays_green_on_a_sound_panel(tmp_path):
+    found = run_notebook(made(RAISING_PANEL.replace("START", "0.0")), tmp_path)
+    assert found.faults == [] and found.widgets > 5 and found.seconds > 0
