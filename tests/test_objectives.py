@@ -28,7 +28,7 @@ def make_logits(seed=0, grad=False):
 
 
 def smoothed_kl(p, q):
-    """FACTS: mean over batch and classes, smoothed inside one logarithm."""
+    """As released: mean over batch and classes, smoothed inside one logarithm."""
     return (p * (torch.log(p + 1e-5) - torch.log(q))).mean()
 
 
