@@ -186,7 +186,8 @@ def test_files_repeat_byte_for_byte_whatever_the_order_of_runs(tmp_path):
 def test_runs_of_other_tables_are_left_out(tmp_path):
     here = preset()
     runs = runs_of(here, tmp_path / "runs")
-    stranger = make_run(tmp_path / "runs", replace(here.base, lr=9.0, method="trades"), {"clean": 0.123})
+    stranger = make_run(tmp_path / "runs", replace(here.base, test_eps=0.1, method="trades"), {"clean": 0.123})
+    assert pivot(tidy([*runs, stranger]), here).rows == pivot(tidy(runs), here).rows
     write_table(here, runs, tmp_path / "a")
     write_table(here, [*runs, stranger], tmp_path / "b")
     assert (tmp_path / "a" / "table.md").read_bytes() == (tmp_path / "b" / "table.md").read_bytes()
