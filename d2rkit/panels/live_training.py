@@ -12,14 +12,14 @@ import html
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
 import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from d2rkit.border import nearest
 from d2rkit.data import ImageData
@@ -27,8 +27,15 @@ from d2rkit.experiment import Experiment
 from d2rkit.methods import METHODS, get_method
 from d2rkit.panels import base
 from d2rkit.panels.base import Choice, Control, Slider, StaticFigure
-from d2rkit.panels.training_session import Curves, Session, fewer, with_wrong_labels
-from d2rkit.presets import get_preset
+from d2rkit.panels.training_session import (
+    SCENARIOS,
+    Curves,
+    Scenario,
+    Session,
+    fewer,
+    small,
+    with_wrong_labels,
+)
 
 TERMS = {"ce": "CE", "mse": "MSE of logits", "clean": "clean KL term", "adv": "adversarial KL term",
          "reverse": "reverse KL", "kl": "KL", "bce": "BCE", "guide": "guide"}  # fmt: skip
@@ -41,14 +48,14 @@ MEASURES = (  # column, label, colour, dash, mark
     ("val_guide", "guide, clean", base.GUIDE, "-.", "^"),
     ("val_clean", "target, clean", base.TARGET, "-", "o"),
     ("val_pgd", "target, PGD", base.RED, "-", "s"),
-    ("train_adv", "target, attacked training images", base.GREY, ":", ""),
+    ("train_adv", "attacked training images", base.GREY, ":", ""),
 )
 
 
 def draw(data: Curves) -> Figure:
     made = base.figure(9.4, 4.1)
     draw_accuracy(made.add_axes((0.065, 0.27, 0.5, 0.64)), data)
-    draw_loss(made.add_axes((0.645, 0.27, 0.345, 0.64)), data)
+    draw_loss(made.add_axes((0.66, 0.27, 0.33, 0.64)), data)
     return made
 
 
@@ -57,7 +64,7 @@ def frame(ax, data: Curves) -> np.ndarray:
     ax.set_xlim(0.5, max(data.experiment.epochs, 2) + 0.5)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     for at in data.pauses:
-        ax.axvline(at + 0.5, color=base.GREY, lw=1, ls=(0, (1, 2)))
+        ax.axvline(at, color=base.GREY, lw=1, ls=(0, (1, 2)))
     return np.array([row["epoch"] for row in data.history])
 
 
@@ -80,8 +87,9 @@ def draw_accuracy(ax, data: Curves) -> None:
     if len(data.history) > 1:
         best = data.history[data.best]
         ax.plot(best["epoch"], best["val_pgd"], "*", color=base.RED, mec=base.INK, mew=0.8, ms=13, zorder=4)
-        ax.annotate(f"best {best['val_pgd']:.0%}", (best["epoch"], best["val_pgd"]), (0, -15), fontsize=8, ha="center",
-                    textcoords="offset points")  # fmt: skip
+        ax.annotate(f"best {best['val_pgd']:.0%}", (best["epoch"], best["val_pgd"]), (0, 9), fontsize=8, ha="center",
+                    textcoords="offset points", zorder=5,
+                    bbox={"fc": base.PAPER, "ec": "none", "pad": 0.8, "alpha": 0.8})  # fmt: skip
     ax.set_ylim(0, 1.03)
     ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
     below(ax, 4)
@@ -102,6 +110,9 @@ def draw_loss(ax, data: Curves) -> None:
                 label=TERMS.get(name, name))  # fmt: skip
     if data.history:
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.yaxis.set_minor_locator(NullLocator())
         below(ax, 2)
 
 
@@ -173,38 +184,6 @@ def words(data: Curves) -> str:
 
 
 # -- the panel --------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Scenario:
-    """Settings to start from; `changes` are further fields of the Experiment."""
-
-    words: str
-    settings: Mapping[str, Any]
-    changes: Mapping[str, Any] = field(default_factory=dict)
-
-
-# What fails here was looked for by trying; notebook 05 shows the numbers beside a control.
-SCENARIOS = {
-    "sound": Scenario(
-        "a sound run",
-        {"method": "d2r-cag", "epochs": 8, "lr": 0.2, "warmup": 2.0, "w_clean": 2.0, "images": 1200, "wrong": 0},
-    ),
-    "collapse": Scenario(
-        "collapse: ten times the weight, no warm-up",
-        {"method": "d2r-cag", "epochs": 5, "lr": 0.2, "warmup": 0.0, "w_clean": 20.0, "images": 600, "wrong": 0},
-    ),
-    "overfitting": Scenario(
-        "robust overfitting: few images, some labels wrong",
-        {"method": "pgd-at", "epochs": 40, "lr": 0.2, "warmup": 0.0, "w_clean": 2.0, "images": 200, "wrong": 20},
-        {"eps": 0.1, "step_size": 0.03, "schedule": "constant", "weight_decay": 0.0, "batch_size": 50},
-    ),
-}
-
-
-def small() -> Experiment:
-    """The quick preset's digits pair with cheaper attacks: about a second an epoch."""
-    return replace(get_preset("quick").base, steps=5, val_steps=3)
-
-
 class LiveTraining:
     """Start, pause and resume a run and watch its curves; display `.widget`.
 

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +20,7 @@ from d2rkit.data import ImageData, first_of_each_class
 from d2rkit.experiment import Experiment, build_pair, experiment_recipe
 from d2rkit.methods import METHODS
 from d2rkit.pair import GuidedPair
+from d2rkit.presets import get_preset
 from d2rkit.training import fit
 
 # fit() also warns on the log; a panel says it in words, and a notebook's stderr stays clean.
@@ -158,3 +159,36 @@ def with_wrong_labels(data: ImageData, share: float, seed: int = 0) -> ImageData
     shift = torch.randint(1, data.num_classes, (len(chosen),), generator=generator).to(labels.device)
     labels[chosen] = (labels[chosen] + shift) % data.num_classes
     return replace(data, train=Split(data.train.images, labels))
+
+
+# -- runs that succeed and runs that fail --------------------------------------------------------------------
+@dataclass(frozen=True)
+class Scenario:
+    """Settings to start from; `changes` are further fields of the Experiment."""
+
+    words: str
+    settings: Mapping[str, Any]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+# What fails here was looked for by trying; notebook 05 shows the numbers beside a control.
+SCENARIOS = {
+    "sound": Scenario(
+        "a sound run",
+        {"method": "d2r-cag", "epochs": 8, "lr": 0.2, "warmup": 2.0, "w_clean": 2.0, "images": 1200, "wrong": 0},
+    ),
+    "collapse": Scenario(
+        "collapse: ten times the weight, no warm-up",
+        {"method": "d2r-cag", "epochs": 5, "lr": 0.2, "warmup": 0.0, "w_clean": 20.0, "images": 600, "wrong": 0},
+    ),
+    "overfitting": Scenario(
+        "robust overfitting: few images, some labels wrong",
+        {"method": "pgd-at", "epochs": 40, "lr": 0.2, "warmup": 2.0, "w_clean": 2.0, "images": 200, "wrong": 30},
+        {"eps": 0.1, "step_size": 0.03, "schedule": "constant", "weight_decay": 0.0, "batch_size": 50},
+    ),
+}
+
+
+def small() -> Experiment:
+    """The quick preset's digits pair with cheaper attacks: about a second an epoch."""
+    return replace(get_preset("quick").base, steps=5, val_steps=3)
