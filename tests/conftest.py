@@ -45,13 +45,14 @@ def make_pair(seed: int = 0, name: str = "cnn-4", guide: bool = True) -> GuidedP
 def trained_once(digits) -> GuidedPair:
     pair = make_pair(name="cnn-8")
     recipe = Recipe(
-        "pgd-at", epochs=4, batch_size=64, eps=0.1, step_size=0.05, steps=3, padding=1, flip=False, val_steps=1
-    )
+        "d2r-cag-released", epochs=8, batch_size=64, lr=0.2, warmup=2, eps=0.1, step_size=0.05, steps=3,
+        padding=0, flip=False, val_steps=1,
+    )  # fmt: skip
     assert fit(pair, digits, recipe, device="cpu").status == "done"
     return pair.eval()
 
 
 @pytest.fixture
 def trained(trained_once) -> GuidedPair:
-    """A digits target that is right on most clean images and on some attacked ones; a copy for each test."""
+    """A digits pair whose target is right on most clean images and on some attacked ones; a copy for each test."""
     return copy.deepcopy(trained_once)

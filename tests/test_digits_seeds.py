@@ -1,0 +1,34 @@
+"""D2R+CAG does not collapse on digits: ten seeds of the quick preset's own experiment."""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+import torch
+
+from d2rkit.data import load_data
+from d2rkit.evaluation import evaluate
+from d2rkit.experiment import build_pair, experiment_recipe
+from d2rkit.presets import QUICK
+from d2rkit.training import fit
+
+
+def clean_accuracy(seed):
+    """Status and clean accuracy on the test images of the last epoch, for one seed."""
+    torch.set_num_threads(1)
+    (experiment,) = (e for e in QUICK.experiments(("d2r-cag",), seeds=seed + 1) if e.seed == seed)
+    data = load_data(experiment.data)
+    pair = build_pair(experiment, data)
+    status = fit(pair, data, experiment_recipe(experiment), device="cpu").status
+    return seed, status, evaluate(pair, data.test, ("clean",), experiment.eps).accuracy("clean")
+
+
+@pytest.mark.timeout(1200)  # about a minute on two idle cores
+def test_ten_seeds_train_without_collapse(capsys):
+    # Two processes of one thread each: more only wait for each other.
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as workers:
+        results = list(workers.map(clean_accuracy, range(10)))
+    with capsys.disabled():
+        print("\nD2R+CAG on digits, clean accuracy of ten seeds:", *(f"{accuracy:.3f}" for *_, accuracy in results))
+    assert [(seed, status) for seed, status, _ in results] == [(seed, "done") for seed in range(10)]
+    assert min(accuracy for *_, accuracy in results) >= 0.93
