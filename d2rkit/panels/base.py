@@ -111,7 +111,7 @@ class Panel:
         self.title, self.compute, self.draw, self.words = title, compute, draw, words
         self.controls = {name: Control(spec) for name, spec in controls.items()}
         self.data: Any = None
-        self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
+        self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", margin="0", object_fit="contain"))
         self.text, self.message = widgets.HTML(), widgets.HTML()
         self.reset = widgets.Button(description="Back to the start", tooltip="All controls as they were")
         self.reset.on_click(self._on_reset)

@@ -245,7 +245,7 @@ def words(data: Landscape) -> str:
         [(CHOICES[key][0], f"{value:.4f}") for key, value in data.at_start.items()],
         "Every measure at the target's start",
     )
-    return base.sentence(summary) + f"<div style='display:flex;flex-wrap:wrap;gap:2.5em'>{places}{start}</div>"
+    return base.sentence(summary) + f"<div style='display:flex;flex-wrap:wrap;gap:2.5em;align-items:flex-start'>{places}{start}</div>"
 
 
 class DivergenceExplorer(Panel):

@@ -28,8 +28,8 @@ WIDTH, STEPS, ATTACK_STEPS, RATE = 32, 150, 2, 0.04
 CLASS_COLOURS, CLASS_MARKS = (base.BLUE, base.ORANGE, base.GREEN), ("o", "^", "s")
 PIXELS = 90  # of a side of the decision map
 VARIANTS = {
-    "symmetric: KL1 + KL2 (the paper's text)": "symmetric",
-    "released: |KL1 − KL2| (the authors' code)": "released",
+    "symmetric KL: the paper's text": "symmetric",
+    "gap: the authors' code": "released",
 }
 TERMS = {"ce": "CE of the guide", "mse": "MSE of logits", "clean": "clean KL term", "adv": "adversarial KL term"}
 
@@ -247,7 +247,7 @@ def words(data: Trained) -> str:
         [(TERMS[name], f"{values[0]:.3f}", f"{values[-1]:.3f}") for name, values in data.history.items()],
         "Weighted terms of the loss",
     )
-    return base.sentence(summary) + f"<div style='display:flex;flex-wrap:wrap;gap:2.5em'>{margins}{terms}</div>"
+    return base.sentence(summary) + f"<div style='display:flex;flex-wrap:wrap;gap:2.5em;align-items:flex-start'>{margins}{terms}</div>"
 
 
 class GuideAndTarget(Panel):
@@ -265,7 +265,7 @@ class GuideAndTarget(Panel):
             "w_mse": Slider("Weight: MSE", at["w_mse"], 0.0, 5.0, 0.1, "Weight of the MSE of logits"),
             "w_clean": Slider("Weight: clean", at["w_clean"], 0.0, 40.0, 1.0, "Weight of the KL term on clean points"),
             "w_adv": Slider(
-                "Weight: adversarial", at["w_adv"], 0.0, 60.0, 1.0, "Weight of the KL term on attacked points"
+                "Weight: attacked", at["w_adv"], 0.0, 60.0, 1.0, "Weight of the KL term on attacked points"
             ),
             "eps": Slider("ε", at["eps"], 0.0, 0.08, 0.005, "Radius of the attack, in units of the square's side"),
             "detach_guide": Choice(

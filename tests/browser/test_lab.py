@@ -156,7 +156,7 @@ def test_a_panel_answers_the_keyboard(lab, browser, name, size):
         open_and_run(page, lab, name)
         assert page.locator(".jp-OutputArea-output[data-mime-type*='stderr']").count() == 0
         panel = find_panel(page, heading)
-        row = panel.locator(".widget-hbox .widget-hbox", has=page.locator(".widget-label", has_text=slider)).first
+        row = panel.locator(".widget-hbox", has=page.locator(".widget-label", has_text=slider)).first
 
         before = words(panel)
         image = panel.locator("img").first
