@@ -126,7 +126,9 @@ def look(method: str, variant: int = 0) -> Look:
 @contextmanager
 def style() -> Iterator[None]:
     """The kit's look, for everything drawn or saved inside; nothing stays changed afterwards."""
-    with matplotlib.rc_context(matplotlib.rcParamsDefault | STYLE):
+    # Not the backend: rc_context would not set it back.
+    defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith("backend")}
+    with matplotlib.rc_context(defaults | STYLE):
         yield
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from d2rkit.experiment import Experiment
-from d2rkit.export import LOOKS, VENUES, export, info_of, look, made_with, style
+from d2rkit.export import LOOKS, VENUES, export, info_of, look, made_with, set_width, style
 from d2rkit.figures import (
     draw_clean_vs_robust,
     draw_eps_curve,
@@ -89,9 +89,11 @@ def test_scatter_shows_published_points_only_where_they_belong(runs, tmp_path):
     here = known[(known["dataset"] == "cifar10") & (known["target"] == "wrn-34-10") & (known["eps"] == "8/255")]
     assert len(theirs) == here["autoattack"].notna().sum() and "TRADES+S2O" not in set(theirs["label"])
     assert {line.get_marker() for line in figure.axes[0].get_lines()} >= {"^", "d"}
-    figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
-    assert not any(one.overlaps(two) for i, one in enumerate(boxes) for two in boxes[:i]), "names cover each other"
+    for width in (figure.get_size_inches()[0], 6.75, 3.4):
+        set_width(figure, width)
+        figure.draw_without_rendering()
+        boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+        assert not any(one.overlaps(two) for i, one in enumerate(boxes) for two in boxes[:i]), "names cover each other"
     small = make_run(tmp_path, replace(base, subset="10k"), {"clean": 0.5, "autoattack": 0.2}, n=1_000)
     assert set(draw_clean_vs_robust(tidy([small]), published()).d2r_data["source"]) == {"ours"}
 
@@ -115,11 +117,11 @@ def test_runs_of_different_eps_share_no_curve(tmp_path):
             draw(found)
 
 
-def test_write_figures_repeats_byte_for_byte(runs, tmp_path):
-    first = write_figures(preset(), runs, tmp_path / "a")
-    with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 9, "pdf.fonttype": 3}):  # a user's own settings
-        second = write_figures(preset(), runs[::-1], tmp_path / "b")
-    assert {f.suffix for f in first} == {".pdf", ".svg", ".png", ".csv", ".json"} and len(first) == 15
+def test_files_repeat_byte_for_byte_whatever_the_users_settings(runs, tmp_path):
+    first = export(draw_training_curves(runs), tmp_path / "a" / "f", info=info_of(runs))
+    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "yellow", "pdf.fonttype": 3}):
+        second = export(draw_training_curves(runs[::-1]), tmp_path / "b" / "f", info=info_of(runs[::-1]))
+    assert [f.name for f in first] == ["f.pdf", "f.svg", "f.png", "f.csv", "f.json"]
     for one, two in zip(first, second, strict=True):
         assert one.read_bytes() == two.read_bytes(), one.name
 
@@ -164,6 +166,8 @@ def test_legend_covers_no_data(runs):
         (legend,) = figure.legends
         renderer = figure.canvas.get_renderer()
         box = legend.get_window_extent(renderer)
+        width, height = figure.get_size_inches()
+        assert height > width * figure.d2r_ratio + 0.1, "the legend takes room from the axes"
         assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0
         assert not any(box.overlaps(axes.get_tightbbox(renderer)) for axes in figure.axes)
 
@@ -217,8 +221,9 @@ def test_every_method_looks_different_without_colour():
     assert look("trades-awp") != look("trades") and look("trades-awp").color == look("trades").color
 
 
-def test_style_ends_where_it_should():
+def test_style_ends_where_it_should(monkeypatch):
+    monkeypatch.setitem(matplotlib.rcParams, "backend", "svg")
     size = matplotlib.rcParams["font.size"]
     with style():
         assert matplotlib.rcParams["pdf.fonttype"] == 42
-    assert matplotlib.rcParams["font.size"] == size
+    assert matplotlib.rcParams["font.size"] == size and matplotlib.rcParams["backend"] == "svg"
