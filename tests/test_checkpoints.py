@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from tests.conftest import make_pair
 
 from d2rkit.checkpoints import (
     load_resume,
@@ -16,6 +15,7 @@ from d2rkit.checkpoints import (
     write_atomically,
     write_json,
 )
+from tests.conftest import make_pair
 
 
 def equal_states(a, b):
@@ -77,7 +77,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_sentence(tmp_path):
             load_weights(file, wrong)
         assert "\n" not in str(error.value)
     save_weights(file, pair.target, None)
-    with pytest.raises(ValueError, match="does not fit these networks.*guide"):
+    with pytest.raises(ValueError, match=r"does not fit these networks.*guide"):
         load_weights(file, make_pair())
 
 

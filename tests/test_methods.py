@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tests.conftest import make_pair
 
 from d2rkit import attacks, objectives
 from d2rkit.methods import ATTACKS, METHODS, TWO_STEP, get_method
+from tests.conftest import make_pair
 
 BUDGET = {"eps": 0.2, "step_size": 0.05, "steps": 2}
 

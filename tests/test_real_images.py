@@ -44,9 +44,7 @@ def test_cifar10_under_pgd20(shared_data, tmp_path, every_core, capsys):
     result = evaluate(best, data.test, ("clean", "pgd20"), 8 / 255)
     robust, error = result.accuracy("pgd20"), result.standard_error("pgd20")
     with capsys.disabled():
-        clean = result.accuracy("clean")
-        print(
-            f"\nCIFAR-10, D2R+CAG, wrn-10-1: clean {clean:.1%}, PGD-20 {robust:.1%} ± {error:.1%} (chance 10%), {done.seconds:.0f} s"
-        )
+        print(f"\nCIFAR-10, D2R+CAG, wrn-10-1, {done.seconds:.0f} s of training: clean", end=" ")
+        print(f"{result.accuracy('clean'):.1%}, PGD-20 {robust:.1%} ± {error:.1%} (chance 10%)")
     assert done.status == "done"
     assert robust - 1.96 * error > 0.12
