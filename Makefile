@@ -23,8 +23,8 @@ $(VENV)/.installed: pyproject.toml
 demo: install  ## train and attack the quick table on handwritten digits, print it and write its figures
 	$(BIN)/d2rkit reproduce quick
 
-test: install  ## run all tests
-	$(BIN)/python -m pytest
+test: install  ## run all tests, one process a core (small networks want one thread each)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
 
 lab: install  ## open JupyterLab at the start notebook
 	$(BIN)/d2rkit lab
