@@ -62,7 +62,7 @@ def draw(data: Curves) -> Figure:
 def frame(ax, data: Curves) -> np.ndarray:
     """Shared x axis: epochs, with a line where the run was paused. Returns the epochs."""
     ax.set_xlim(0.5, max(data.experiment.epochs, 2) + 0.5)
-    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
     for at in data.pauses:
         ax.axvline(at, color=base.GREY, lw=1, ls=(0, (1, 2)))
     return np.array([row["epoch"] for row in data.history])
@@ -127,7 +127,7 @@ def draw_runs(runs: Mapping[str, Curves], column: str = "val_pgd", title: str = 
                 label=name, markevery=max(1, len(epochs) // 15), clip_on=False)  # fmt: skip
     first = next(iter(runs.values()))
     ax.axhline(1 / first.classes, color=base.INK, lw=1, ls=(0, (4, 3)), label="chance")
-    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
     ax.set_ylim(0, 1)
     ax.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
     ax.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1.02), handlelength=2.6)
