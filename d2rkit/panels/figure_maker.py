@@ -1,0 +1,206 @@
+"""Panel of notebook 08: every figure of the kit at a venue's width, previewed at true size and written to files."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+from matplotlib.figure import Figure
+
+from d2rkit import figures
+from d2rkit.border import nearest
+from d2rkit.data import load_data
+from d2rkit.experiment import Run
+from d2rkit.export import STYLE, VENUES, export, info_of, set_width, style
+from d2rkit.panels import base
+from d2rkit.panels.base import Choice, Panel, Slider
+from d2rkit.panels.table_rows import TITLES, setting_of
+from d2rkit.published import published
+from d2rkit.tidy import attacks_in, tidy
+
+VENUE_NAMES = {"neurips": "NeurIPS", "icml": "ICML", "iclr": "ICLR", "cvpr": "CVPR", "lncs": "LNCS (Springer)"}
+SINGLE_COLUMN = ("neurips", "iclr", "lncs")  # text in one column: half the width is half a line
+POINTS = 8  # the kit's font size
+SHARP = 200  # dots an inch of the preview, so that small type can be read on any screen
+
+
+def strongest(runs: Sequence[Run]) -> str:
+    """The strongest attack that the runs were evaluated with; ValueError if they know only clean accuracy."""
+    attack = attacks_in(tidy(runs).columns)[-1]
+    if attack == "clean":
+        raise ValueError("these runs were evaluated on clean images only; this figure needs an attack")
+    return attack
+
+
+def _clean_vs_robust(runs: Sequence[Run]) -> Figure:
+    return figures.draw_clean_vs_robust(tidy(runs), published(), attack=strongest(runs))
+
+
+def _per_class(runs: Sequence[Run]) -> Figure:
+    data = load_data(runs[0].experiment.data, subset=runs[0].experiment.subset or None, download=False)
+    return figures.draw_per_class(runs, data, attack=strongest(runs))
+
+
+# stem of the files -> (what a menu calls it, how it is drawn from runs)
+FIGURES: dict[str, tuple[str, Callable[[Sequence[Run]], Figure]]] = {
+    "robustness-against-eps": ("accuracy against ε", figures.draw_eps_curve),
+    "accuracy-against-steps": ("accuracy against PGD steps", figures.draw_steps_curve),
+    "training-curves": ("training curves", figures.draw_training_curves),
+    "robust-overfitting": ("robust overfitting", figures.draw_overfitting),
+    "clean-against-robust": ("clean against robust accuracy", _clean_vs_robust),
+    "accuracy-per-class": ("accuracy of each class", _per_class),
+}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What to draw, and at which size. columns: 1 or 2 (the whole width of the text); points: font size."""
+
+    name: str
+    runs: tuple[Run, ...]
+    venue: str = "neurips"
+    columns: int = 1
+    points: float = POINTS
+
+    @property
+    def width(self) -> float:
+        """Inches."""
+        return VENUES[self.venue][self.columns - 1]
+
+    @property
+    def stem(self) -> str:
+        """Name of the files; another venue, width or font never overwrites this one."""
+        size = "" if self.points == POINTS else f"-{self.points:g}pt"
+        return f"{self.name}-{self.venue}-{self.columns}{size}"
+
+
+def compute(name: str, runs: Sequence[Run], venue: str = "neurips", columns: int = 1, points: float = POINTS) -> Sheet:
+    """ValueError if a name is unknown, there are no runs, or the size makes no sense."""
+    if name not in FIGURES:
+        raise nearest(name, FIGURES, "figure")
+    if venue not in VENUES:
+        raise nearest(venue, VENUES, "venue")
+    if columns not in (1, 2):
+        raise ValueError(f"columns must be 1 or 2, not {columns}")
+    if not 4 <= points <= 12:
+        raise ValueError(f"the font size must lie between 4 and 12 points, not {points}")
+    if not runs:
+        raise ValueError("there are no runs to draw; run `d2rkit reproduce quick`, or the tiny table of the notebook")
+    return Sheet(name, tuple(runs), venue, columns, points)
+
+
+# -- picture and files --------------------------------------------------------------------------------------
+@contextmanager
+def font_size(points: float) -> Iterator[None]:
+    """The kit's style with all its type scaled to `points`; as it was afterwards.
+
+    Legends are made anew whenever a figure changes its width, so the style itself has to know the size."""
+    before = dict(STYLE)
+    sizes = [key for key in before if key.endswith(("font.size", "titlesize", "labelsize", "fontsize"))]
+    STYLE.update({key: round(before[key] * points / POINTS, 2) for key in sizes})
+    try:
+        yield
+    finally:
+        STYLE.update(before)
+
+
+def _made(sheet: Sheet) -> Figure:
+    made = FIGURES[sheet.name][1](sheet.runs)
+    # Larger type needs more height, for itself and for the lines of the legend, or axis labels are cut off.
+    made.d2r_ratio *= max(1.0, (sheet.points / POINTS) ** 1.5)
+    return made
+
+
+def draw(sheet: Sheet) -> Figure:
+    """The figure as export() will write it."""
+    with font_size(sheet.points):
+        made = _made(sheet)
+        with style():
+            set_width(made, sheet.width)
+        made.set_dpi(SHARP)
+    return made
+
+
+def write(sheet: Sheet, folder: str | Path) -> list[Path]:
+    """PDF, SVG, PNG, CSV and JSON with one stem in `folder`; returns the files."""
+    info = {"font_size": sheet.points, **info_of(sheet.runs)}
+    stem = Path(folder).expanduser() / sheet.stem
+    with font_size(sheet.points):
+        return export(_made(sheet), stem, venue=sheet.venue, columns=sheet.columns, info=info)
+
+
+# -- words --------------------------------------------------------------------------------------------------
+def words(sheet: Sheet) -> str:
+    first = sheet.runs[0].experiment
+    seeds = len({run.experiment.seed for run in sheet.runs})
+    methods = len({run.experiment.method for run in sheet.runs})
+    place = "the whole text" if sheet.columns == 2 else "one column"
+    if sheet.columns == 1 and sheet.venue in SINGLE_COLUMN:
+        place = "half a line: this venue sets text in one column, so two such figures share it"
+    summary = (
+        f"{FIGURES[sheet.name][0].capitalize()}, from {len(sheet.runs)} runs ({methods} methods, {seeds} seeds) on "
+        f"{TITLES.get(first.data, first.data)}. {VENUE_NAMES[sheet.venue]}: {sheet.width:g} inches wide ({place}), "
+        f"type of {sheet.points:g} points, shown at true size."
+    )
+    line = rf"\includegraphics{{{sheet.stem}.pdf}}  % no width=: scaling would scale the type too"
+    return base.sentence(summary) + f"<p>In LaTeX: <code>{html.escape(line)}</code></p>"
+
+
+def file_words(files: Sequence[Path]) -> str:
+    """The files just written, with their sizes."""
+    rows = [(file.name, f"{max(1, round(file.stat().st_size / 1000))} kB") for file in files]
+    return base.sentence(f"Written to {files[0].parent}:") + base.table(("file", "size"), rows, "")
+
+
+class FigureMaker(Panel):
+    """Choose a figure, a venue, columns and font size; write the files."""
+
+    def __init__(self, runs: Sequence[Run], folder: str | Path = "figures", name: str = "robustness-against-eps"):
+        """runs: of any tables; those of one table are drawn at a time. folder: where files go, to begin with."""
+        tables: dict[str, list[Run]] = {}
+        for run in runs:
+            setting = setting_of(run.experiment)
+            tables.setdefault(f"{TITLES.get(setting.data, setting.data)}, {setting.title}", []).append(run)
+        # Indices, since a menu's values are compared with ==, and runs hold whole results.
+        groups = list(tables.values()) or [[]]
+        titles = {f"{title} ({len(group)} runs)": i for i, (title, group) in enumerate(tables.items())}
+
+        def make(name: str, table: int, venue: str, columns: int, points: float) -> Sheet:
+            return compute(name, groups[table], venue, columns, points)
+
+        self.folder = widgets.Text(
+            value=str(folder), description="Folder", style={"description_width": "9.5em"},
+            layout=widgets.Layout(width="27em", max_width="99%"),
+        )  # fmt: skip
+        self.button = widgets.Button(description="Write the files", tooltip="PDF, SVG, PNG, CSV and JSON")
+        self.button.on_click(self._on_write)
+        self.files: list[Path] = []
+        self.written = widgets.HTML()
+        controls = {
+            "name": Choice("Figure", name, {title: key for key, (title, _) in FIGURES.items()}),
+            "table": Choice("Runs", 0, titles or {"no runs": 0}, "Runs of one table"),
+            "venue": Choice("Venue", "neurips", {title: key for key, title in VENUE_NAMES.items()}),
+            "columns": Choice("Columns", 2, {"1": 1, "2: the whole width of the text": 2}),
+            "points": Slider("Font size (points)", float(POINTS), 5.0, 11.0, 0.5, "Size of axis labels, in points"),
+        }
+        super().__init__("Figures for papers", controls, make, draw, words)
+        self.widget.children = (*self.widget.children, self.folder, self.button, self.written)
+
+    def write(self, folder: str | Path | None = None) -> list[Path]:
+        """Write the figure that is shown; returns the files."""
+        if self.data is None or self.error:
+            raise ValueError("there is no figure to write; choose settings that give one")
+        self.files = write(self.data, folder or self.folder.value or ".")
+        self.written.value = file_words(self.files)
+        return self.files
+
+    def _on_write(self, button: Any) -> None:
+        try:
+            self.write()
+        except Exception as error:  # shown here, and nowhere else
+            self.written.value = base.error_words(error, False)

@@ -1,0 +1,154 @@
+"""table_browser and table_rows: ours and published apart, ε never mixed, commands that can run, text to copy."""
+
+import math
+
+import pytest
+import tyro
+
+from d2rkit.experiment import Experiment
+from d2rkit.panels import table_rows as rows
+from d2rkit.panels.table_browser import TableBrowser
+from d2rkit.panels.table_rows import ALL, Setting
+from d2rkit.presets import PRESETS
+from d2rkit.published import published
+from d2rkit.sample_runs import find_runs, tiny_preset
+from tests.synthetic import make_run, preset, runs_of
+
+CIFAR = Setting("cifar10", "wrn-34-10", 8 / 255)
+RELEASED = Setting("cifar10", "wrn-34-10", 0.031)
+
+
+def cifar_run(root, method="trades", seed=0, accuracy=None, **changes):
+    settings = {"data": "cifar10", "target": "wrn-34-10", "guide": "resnet18-guide", "eps": 8 / 255} | changes
+    accuracy = accuracy or {"clean": 0.8, "autoattack": 0.5}
+    return make_run(root, Experiment(method=method, seed=seed, attacks=tuple(accuracy), **settings), accuracy)
+
+
+def test_without_runs_nothing_is_ours():
+    panel = TableBrowser()
+    assert panel.error == "" and "none is ours" in panel.text.value
+    for what in ("cifar10", "cifar100", "tiny-imagenet"):
+        panel.controls["what"].main.value = what
+        assert panel.error == "" and all(not entry.ours for entry in panel.data.entries)
+        assert all(entry.command or entry.published for entry in panel.data.entries)
+        ours = [row for row in panel.data.table.rows if row[1].text == "ours"]
+        assert ours and all(cell.text == "–" for row in ours for cell in row[2:-1])
+
+
+def test_dropdowns_change_the_words_and_the_text_to_copy():
+    panel = TableBrowser()
+    seen = {(panel.text.value, panel.markdown.value, panel.latex.value)}
+    panel.controls["attack"].main.value = "autoattack"
+    seen.add((panel.text.value, panel.markdown.value, panel.latex.value))
+    panel.controls["setting"].main.value = RELEASED
+    assert "0.031 (a little below 8/255 = 0.0314)" in panel.text.value
+    seen.add((panel.text.value, panel.markdown.value, panel.latex.value))
+    panel.controls["what"].main.value = "tiny-imagenet"
+    assert panel.settings["setting"].data == "tiny-imagenet"
+    seen.add((panel.text.value, panel.markdown.value, panel.latex.value))
+    assert len({texts for triple in seen for texts in triple}) == 12 and panel.error == ""
+    assert panel.latex.value.startswith("% needs") and "| Method" in panel.markdown.value
+    panel.reset.click()
+    assert panel.error == "" and panel.settings["what"] == "cifar10" and panel.settings["setting"] == CIFAR
+
+
+@pytest.mark.parametrize("what", ["cifar10", "cifar100", "tiny-imagenet"])
+def test_every_published_number_stands_in_exactly_one_table(what):
+    known = published()
+    known = known[(known["dataset"] == what) & known["radius"].notna()]
+    found = 0
+    for setting in rows.settings_for(what, ()):
+        shown = [e for e in rows.compute(what, setting, ALL).entries if e.published]
+        here = known[(known["target"] == setting.target) & (abs(known["radius"] - setting.eps) < 1e-9)]
+        assert sorted(e.published["clean"][0] for e in shown) == sorted(here["clean"])
+        found += len(shown)
+    assert found == len(known)
+
+
+def test_unstated_numbers_are_never_printed():
+    for what in ("cifar10", "cifar100"):
+        for setting in rows.settings_for(what, ()):
+            assert not math.isnan(setting.eps)
+            table = rows.compute(what, setting, ALL).table
+            words = " ".join(text for _, text in table.notes) + " ".join(c.text for row in table.rows for c in row)
+            assert "59.4" not in words and "32.6" not in words
+    assert "attack and ε are not stated" in str(rows.compute("cifar10", CIFAR, ALL).remarks)
+
+
+def test_a_difference_needs_the_same_eps(tmp_path):
+    runs = [cifar_run(tmp_path, seed=seed) for seed in (0, 1)]
+    here = rows.compute("cifar10", CIFAR, "autoattack", runs)
+    trades = [e for e in here.entries if e.label == "TRADES"]
+    assert [rows.difference(e, "autoattack") for e in trades] == pytest.approx([50 - 53.8, 50 - 53.37])
+    assert "−3.8" in str(here.table.rows) and here.n_test == 100
+    there = rows.compute("cifar10", RELEASED, "autoattack", runs)
+    assert all(math.isnan(rows.difference(e, "autoattack")) and not e.ours for e in there.entries)
+    panel = TableBrowser(runs)
+    assert panel.settings["what"] == "cifar10" and "furthest from a published number" in panel.text.value
+    panel.set(setting=RELEASED)
+    assert panel.error == "" and "None of the 2 run(s) on this machine belongs here" in panel.text.value
+
+
+def test_a_subset_is_not_compared(tmp_path):
+    run = cifar_run(tmp_path, subset="10k")
+    setting = rows.setting_of(run.experiment)
+    here = rows.compute("cifar10", setting, ALL, [run])
+    assert all(not entry.published for entry in here.entries) and "10k training images" in here.remarks[0]
+    assert CIFAR in rows.settings_for("cifar10", [run]), "the published table keeps an entry of its own"
+
+
+def test_a_preset_shows_what_is_missing_and_what_it_costs(tmp_path):
+    here = preset(seeds=(0, 1, 2))
+    runs = [run for run in runs_of(here, tmp_path) if run.experiment.method != "pgd-at" and run.experiment.seed < 2]
+    panel = TableBrowser(runs, {"tiny": here})
+    assert panel.error == "" and panel.settings["what"] == "preset:tiny"
+    text = panel.markdown.value
+    assert "2 of 3 seeds [a]" in text and "`d2rkit reproduce tiny --methods pgd-at`" in text
+    assert "preset tiny says" in text and "3 row(s) of ours are missing or lack seeds" in panel.text.value
+    assert "80.0" not in text or "±" in text
+
+
+def test_a_failed_run_is_said_to_have_failed(tmp_path):
+    here = preset(methods=("trades",), seeds=(0,))
+    run = make_run(tmp_path, here.experiments()[0], {}, status="failed: the loss is not finite in epoch 3, step 2")
+    panel = TableBrowser([run], {"tiny": here})
+    assert panel.error == "" and "failed" in panel.markdown.value
+    assert "seed 0: failed: the loss is not finite in epoch 3, step 2; not part of the mean" in panel.markdown.value
+
+
+def test_every_command_can_run():
+    for what in ("cifar10", "cifar100", "tiny-imagenet"):
+        for setting in rows.settings_for(what, ()):
+            for entry in rows.compute(what, setting, ALL).entries:
+                words = entry.command.split()
+                if words[:2] != ["d2rkit", "train"]:
+                    continue
+                experiment = tyro.cli(tyro.conf.OmitArgPrefixes[Experiment], args=words[2:])
+                assert experiment.check() and rows.setting_of(experiment) == setting
+
+
+def test_presets_come_first_in_commands():
+    command, cost = rows.command_for("trades", rows.setting_of(PRESETS["quick"].base))
+    assert command == "d2rkit reproduce quick --methods trades" and PRESETS["quick"].time in cost
+
+
+def test_bad_input_in_words():
+    with pytest.raises(ValueError, match="did you mean 'autoattack'"):
+        rows.compute("cifar10", CIFAR, "autoatack")
+    with pytest.raises(ValueError, match="has no table for"):
+        rows.compute("cifar100", CIFAR, ALL)
+    with pytest.raises(ValueError, match="unknown preset 'quik'"):
+        rows.settings_for("preset:quik", ())
+
+
+def test_find_runs_takes_each_once_and_reports_damage(tmp_path):
+    runs = runs_of(preset(methods=("trades",)), tmp_path / "a")
+    runs_of(preset(methods=("trades",)), tmp_path / "b" / "deeper")
+    (runs[0].folder / "result.json").write_text("{")
+    found = find_runs([tmp_path / "a", tmp_path / "b", tmp_path / "nowhere"])
+    assert len(found.runs) == 2 and len(found.damaged) == 1 and runs[0].folder.name in found.damaged[0]
+
+
+def test_the_tiny_preset_can_run():
+    for experiment in tiny_preset().experiments():
+        experiment.check()
