@@ -146,10 +146,10 @@ def state_words(data: Curves) -> str:
     if data.status == "paused":
         return f"Paused after {now:.2f} of {total} epochs; Resume goes on at exactly this step."
     if data.status == "stuck at chance":
-        return "Collapsed: the target never got clearly above chance."
+        return "Stuck at chance: the target never got clearly above it."
     if data.status.startswith("failed"):
         return f"The training {data.status}; the weights are those before."
-    return f"Done: {total} epochs in {sum(row['seconds'] for row in data.history):.0f} s."
+    return f"Done: {total} epoch{'s' if total > 1 else ''} in {sum(row['seconds'] for row in data.history):.0f} s."
 
 
 def verdict(data: Curves) -> str:
@@ -312,13 +312,15 @@ class LiveTraining:
             self.picture.value, width = base.to_png(draw(curves))
             self.picture.layout.width = f"{width}px"
             self._drawn, self._rest = seen, began + 5 * (time.monotonic() - began)
-        self.message.value = base.error_words(self.session.error, True) if self.session.error else ""
+        if self.session.error:
+            self.message.value = base.error_words(self.session.error, True)
 
     def _prepare(self) -> None:
         if hasattr(self, "session"):
             self.session.pause()
         data = with_wrong_labels(fewer(self.data, self.settings["images"]), self.settings["wrong"] / 100)
         self.session = Session(self.plan(), data, self._notify)
+        self.message.value = ""
         self.show()
 
     def _take_turn(self) -> None:

@@ -149,6 +149,7 @@ def draw_grid(ax, data: Measured) -> None:
         pixels = image.transpose(1, 2, 0).repeat(3 // channels, 2)
         canvas[top + edge : top + edge + side, left + edge : left + edge + side] = pixels if right else 0.45 * pixels
     ax.imshow(canvas, interpolation="nearest")
+    ax.set_anchor("NW")
     middle = edge + side / 2 - 0.5
     fallen = np.array([(left + middle, top + middle) for (top, left), f in zip(places, flags, strict=True) if not f])
     if len(fallen):
@@ -184,13 +185,13 @@ def draw_claims(claims: Mapping[str, tuple[np.ndarray, np.ndarray]], first: str,
     """name -> flags (N,) under two attacks: what the first claims, what the second leaves; one standard error."""
     made = base.figure(8.6, 0.9 + 0.55 * len(claims))
     height = 0.55 * len(claims) / (0.9 + 0.55 * len(claims))
-    ax = base.tidy(made.add_axes((0.38, 0.5 / (0.9 + 0.55 * len(claims)), 0.45, height)))
+    ax = base.tidy(made.add_axes((0.22, 0.5 / (0.9 + 0.55 * len(claims)), 0.57, height)))
     for row, flags in enumerate(claims.values()):
         (p, p_error), (q, q_error) = map(share_and_error, flags)
-        ax.plot([p, q], [row, row], color="#BBBBBB", lw=3, zorder=1)
-        looks = ((p, p_error, "o", base.SKY, first), (q, q_error, "s", base.RED, second))
-        for share, error, mark, colour, label in looks:
-            ax.errorbar(share, row, xerr=error, fmt=mark, color=colour, ms=8, capsize=4, lw=1.8, clip_on=False,
+        ax.plot([p, q], [row - 0.11, row + 0.11], color="#BBBBBB", lw=3, zorder=1)
+        looks = ((p, p_error, -0.11, "o", base.SKY, first), (q, q_error, 0.11, "s", base.RED, second))
+        for share, error, shift, mark, colour, label in looks:
+            ax.errorbar(share, row + shift, xerr=error, fmt=mark, color=colour, ms=8, capsize=4, lw=1.8, clip_on=False,
                         label=label if row == 0 else None)  # fmt: skip
     ax.set(xlim=(0, 1), ylim=(len(claims) - 0.5, -0.5))
     ax.set_yticks(range(len(claims)), list(claims), fontsize=9)
