@@ -54,6 +54,15 @@ def test_l2_reaches_the_sphere_along_the_gradient(attack, started):
     torch.testing.assert_close(found, best, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("norm", attacks.NORMS)
+def test_a_step_is_of_step_size_however_steep_the_loss(norm):
+    x = images(low=0.3, high=0.7)
+    for steepness in (1e-3, 1.0, 1e3):
+        moved = attacks.pgd(lambda z, s=steepness: s * z.square().sum(), x, eps=1.0, step_size=0.01, steps=1, norm=norm)
+        length = torch.linalg.vector_norm((moved - x).flatten(1), torch.inf if norm == "linf" else 2, dim=1)
+        torch.testing.assert_close(length, torch.full_like(length, 0.01))
+
+
 def test_fgsm_reaches_the_corner_in_one_step():
     net, x = linear(), images()
     best = (x + EPS * uphill(net, Y).sign()).clamp(0, 1)
