@@ -49,7 +49,7 @@ def tiny_preset(attacks: Sequence[str] = ("clean", "fgsm", "pgd20")) -> Preset:
     return Preset(
         name="tiny",
         title="Handwritten digits (8x8), tiny CNN pair",
-        command="tiny_runs(folder)",
+        command="sweep(preset.experiments(), folder)",
         time="about 20 seconds on one core",
         expect="nothing to rely on: 100 test images",
         base=base,

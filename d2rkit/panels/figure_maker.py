@@ -166,6 +166,7 @@ class FigureMaker(Panel):
         for run in runs:
             setting = setting_of(run.experiment)
             tables.setdefault(f"{TITLES.get(setting.data, setting.data)}, {setting.title}", []).append(run)
+        tables = dict(sorted(tables.items(), key=lambda item: -len(item[1])))  # the fullest table first
         # Indices, since a menu's values are compared with ==, and runs hold whole results.
         groups = list(tables.values()) or [[]]
         titles = {f"{title} ({len(group)} runs)": i for i, (title, group) in enumerate(tables.items())}

@@ -68,7 +68,7 @@ STYLE = """<style>
 
 def words(data: Browsed) -> str:
     missing = len({entry.command for entry in data.entries if entry.command})
-    where = f"{data.title}, {data.setting.title}"
+    where = f"{data.title}, {data.setting.title}: {', '.join(map(attack_words, data.attacks))}"
     if data.runs == 0:
         summary = f"{where}. This machine has no runs: every number below is published by others, none is ours."
     elif data.n_test == 0:
@@ -83,14 +83,19 @@ def words(data: Browsed) -> str:
         summary += "."
     if missing:
         summary += f" {missing} row(s) of ours are missing or lack seeds; notes name the command that fills each."
-    return f"{base.sentence(summary)}{STYLE}<div class='d2rkit-browser'>{to_html(data.table)}</div>"
+    return f"{base.sentence(summary)}<div class='d2rkit-browser'>{to_html(data.table)}</div>"
 
 
 class TableBrowser(Panel):
     """Choose preset or data set, network with ε, and attack; read the table; copy it as Markdown or LaTeX."""
 
     def __init__(
-        self, runs: Sequence[Run] = (), presets: Mapping[str, Preset] = PRESETS, what: str = "", attack: str = ALL
+        self,
+        runs: Sequence[Run] = (),
+        presets: Mapping[str, Preset] = PRESETS,
+        what: str = "",
+        attack: str = ALL,
+        title: str = "Tables",
     ):
         """runs: ours, e.g. find_runs().runs. what: a data set or "preset:NAME"; empty for the first that has runs."""
         self.runs, self.presets = tuple(runs), presets
@@ -117,8 +122,9 @@ class TableBrowser(Panel):
             "setting": Choice("Target and ε", settings[0], {s.title: s for s in settings}, "Network and radius"),
             "attack": Choice("Attack", attack, attacks),
         }
-        super().__init__("Tables", controls, find, draw, words)
-        self.widget.children = (*self.widget.children, self.markdown, self.latex)
+        super().__init__(title, controls, find, draw, words)
+        # Beside the words, not in them: the static figure's description is words alone.
+        self.widget.children = (*self.widget.children, widgets.HTML(STYLE), self.markdown, self.latex)
 
     def refresh(self) -> None:
         super().refresh()

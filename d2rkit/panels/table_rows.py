@@ -104,7 +104,8 @@ def command_for(method: str, setting: Setting, presets: Mapping[str, Preset] = P
     """The command that fills a cell, and what a preset says that it costs."""
     for preset in presets.values():
         if method in preset.methods and setting_of(preset.base) == setting:
-            return f"{preset.command} --methods {method}", f"preset {preset.name} says: {preset.time}"
+            row = f" --methods {method}" if preset.command.startswith("d2rkit") else ""  # else it is a line of Python
+            return preset.command + row, f"preset {preset.name} says: {preset.time}"
     words = f"d2rkit train --method {method} --data {setting.data} --target {setting.target}"
     if METHODS[method].needs_guide:
         words += f" --guide {setting.target if setting.data == 'digits' else GUIDE}"

@@ -25,12 +25,13 @@ ARGUMENTS = [
 ]  # fmt: skip
 SIZES = {"1280x800": (1280, 800), "1920x1080": (1920, 1080)}
 
-# notebook -> (panel's heading, a slider, a dropdown, an option of it)
+# notebook -> (panel's heading, a slider or None, a dropdown, an option of it)
 PANELS = {
     "01_function_space": ("Divergence explorer", "Guide: P(A)", "Divergence", "Jensen–Shannon"),
     "02_adversarial_examples": ("Adversarial image", "ε in 1/255", "Attack", "FGSM: one big step"),
     "03_guide_and_target": ("Guide and target in the plane", "Weight: MSE", "Training attack", "cross-entropy"),
     "04_collaborative_generation": ("Three attacks", "ε in 1/255", "Image", re.compile("^3:")),
+    "07_tables": ("Tables", None, "Attack", "AutoAttack"),
 }
 # What is not this kit's: JupyterLab's own remarks in a headless browser.
 HARMLESS = ("favicon", "WebGL", "SharedArrayBuffer", "ResizeObserver", "language server", "lsp", "DevTools")
@@ -118,6 +119,8 @@ def open_and_run(page, lab: str, name: str) -> None:
 def find_panel(page, heading: str):
     """The first panel with this heading, scrolled into view."""
     panel = page.locator(".jp-OutputArea-output .widget-vbox", has=page.locator("h3", has_text=heading)).first
+    page.mouse.wheel(0, -100_000)
+    page.wait_for_timeout(500)
     for _ in range(60):  # the notebook is drawn as one scrolls
         if panel.count():
             break
@@ -140,6 +143,28 @@ def wait_for_change(page, panel, before: str) -> str:
     raise AssertionError(f"the words did not change from: {before}")
 
 
+def _move_and_type(page, panel, slider: str, stem: str) -> str:
+    """Move a slider by keyboard, then type in its numeric field; returns the words after both."""
+    row = panel.locator(".widget-hbox", has=page.locator(".widget-label", has_text=slider)).first
+
+    before = words(panel)
+    image = panel.locator("img").first
+    picture = image.get_attribute("src")
+    handle = row.locator("[role=slider]").first
+    handle.focus()
+    page.keyboard.press("ArrowRight")
+    moved = wait_for_change(page, panel, before)
+    page.wait_for_function("([image, src]) => image.src !== src", arg=[image.element_handle(), picture])
+    _keep(page, panel, stem)
+
+    number = row.locator("input[type=number]").first
+    number.focus()
+    value = float(number.input_value())
+    number.fill(f"{value - float(number.get_attribute('step')) * 2:g}")
+    page.keyboard.press("Enter")
+    return wait_for_change(page, panel, moved)
+
+
 @pytest.mark.parametrize("size", list(SIZES))
 @pytest.mark.parametrize("name", list(PANELS))
 def test_a_panel_answers_the_keyboard(lab, browser, name, size):
@@ -156,24 +181,11 @@ def test_a_panel_answers_the_keyboard(lab, browser, name, size):
         open_and_run(page, lab, name)
         assert page.locator(".jp-OutputArea-output[data-mime-type*='stderr']").count() == 0
         panel = find_panel(page, heading)
-        row = panel.locator(".widget-hbox", has=page.locator(".widget-label", has_text=slider)).first
-
-        before = words(panel)
-        image = panel.locator("img").first
-        picture = image.get_attribute("src")
-        handle = row.locator("[role=slider]").first
-        handle.focus()
-        page.keyboard.press("ArrowRight")
-        moved = wait_for_change(page, panel, before)
-        page.wait_for_function("([image, src]) => image.src !== src", arg=[image.element_handle(), picture])
-        _keep(page, panel, f"{name}-{size}")
-
-        number = row.locator("input[type=number]").first
-        number.focus()
-        value = float(number.input_value())
-        number.fill(f"{value - float(number.get_attribute('step')) * 2:g}")
-        page.keyboard.press("Enter")
-        typed = wait_for_change(page, panel, moved)
+        typed = words(panel)
+        if slider:
+            typed = _move_and_type(page, panel, slider, f"{name}-{size}")
+        else:
+            _keep(page, panel, f"{name}-{size}")
 
         menu = (
             panel.locator(".widget-dropdown", has=page.locator(".widget-label", has_text=dropdown))
