@@ -179,11 +179,11 @@ SCENARIOS = {
     ),
     "collapse": Scenario(
         "collapse: ten times the weight, no warm-up",
-        {"method": "d2r-cag", "epochs": 5, "lr": 0.2, "warmup": 0.0, "w_clean": 20.0, "images": 600, "wrong": 0},
+        {"method": "d2r-cag", "epochs": 4, "lr": 0.2, "warmup": 0.0, "w_clean": 20.0, "images": 600, "wrong": 0},
     ),
     "overfitting": Scenario(
         "robust overfitting: few images, some labels wrong",
-        {"method": "pgd-at", "epochs": 40, "lr": 0.2, "warmup": 2.0, "w_clean": 2.0, "images": 200, "wrong": 30},
+        {"method": "pgd-at", "epochs": 30, "lr": 0.2, "warmup": 2.0, "w_clean": 2.0, "images": 200, "wrong": 30},
         {"eps": 0.1, "step_size": 0.03, "schedule": "constant", "weight_decay": 0.0, "batch_size": 50},
     ),
 }
