@@ -70,6 +70,13 @@ def measure(
     }  # fmt: skip
 
 
+def line(r: dict) -> str:
+    return (
+        f"{r['panel']:30s} {1000 * r['wall_s']:6.0f}ms {1000 * r['cpu_s']:6.0f}ms {1000 * r['limit_s']:5.0f}ms"
+        f" {'ok ' if r['in_time'] else 'NO '} {r['growth_mb']:12.1f} MB {'ok' if r['no_leak'] else 'NO'}"
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -97,16 +104,16 @@ def main() -> int:
         )
     except ValueError as missing:
         print(missing, file=sys.stderr)
-    rows = [measure(*panel, options.long) for panel in panels if options.only in panel[0]]
+    rows = []
+    if not options.json:
+        print(f"{'panel':30s} {'median':>8s} {'CPU':>8s} {'limit':>7s}   {'growth over ' + str(options.long):>16s}")
+    for panel in panels:
+        if options.only in panel[0]:
+            rows.append(measure(*panel, options.long))
+            if not options.json:
+                print(line(rows[-1]), flush=True)
     if options.json:
         print(json.dumps({"torch": torch.__version__, "threads": 1, "cores": os.cpu_count(), "panels": rows}, indent=2))
-    else:
-        print(f"{'panel':30s} {'median':>8s} {'CPU':>8s} {'limit':>7s}   {'growth over ' + str(options.long):>16s}")
-        for r in rows:
-            print(
-                f"{r['panel']:30s} {1000 * r['wall_s']:6.0f}ms {1000 * r['cpu_s']:6.0f}ms {1000 * r['limit_s']:5.0f}ms"
-                f" {'ok ' if r['in_time'] else 'NO '} {r['growth_mb']:12.1f} MB {'ok' if r['no_leak'] else 'NO'}"
-            )
     return 0 if all(r["in_time"] and r["no_leak"] for r in rows) else 1
 
 

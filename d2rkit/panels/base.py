@@ -111,7 +111,8 @@ class Panel:
         self.title, self.compute, self.draw, self.words = title, compute, draw, words
         self.controls = {name: Control(spec) for name, spec in controls.items()}
         self.data: Any = None
-        self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", margin="0", object_fit="contain"))
+        fitting = widgets.Layout(max_width="100%", margin="0", object_fit="contain")
+        self.picture = widgets.Image(format="png", layout=fitting)
         self.text, self.message = widgets.HTML(), widgets.HTML()
         self.reset = widgets.Button(description="Back to the start", tooltip="All controls as they were")
         self.reset.on_click(self._on_reset)
@@ -221,8 +222,8 @@ def tidy(ax: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> Axes:
         ax.spines[side].set_color(GREY)
     ax.tick_params(labelsize=8, colors=INK, length=3)
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(4))  # ticks are most of the time that drawing takes
-    ax.set_title(title, fontsize=10, loc="left", color=INK)
+        axis.set_major_locator(MaxNLocator(3))  # ticks are most of the time that drawing takes
+    ax.set_title(title, fontsize=10, loc="left", color=INK, y=1.0)  # a fixed y saves a layout pass
     ax.set_xlabel(xlabel, fontsize=9, color=INK)
     ax.set_ylabel(ylabel, fontsize=9, color=INK)
     return ax
@@ -232,7 +233,7 @@ def bare(ax: Axes, title: str = "") -> Axes:
     """Axes for an image: no ticks."""
     ax.set_xticks([])
     ax.set_yticks([])
-    ax.set_title(title, fontsize=10, loc="left", color=INK)
+    ax.set_title(title, fontsize=10, loc="left", color=INK, y=1.0)  # a fixed y saves a layout pass
     for spine in ax.spines.values():
         spine.set_color(GREY)
     return ax
@@ -267,6 +268,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str) ->
 
 def sentence(text: str) -> str:
     return f"<p role='status' style='margin:0.2em 0;max-width:60em;line-height:1.4'>{html.escape(text)}</p>"
+
+
+def side_by_side(*tables: str) -> str:
+    style = "display:flex;flex-wrap:wrap;gap:2.5em;align-items:flex-start"
+    return f"<div style='{style}'>{''.join(tables)}</div>"
 
 
 def plain_text(markup: str) -> str:

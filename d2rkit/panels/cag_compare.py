@@ -231,7 +231,7 @@ def words(data: Comparison) -> str:
         ],
         f"On {data.transfer_images} images: share fooled, of those the network gets right; share made easier, of all",
     )
-    return base.sentence(summary) + f"<div style='display:flex;flex-wrap:wrap;gap:2.5em;align-items:flex-start'>{margins}{transfer}</div>"
+    return base.sentence(summary) + base.side_by_side(margins, transfer)
 
 
 class CagCompare(Panel):

@@ -160,7 +160,7 @@ MARKS = {
 
 def draw(data: Landscape) -> Figure:
     made = base.figure(9.4, 4.5)
-    draw_simplex(made.add_axes((0.0, 0.02, 0.56, 0.9)), data)
+    draw_simplex(made.add_axes((0.0, 0.02, 0.56, 0.9), xticks=[], yticks=[]), data)
     draw_descent(made.add_axes((0.66, 0.62, 0.32, 0.28)), data)
     draw_predictions(made.add_axes((0.66, 0.13, 0.32, 0.28)), data)
     return made
@@ -171,7 +171,7 @@ def draw_comparison(landscapes: list[Landscape]) -> Figure:
     made = base.figure(9.4, 9.4 / len(landscapes) * 0.95)
     for place, data in enumerate(landscapes):
         width = 1 / len(landscapes)
-        draw_simplex(made.add_axes((place * width, 0, width, 1)), data)
+        draw_simplex(made.add_axes((place * width, 0, width, 1), xticks=[], yticks=[]), data)
     return made
 
 
@@ -245,7 +245,7 @@ def words(data: Landscape) -> str:
         [(CHOICES[key][0], f"{value:.4f}") for key, value in data.at_start.items()],
         "Every measure at the target's start",
     )
-    return base.sentence(summary) + f"<div style='display:flex;flex-wrap:wrap;gap:2.5em;align-items:flex-start'>{places}{start}</div>"
+    return base.sentence(summary) + base.side_by_side(places, start)
 
 
 class DivergenceExplorer(Panel):

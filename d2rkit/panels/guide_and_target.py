@@ -247,7 +247,7 @@ def words(data: Trained) -> str:
         [(TERMS[name], f"{values[0]:.3f}", f"{values[-1]:.3f}") for name, values in data.history.items()],
         "Weighted terms of the loss",
     )
-    return base.sentence(summary) + f"<div style='display:flex;flex-wrap:wrap;gap:2.5em;align-items:flex-start'>{margins}{terms}</div>"
+    return base.sentence(summary) + base.side_by_side(margins, terms)
 
 
 class GuideAndTarget(Panel):
