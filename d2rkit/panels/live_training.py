@@ -209,6 +209,7 @@ class LiveTraining:
             "lr": Slider("Learning rate", 0.2, 0.01, 2.0, 0.01, "Peak learning rate of SGD"),
             "warmup": Slider("Warm-up, epochs", 2.0, 0.0, 5.0, 0.5, "Over which the learning rate rises from 0"),
             "w_clean": Slider("Weight: clean", 2.0, 0.0, 40.0, 1.0, "Weight of D2R's KL term on clean images"),
+            "w_adv": Slider("Weight: adversarial", 15.0, 0.0, 60.0, 1.0, "Weight of D2R's KL term on attacked images"),
             "images": Slider("Training images", most, 1, most, 1, "The first so many, of every class alike"),
             "wrong": Slider("Wrong labels, %", 0, 0, 50, 5, "Share of training images given another class"),
         }
@@ -287,7 +288,7 @@ class LiveTraining:
         at = self.settings
         changes = dict(self.scenarios[at["scenario"]].changes)
         if get_method(at["method"]).objective.__name__ == "d2r":
-            changes["loss"] = {**changes.get("loss", {}), "w_clean": at["w_clean"]}
+            changes["loss"] = {**changes.get("loss", {}), "w_clean": at["w_clean"], "w_adv": at["w_adv"]}
         same = {name: at[name] for name in ("method", "epochs", "lr", "warmup")}
         return replace(self.experiment, **same, **changes)
 

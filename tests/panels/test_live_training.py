@@ -14,7 +14,7 @@ from d2rkit.panels.live_training import LiveTraining
 from d2rkit.panels.training_session import Scenario, Session, fewer, small, with_wrong_labels
 
 TINY = replace(small(), target="cnn-4", guide="cnn-4", steps=1, val_steps=1, batch_size=20)
-QUICK = {"method": "d2r-cag", "epochs": 3, "lr": 0.1, "warmup": 0.0, "w_clean": 2.0, "images": 160, "wrong": 0}
+QUICK = {"method": "d2r-cag", "epochs": 3, "lr": 0.1, "warmup": 0.0, "w_clean": 2.0, "w_adv": 30.0, "images": 160}
 SCENARIOS = {"quick": Scenario("quick", QUICK), "few": Scenario("few", QUICK | {"images": 40, "method": "pgd-at"})}
 
 
@@ -171,6 +171,17 @@ def test_words_point_to_robust_overfitting(panel):
     assert "robust overfitting" in panel_module.words(replace(curves, history=tuple(fallen)))
     assert "80 points" in panel_module.words(replace(curves, history=tuple(fallen)))
     assert panel_module.draw(replace(curves, history=tuple(fallen)))
+
+
+def test_the_collapse_still_collapses(digits):
+    """On two of three seeds where it was found; at least one is enough for the notebook's table."""
+    scenario = panel_module.SCENARIOS["collapse"]
+    panel = LiveTraining(digits, start="collapse")
+    plan, data = panel.plan(), fewer(digits, scenario.settings["images"])
+    assert plan.loss == {"w_clean": 20.0, "w_adv": 30.0} and plan.warmup == 0
+    statuses = [Session(replace(plan, seed=seed), data).train().status for seed in range(3)]
+    assert "stuck at chance" in statuses
+    assert Session(replace(plan, warmup=2.0), data).train().status == "done"
 
 
 def test_fewer_and_wrong_labels(few_digits):
