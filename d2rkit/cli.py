@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -232,9 +233,15 @@ def lab(notebook: Word = "00_start_here.ipynb", port: int = 8888, browser: bool 
     sys.exit(subprocess.call(words))
 
 
+def _stop(number: int, frame: object) -> None:
+    """SIGTERM, a batch system's way to say stop, is taken as Ctrl-C."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point: bad input ends with one sentence and exit code 2, Ctrl-C with 130."""
     logging.basicConfig(format="d2rkit: %(message)s", level=logging.WARNING)
+    signal.signal(signal.SIGTERM, _stop)
     try:
         app.cli(prog="d2rkit", description=__doc__)
     except (ValueError, Busy) as error:
