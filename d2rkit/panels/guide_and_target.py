@@ -25,6 +25,7 @@ from d2rkit.panels import base
 from d2rkit.panels.base import Choice, Panel, Slider
 
 WIDTH, STEPS, ATTACK_STEPS, RATE = 32, 150, 2, 0.04
+DEFAULT = D2R_WEIGHTS["symmetric"]  # where the sliders start
 CLASS_COLOURS, CLASS_MARKS = (base.BLUE, base.ORANGE, base.GREEN), ("o", "^", "s")
 PIXELS = 90  # of a side of the decision map
 VARIANTS = {
@@ -109,8 +110,8 @@ def train(
 
 
 def compute(
-    variant: str = "symmetric", w_ce: float = 1.0, w_mse: float = 1.0, w_clean: float = 2.0, w_adv: float = 30.0,
-    eps: float = 0.03, attack: str = "cag", detach_guide: bool = False, seed: int = 0,
+    variant: str = "symmetric", w_ce: float = DEFAULT["w_ce"], w_mse: float = DEFAULT["w_mse"],
+    w_clean: float = DEFAULT["w_clean"], w_adv: float = DEFAULT["w_adv"], eps: float = 0.03, attack: str = "cag", detach_guide: bool = False, seed: int = 0,
 ) -> Trained:  # fmt: skip
     """Train a pair with these weights of the D2R loss and look at it. ValueError for weights below 0, an
     impossible eps, an unknown variant or attack, or a training that diverges."""
@@ -255,8 +256,8 @@ class GuideAndTarget(Panel):
 
     def __init__(self, **start: float | str | bool):
         """start: initial settings, as in compute()."""
-        at = {"variant": "symmetric", "w_ce": 1.0, "w_mse": 1.0, "w_clean": 2.0, "w_adv": 30.0, "eps": 0.03,
-              "attack": "cag", "detach_guide": False} | start  # fmt: skip
+        fixed = {"variant": "symmetric", "eps": 0.03, "attack": "cag", "detach_guide": False}
+        at = fixed | DEFAULT | start
         attack_names = {"CAG: away from the guide": "cag", "self-KL, as TRADES": "kl-self", "cross-entropy": "ce"}
         controls = {
             "variant": Choice("Clean term", at["variant"], VARIANTS),
