@@ -111,7 +111,8 @@ def train(
 
 def compute(
     variant: str = "symmetric", w_ce: float = DEFAULT["w_ce"], w_mse: float = DEFAULT["w_mse"],
-    w_clean: float = DEFAULT["w_clean"], w_adv: float = DEFAULT["w_adv"], eps: float = 0.03, attack: str = "cag", detach_guide: bool = False, seed: int = 0,
+    w_clean: float = DEFAULT["w_clean"], w_adv: float = DEFAULT["w_adv"],
+    eps: float = 0.03, attack: str = "cag", detach_guide: bool = False, seed: int = 0,
 ) -> Trained:  # fmt: skip
     """Train a pair with these weights of the D2R loss and look at it. ValueError for weights below 0, an
     impossible eps, an unknown variant or attack, or a training that diverges."""
