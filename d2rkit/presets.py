@@ -53,7 +53,7 @@ QUICK = Preset(
     expect="see README",
     base=Experiment(
         data="digits", target="cnn-16", guide="cnn-16", epochs=15, batch_size=64, lr=0.3, warmup=2.0,
-        eps=0.2, step_size=0.05, steps=7, padding=0, flip=False, speed="fast", test_images=150,
+        eps=0.2, step_size=0.05, steps=7, padding=0, flip=False, speed="fast", val_steps=3, test_images=100,
     ),
     methods=("pgd-at", "trades", "mart", "lbgat0", "lbgat6", "d2r", "d2r-cag", "d2r-cag-released"),
     seeds=(0, 1, 2),
