@@ -47,8 +47,9 @@ def lab(tmp_path_factory):
     """A JupyterLab on copies of the notebooks: its address."""
     pytest.importorskip("jupyterlab")
     root = tmp_path_factory.mktemp("lab")
-    for file in (PROJECT / "notebooks").glob("*.ipynb"):
-        shutil.copy(file, root)
+    for name in PANELS:  # a copy for each size, because a notebook keeps its kernel when the page is closed
+        for size in SIZES:
+            shutil.copy(PROJECT / "notebooks" / f"{name}.ipynb", root / f"{name}-{size}.ipynb")
     quiet = root / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
@@ -92,9 +93,9 @@ def browser():
         chromium.close()
 
 
-def open_and_run(page, lab: str, name: str) -> None:
+def open_and_run(page, lab: str, name: str, size: str) -> None:
     """Open the notebook and run all its cells; returns when the kernel is idle."""
-    page.goto(f"{lab}/lab/tree/{name}.ipynb?reset", wait_until="domcontentloaded")
+    page.goto(f"{lab}/lab/tree/{name}-{size}.ipynb?reset", wait_until="domcontentloaded")
     page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=120_000)
     page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(timeout=120_000)
     choose = page.locator(".jp-Dialog button", has_text="Select")
@@ -178,7 +179,7 @@ def test_a_panel_answers_the_keyboard(lab, browser, name, size):
     page.on("response", lambda r: complaints.append(f"{r.status} {r.url}") if r.status >= 500 else None)
     page.mouse.move(width * 0.6, height * 0.6)
     try:
-        open_and_run(page, lab, name)
+        open_and_run(page, lab, name, size)
         assert page.locator(".jp-OutputArea-output[data-mime-type*='stderr']").count() == 0
         panel = find_panel(page, heading)
         typed = words(panel)
