@@ -35,11 +35,12 @@ def test_too_many_workers_are_refused(tmp_path):
 
 
 SCRIPT = """
-import sys, dataclasses
+import sys, dataclasses, signal
 sys.path.insert(0, {tests!r})
 from tests.test_experiment import TINY
 from d2rkit.sweep import sweep
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests started in the background would ignore Ctrl-C
     cells = [dataclasses.replace(TINY, epochs=12, seed=s) for s in (0, 1)]
     try:
         sweep(cells, sys.argv[1], workers=int(sys.argv[2]), device="cpu")
