@@ -49,8 +49,8 @@ QUICK = Preset(
     name="quick",
     title="Handwritten digits (8x8), small CNN pair",
     command="d2rkit reproduce quick",
-    time="see README: measured there with its hardware",
-    expect="see README",
+    time="654 s of CPU time (24 runs) on a two-core x86-64 machine, shared by two workers",
+    expect="AutoAttack between 53 % and 61 % for every method, on 100 test images (standard error 5 points)",
     base=Experiment(
         data="digits", target="cnn-16", guide="cnn-16", epochs=15, batch_size=64, lr=0.3, warmup=2.0,
         eps=0.2, step_size=0.05, steps=7, padding=0, flip=False, speed="fast", val_steps=3, test_images=100,
