@@ -52,7 +52,7 @@ class Experiment(Recipe):
     test_images: int = 0
     """Evaluate on the first so many test images, as equally as possible of every class; 0 for all."""
     attacks: tuple[str, ...] = ATTACKS
-    """What to evaluate with."""
+    """What to evaluate with; empty to train only."""
     test_eps: float = 0.0
     """Radius of the L-infinity ball in evaluation, pixel scale; 0 for that of training."""
     checkpoints: tuple[str, ...] = ("best",)
@@ -201,7 +201,7 @@ def run(
             "accuracy": {},
         }
         began = time.monotonic()
-        if not trained.status.startswith("failed"):
+        if not trained.status.startswith("failed") and experiment.attacks:
             for number, checkpoint in enumerate(experiment.checkpoints):
                 share = 0.5 / len(experiment.checkpoints)
                 result["accuracy"][checkpoint] = _evaluate(

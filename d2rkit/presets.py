@@ -1,4 +1,8 @@
-"""Presets: tables as data. Each says what it costs and what came out, on which machine."""
+"""Presets: tables as data. Each says what it costs and what came out, on which machine.
+
+get_preset("quick").experiments()          every cell of one table
+presets_of("paper")                        every table of a family: paper, paper-tuned
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,16 @@ from typing import Any
 
 from d2rkit.border import nearest
 from d2rkit.experiment import Experiment
-from d2rkit.methods import get_method
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A table: one base experiment, the methods that are its rows, and the seeds of each.
+    """A table: one base experiment, its rows, and the seeds of each.
 
-    changes: settings that a method has to itself, by method name. command, time and expect tell a reader
-    how to run it, how long it takes and what came out where it was measured."""
+    rows: names of METHODS, or of `changes`. changes: settings that a row has to itself, by the row's name; a row
+    that is not named like its method says which it is under "method". titles: what a row is called in the table,
+    where its method's title is not enough. command, time and expect tell a reader how to run it, how long it
+    takes and what came out where it was measured."""
 
     name: str
     title: str
@@ -24,25 +29,24 @@ class Preset:
     time: str
     expect: str
     base: Experiment
-    methods: tuple[str, ...]
+    rows: tuple[str, ...]
     seeds: tuple[int, ...]
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
 
-    def experiments(self, methods: Sequence[str] = (), seeds: int = 0) -> list[Experiment]:
-        """Every cell, seed by seed (so that an unfinished table compares all methods); fewer on request:
-        `methods` picks rows, `seeds` the first so many seeds."""
-        for method in methods:
-            get_method(method)
-            if method not in self.methods:
-                raise nearest(method, self.methods, f"method of preset {self.name}")
+    def experiment(self, row: str, seed: int) -> Experiment:
+        """One cell; ValueError if `row` is not one of this table."""
+        if row not in self.rows:
+            raise nearest(row, self.rows, f"row of preset {self.name}")
+        return replace(self.base, **{"method": row, "seed": seed, **self.changes.get(row, {})})
+
+    def experiments(self, rows: Sequence[str] = (), seeds: int = 0) -> list[Experiment]:
+        """Every cell, seed by seed (so that an unfinished table compares all rows); fewer on request:
+        `rows` picks rows, `seeds` the first so many seeds."""
         if seeds < 0:
             raise ValueError(f"seeds must not be negative, not {seeds}")
         numbers = range(seeds) if seeds else self.seeds
-        return [
-            replace(self.base, method=method, seed=seed, **self.changes.get(method, {}))
-            for seed in numbers
-            for method in methods or self.methods
-        ]
+        return [self.experiment(row, seed) for seed in numbers for row in rows or self.rows]
 
 
 QUICK = Preset(
@@ -55,14 +59,124 @@ QUICK = Preset(
         data="digits", target="cnn-16", guide="cnn-16", epochs=15, batch_size=64, lr=0.3, warmup=2.0,
         eps=0.2, step_size=0.05, steps=7, padding=0, flip=False, speed="fast", val_steps=3, test_images=100,
     ),
-    methods=("pgd-at", "trades", "mart", "lbgat0", "lbgat6", "d2r", "d2r-cag", "d2r-cag-released"),
+    rows=("pgd-at", "trades", "mart", "lbgat0", "lbgat6", "d2r", "d2r-cag", "d2r-cag-released"),
     seeds=(0, 1, 2),
 )  # fmt: skip
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (QUICK,)}
+SMALL = Preset(
+    name="small",
+    title="CIFAR-10, 10,000 training images (1,000 of them for validation), WRN-10-1 pair",
+    command="d2rkit reproduce small",
+    time="not measured yet",
+    expect="not measured yet",
+    base=Experiment(
+        data="cifar10", subset="10k", target="wrn-10-1", guide="wrn-10-1", epochs=4, batch_size=128, lr=0.1,
+        warmup=0.5, eps=8 / 255, step_size=2 / 255, steps=10, speed="fast", val_steps=5, test_images=500,
+    ),
+    rows=("pgd-at", "trades", "lbgat0", "d2r-cag", "d2r-cag-released"),
+    seeds=(0, 1),
+)  # fmt: skip
+
+# The ablation asks what each part of D2R+CAG is worth, on digits, where a cell costs half a minute.
+_ABLATION = {
+    "d2r-cag": ({}, "D2R+CAG (symmetric), as in quick"),
+    "no-mse": ({"loss": {"w_mse": 0.0}}, "without MSE"),
+    "no-clean": ({"loss": {"w_clean": 0.0}}, "without the clean term KL1 + KL2"),
+    "no-adv": ({"loss": {"w_adv": 0.0}}, "without the adversarial term KL5"),
+    "only-mse": ({"loss": {"w_adv": 0.0, "w_clean": 0.0}}, "MSE and CE only"),
+    "no-cag": ({"method": "d2r"}, "TRADES' attack instead of CAG"),
+    "gap": ({"loss": {"variant": "released", "w_clean": 2.0, "w_adv": 15.0}}, "the gap |KL1 - KL2| instead of the sum"),
+    "released": ({"method": "d2r-cag-released"}, "as released: the gap, weights 20 and 30"),
+    "jeffreys": ({"method": "d2r-cag-jeffreys"}, "Jeffreys, adversarial"),
+    "clean-0.5": ({"loss": {"w_clean": 0.5}}, "w_clean 0.5"),
+    "clean-8": ({"loss": {"w_clean": 8.0}}, "w_clean 8"),
+    "adv-5": ({"loss": {"w_adv": 5.0}}, "w_adv 5"),
+    "adv-30": ({"loss": {"w_adv": 30.0}}, "w_adv 30"),
+    "mse-4": ({"loss": {"w_mse": 4.0}}, "w_mse 4"),
+    "batchmean": (
+        {"loss": {"reduction": "batchmean", "w_clean": 0.2, "w_adv": 1.5}},
+        "batch-mean KL at a tenth of the weights (the same loss)",
+    ),
+    "detach-guide": ({"loss": {"detach_guide": True}}, "guide detached"),
+    "two-step": ({"update": "two-step"}, "two optimiser steps a batch"),
+    "guide-share": ({"guide_share": 0.5}, "half of CAG's objective through the guide"),
+    "guide-warmup": ({"guide_warmup": 5}, "guide trained alone for 5 epochs before"),
+    "guide-small": ({"guide": "cnn-8"}, "guide of half the width"),
+    "guide-large": ({"guide": "cnn-32"}, "guide of twice the width"),
+}
+
+ABLATION = Preset(
+    name="ablation",
+    title="What each part of D2R+CAG is worth: digits, small CNN pair",
+    command="d2rkit reproduce ablation",
+    time="not measured yet",
+    expect="not measured yet",
+    base=QUICK.base,
+    rows=tuple(_ABLATION),
+    seeds=(0, 1, 2),
+    changes={row: {"method": "d2r-cag", **changes} for row, (changes, _) in _ABLATION.items()},
+    titles={row: words for row, (_, words) in _ABLATION.items()},
+)
+
+# -- the paper's tables ----------------------------------------------------------------------------------------
+PAPER_ROWS = (
+    "natural", "pgd-at", "trades", "mart", "lbgat0", "lbgat6", "adagat", "pgd-at-awp", "trades-awp",
+    "d2r", "d2r-cag", "d2r-cag-released", "d2r-cag-jeffreys", "d2r-cag-awp",
+)  # fmt: skip
+PAPER_TABLES = {
+    "cifar10-wrn-34-10": ("CIFAR-10, WRN-34-10", "cifar10", "wrn-34-10", "resnet18-guide"),
+    "cifar10-preactresnet18": ("CIFAR-10, PreActResNet-18", "cifar10", "preactresnet18", "resnet18-guide"),
+    "cifar100-wrn-34-10": ("CIFAR-100, WRN-34-10", "cifar100", "wrn-34-10", "resnet18-guide"),
+    "cifar100-preactresnet18": ("CIFAR-100, PreActResNet-18", "cifar100", "preactresnet18", "resnet18-guide"),
+    "tiny-imagenet-preactresnet18": ("Tiny ImageNet, PreActResNet-18", "tiny-imagenet", "preactresnet18", "resnet18"),
+}
+# As released: one SGD, steps of the learning rate at 75 and 90 of 100 epochs, eps 0.031 (not 8/255 = 0.03137).
+RELEASED = {"epochs": 100, "schedule": "released", "weight_decay": 2e-4, "eps": 0.031, "step_size": 0.007}
+# Weight decay 5e-4 and 8/255 in training, as the better-tuned baselines of the published tables have it.
+TUNED = {"epochs": 100, "schedule": "released", "weight_decay": 5e-4, "eps": 8 / 255, "step_size": 2 / 255}
+
+
+def _paper(family: str, table: str, recipe: Mapping[str, Any], words: str) -> Preset:
+    title, data, target, guide = PAPER_TABLES[table]
+    return Preset(
+        name=f"{family}-{table}",
+        title=f"{title}, {words}",
+        command=f"d2rkit reproduce {family}-{table}",
+        time=f"GPU hours; `d2rkit plan {family}-{table}` measures them on the machine at hand",
+        expect="published numbers stand beside ours in the table; never run here at full size",
+        base=Experiment(
+            data=data, target=target, guide=guide, batch_size=128, lr=0.1, steps=10, test_eps=8 / 255,
+            checkpoints=("best", "last"), **recipe,
+        ),
+        rows=PAPER_ROWS,
+        seeds=(0, 1, 2),
+    )  # fmt: skip
+
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        QUICK,
+        SMALL,
+        ABLATION,
+        *(_paper("paper", table, RELEASED, "recipe as released") for table in PAPER_TABLES),
+        *(_paper("paper-tuned", table, TUNED, "weight decay 5e-4, ε 8/255") for table in PAPER_TABLES),
+    )
+}
+FAMILIES = {
+    family: tuple(f"{family}-{table}" for table in PAPER_TABLES) for family in ("paper", "paper-tuned")
+}  # what one word stands for on the command line
 
 
 def get_preset(name: str) -> Preset:
+    """PRESETS[name], or a ValueError that names the nearest one."""
     if name not in PRESETS:
         raise nearest(name, PRESETS, "preset")
     return PRESETS[name]
+
+
+def presets_of(name: str) -> list[Preset]:
+    """The one preset of that name, or all of a family."""
+    if name not in FAMILIES and name not in PRESETS:
+        raise nearest(name, [*PRESETS, *FAMILIES], "preset")
+    return [PRESETS[each] for each in FAMILIES.get(name, (name,))]

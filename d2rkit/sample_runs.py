@@ -53,7 +53,7 @@ def tiny_preset(attacks: Sequence[str] = ("clean", "fgsm", "pgd20")) -> Preset:
         time="about 20 seconds on one core",
         expect="nothing to rely on: 100 test images",
         base=base,
-        methods=("trades", "d2r-cag"),
+        rows=("trades", "d2r-cag"),
         seeds=(0, 1),
     )
 

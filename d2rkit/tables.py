@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from d2rkit.checkpoints import write_atomically
-from d2rkit.experiment import Experiment, Run
+from d2rkit.experiment import Run
 from d2rkit.presets import Preset
 from d2rkit.published import Comparison, attack_words, compare, published
 from d2rkit.render import Cell, Table, html_document, to_csv, to_html, to_latex, to_markdown
@@ -203,20 +203,16 @@ def _write(path: Path, text: str) -> Path:
 
 def _rows_of(preset: Preset) -> list[Row]:
     """The preset's rows, in its order."""
-    experiments = preset.experiments()
-    named = labels(experiments)
-    families: dict[str, list[tuple[Experiment, str]]] = {}
-    for experiment, label in zip(experiments, named, strict=True):
-        families.setdefault(settings_of(experiment), []).append((experiment, label))
+    cells = [preset.experiment(row, preset.seeds[0]) for row in preset.rows]
     return [
         Row(
-            method=family[0][0].method,
-            label=family[0][1],
-            settings=settings,
-            seeds=tuple(experiment.seed for experiment, _ in family),
-            command=f"{preset.command} --methods {family[0][0].method}",
+            method=cell.method,
+            label=preset.titles.get(row, label),
+            settings=settings_of(cell),
+            seeds=preset.seeds,
+            command=f"{preset.command} --rows {row}",
         )
-        for settings, family in families.items()
+        for row, cell, label in zip(preset.rows, cells, labels(cells), strict=True)
     ]
 
 

@@ -17,10 +17,10 @@ from d2rkit.training import write_history
 
 
 def preset(
-    methods: tuple[str, ...] = ("trades", "d2r-cag", "pgd-at"), seeds: tuple[int, ...] = (0, 1), **changes: Any
+    rows: tuple[str, ...] = ("trades", "d2r-cag", "pgd-at"), seeds: tuple[int, ...] = (0, 1), **changes: Any
 ) -> Preset:
     base = Experiment(epochs=4, eps=0.2, attacks=("clean", "autoattack"))
-    return Preset("tiny", "Digits", "d2rkit reproduce tiny", "", "", replace(base, **changes), methods, seeds)
+    return Preset("tiny", "Digits", "d2rkit reproduce tiny", "", "", replace(base, **changes), rows, seeds)
 
 
 def flags_for(accuracy: float, n: int, seed: int) -> np.ndarray:
@@ -77,7 +77,7 @@ def make_run(
 def runs_of(here: Preset, root: Path) -> list[Run]:
     """All runs of a preset, the methods a few points apart, the seeds one."""
     return [
-        make_run(root, e, {a: 0.9 - 0.1 * i - 0.03 * here.methods.index(e.method) - 0.01 * e.seed
+        make_run(root, e, {a: 0.9 - 0.1 * i - 0.03 * here.rows.index(e.method) - 0.01 * e.seed
                            for i, a in enumerate(e.attacks)})
         for e in here.experiments()
     ]  # fmt: skip

@@ -45,7 +45,7 @@ def test_train_a_pair_and_read_it_again(tmp_path):
         (["data", "cifar11"], "unknown data set 'cifar11' (did you mean 'cifar10'?)"),
         (["data", "digits", "--subset", "lots"], "subset 'lots' is not a number"),
         (["reproduce", "quik"], "unknown preset 'quik' (did you mean 'quick'?)"),
-        (["reproduce", "quick", "--methods", "trade"], "did you mean 'trades'"),
+        (["reproduce", "quick", "--rows", "trade"], "did you mean 'trades'"),
         (["train", "--method", "d2r-cga"], "unknown method 'd2r-cga' (did you mean 'd2r-cag'?)"),
         (["train", "--target", "vgg"], "unknown network 'vgg'"),
         (["train", "--loss", "variant", "sym"], "unknown D2R variant 'sym'"),

@@ -100,7 +100,7 @@ def test_scatter_shows_published_points_only_where_they_belong(runs, tmp_path):
 
 
 def test_a_failed_run_does_not_stop_the_figures(tmp_path):
-    here = preset(methods=("trades", "pgd-at"))
+    here = preset(rows=("trades", "pgd-at"))
     found = [
         make_run(tmp_path, e, {"clean": 0.9, "autoattack": 0.5}, status="failed: x" if e.seed else "done")
         for e in here.experiments()

@@ -1,13 +1,13 @@
 import pytest
 
 from d2rkit.methods import METHODS
-from d2rkit.presets import PRESETS, QUICK, get_preset
+from d2rkit.presets import PRESETS, QUICK, get_preset, presets_of
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda p: p.name)
 def test_every_cell_of_every_preset_can_run(preset):
     cells = preset.experiments()
-    assert len(cells) == len(preset.methods) * len(preset.seeds)
+    assert len(cells) == len(preset.rows) * len(preset.seeds)
     assert len({cell.run_name for cell in cells}) == len(cells)
     for cell in cells:
         cell.check()
@@ -15,17 +15,37 @@ def test_every_cell_of_every_preset_can_run(preset):
 
 
 def test_quick_is_the_table_of_the_readme():
-    assert QUICK.methods == ("pgd-at", "trades", "mart", "lbgat0", "lbgat6", "d2r", "d2r-cag", "d2r-cag-released")
-    assert len(QUICK.seeds) == 3 and set(QUICK.methods) <= set(METHODS)
+    assert QUICK.rows == ("pgd-at", "trades", "mart", "lbgat0", "lbgat6", "d2r", "d2r-cag", "d2r-cag-released")
+    assert len(QUICK.seeds) == 3 and set(QUICK.rows) <= set(METHODS)
 
 
 def test_rows_and_seeds_on_request():
     cells = QUICK.experiments(("trades",), 2)
     assert [(c.method, c.seed) for c in cells] == [("trades", 0), ("trades", 1)]
     assert {c.run_name for c in cells} <= {c.run_name for c in QUICK.experiments()}
-    with pytest.raises(ValueError, match="unknown method 'tradse'"):
+    with pytest.raises(ValueError, match="unknown row of preset quick 'tradse'"):
         QUICK.experiments(("tradse",))
     with pytest.raises(ValueError, match="of preset quick"):
         QUICK.experiments(("natural",))
     with pytest.raises(ValueError, match="did you mean 'quick'"):
         get_preset("quik")
+
+
+def test_a_family_is_all_its_tables_and_a_preset_is_itself():
+    assert presets_of("quick") == [QUICK]
+    for family in ("paper", "paper-tuned"):
+        tables = presets_of(family)
+        assert [(t.base.data, t.base.target) for t in tables] == [
+            ("cifar10", "wrn-34-10"), ("cifar10", "preactresnet18"), ("cifar100", "wrn-34-10"),
+            ("cifar100", "preactresnet18"), ("tiny-imagenet", "preactresnet18"),
+        ]  # fmt: skip
+        assert all(t.base.checkpoints == ("best", "last") for t in tables)
+    with pytest.raises(ValueError, match="did you mean 'paper'"):
+        presets_of("papers")
+
+
+def test_a_row_may_have_its_own_method_and_settings():
+    cell = get_preset("ablation").experiment("no-mse", 1)
+    assert (cell.method, cell.seed, cell.loss) == ("d2r-cag", 1, {"w_mse": 0.0})
+    with pytest.raises(ValueError, match="unknown row of preset quick 'no-mse'"):
+        QUICK.experiment("no-mse", 0)

@@ -97,7 +97,7 @@ def test_bad_flags_are_refused(a, b, words):
 
 
 def test_paired_table_reads_the_flags_of_the_runs(tmp_path):
-    here = preset(methods=("d2r-cag", "trades", "pgd-at"), seeds=(0, 1))
+    here = preset(rows=("d2r-cag", "trades", "pgd-at"), seeds=(0, 1))
     runs = runs_of(here, tmp_path)
     frame = paired_table(runs)
     assert list(frame["method"]) == ["pgd-at", "d2r-cag"]  # the order of METHODS
@@ -111,7 +111,7 @@ def test_paired_table_reads_the_flags_of_the_runs(tmp_path):
 
 
 def test_paired_table_pairs_the_seeds_that_both_have(tmp_path):
-    runs = runs_of(preset(methods=("trades", "pgd-at"), seeds=(0, 1)), tmp_path)
+    runs = runs_of(preset(rows=("trades", "pgd-at"), seeds=(0, 1)), tmp_path)
     for method in ("trades", "pgd-at"):
         kept = [run for run in runs if (run.experiment.method, run.experiment.seed) != (method, 0)]
         assert list(paired_table(kept)["seeds"]) == [1]

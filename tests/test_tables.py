@@ -44,7 +44,7 @@ def test_float32_accuracies_get_their_digits_back(tmp_path):
 
 
 def test_mean_and_sample_std_over_seeds(tmp_path):
-    here = preset(methods=("trades",), seeds=(0, 1, 2))
+    here = preset(rows=("trades",), seeds=(0, 1, 2))
     runs = [
         make_run(tmp_path, e, {"clean": value, "autoattack": 0.5})
         for e, value in zip(here.experiments(), (0.7, 0.8, 0.9), strict=True)
@@ -92,13 +92,13 @@ def test_a_failed_run_is_said_to_have_failed_and_is_never_bold(tmp_path):
 
 
 def test_all_seeds_failed(tmp_path):
-    here = preset(methods=("trades",), seeds=(0,))
+    here = preset(rows=("trades",), seeds=(0,))
     table = pivot(tidy([make_run(tmp_path, here.experiments()[0], {}, status="failed: x")]), here)
     assert [cell.text for cell in cells(table, "TRADES")[1:3]] == ["failed", "failed"]
 
 
 def test_stuck_runs_and_signs_of_masking_are_footnotes(tmp_path):
-    here = preset(methods=("trades",), seeds=(0,))
+    here = preset(rows=("trades",), seeds=(0,))
     masking = [
         {"name": "more steps", "passed": False, "words": "PGD-20 30%, PGD-100 50%"},
         {"name": "transfer", "passed": True, "words": "fine"},
@@ -114,19 +114,19 @@ def test_missing_cells_are_the_command_that_fills_them(tmp_path):
     runs = [run for run in runs_of(here, tmp_path) if (run.experiment.method, run.experiment.seed) not in
             {("d2r-cag", 0), ("d2r-cag", 1), ("trades", 1)}]  # fmt: skip
     table = pivot(tidy(runs), here)
-    assert cells(table, "D2R+CAG (symmetric)")[1] == Cell("d2rkit reproduce tiny --methods d2r-cag", code=True)
+    assert cells(table, "D2R+CAG (symmetric)")[1] == Cell("d2rkit reproduce tiny --rows d2r-cag", code=True)
     assert cells(table, "TRADES")[-1].text == "1 of 2"
     assert table.notes[-1] == ("", "Seeds still to be run, in 1 row(s) above: `d2rkit reproduce tiny`.")
-    assert r"\multicolumn{3}{l}{\texttt{d2rkit reproduce tiny -{}-methods d2r-cag}}" in to_latex(table)
-    assert 'colspan="3"><code>d2rkit reproduce tiny --methods d2r-cag</code>' in to_html(table)
+    assert r"\multicolumn{3}{l}{\texttt{d2rkit reproduce tiny -{}-rows d2r-cag}}" in to_latex(table)
+    assert 'colspan="3"><code>d2rkit reproduce tiny --rows d2r-cag</code>' in to_html(table)
 
 
 def test_a_table_of_nothing_is_all_commands(tmp_path):
     files = write_table(get_preset("quick"), [], tmp_path)
     text = (tmp_path / "table.md").read_text()
     assert [f.name for f in files] == FILES
-    for method in get_preset("quick").methods:
-        assert f"`d2rkit reproduce quick --methods {method}`" in text
+    for method in get_preset("quick").rows:
+        assert f"`d2rkit reproduce quick --rows {method}`" in text
     assert "nothing has been run yet" in text
 
 
@@ -194,7 +194,7 @@ def test_runs_of_other_tables_are_left_out(tmp_path):
 
 
 def test_csv_keeps_every_digit(tmp_path):
-    here = preset(methods=("trades",), seeds=(0, 1, 2))
+    here = preset(rows=("trades",), seeds=(0, 1, 2))
     runs = runs_of(here, tmp_path / "runs")
     write_table(here, runs, tmp_path)
     read = pd.read_csv(tmp_path / "table.csv")

@@ -155,7 +155,7 @@ def compute(data: str, preset: str, method: str) -> Choices:
     if data not in (*DATASETS, SAMPLE):
         raise nearest(data, (*DATASETS, SAMPLE), "data set")
     chosen, guided = get_preset(preset), get_method(method).needs_guide
-    plan = replace(chosen.base, method=method, **chosen.changes.get(method, {}))
+    plan = replace(chosen.base, **{**chosen.changes.get(method, {}), "method": method})
     counts = count_parameters(plan.target, plan.data), count_parameters(plan.guide, plan.data) if guided else 0
     return Choices(data, *look(data), chosen, plan, counts, data_item(plan.data))
 
@@ -194,7 +194,7 @@ def draw_plan(ax, data: Choices) -> None:
         ("pair", f"target {plan.target}, {short(target)}\n{beside}"),
         ("train", f"{plan.epochs} epochs, batches of {plan.batch_size}\n{plan.steps} attack steps, ε = {plan.eps:.3g}"),
         ("evaluate", f"{len(plan.attacks)} attacks on\n{plan.test_images or 'all'} test images"),
-        ("table", f"{len(data.preset.methods)} methods ×\n{len(data.preset.seeds)} seeds"),
+        ("table", f"{len(data.preset.rows)} methods ×\n{len(data.preset.seeds)} seeds"),
     )
     widths = np.array([0.9, 1.75, 1.85, 1.1, 0.95])
     lefts = np.concatenate([[0], np.cumsum(widths + 0.32)])

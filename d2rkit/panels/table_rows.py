@@ -103,8 +103,8 @@ def settings_for(what: str, runs: Sequence[Run], presets: Mapping[str, Preset] =
 def command_for(method: str, setting: Setting, presets: Mapping[str, Preset] = PRESETS) -> tuple[str, str]:
     """The command that fills a cell, and what a preset says that it costs."""
     for preset in presets.values():
-        if method in preset.methods and setting_of(preset.base) == setting:
-            row = f" --methods {method}" if preset.command.startswith("d2rkit") else ""  # else it is a line of Python
+        if method in preset.rows and setting_of(preset.base) == setting:
+            row = f" --rows {method}" if preset.command.startswith("d2rkit") else ""  # else it is a line of Python
             return preset.command + row, f"preset {preset.name} says: {preset.time}"
     words = f"d2rkit train --method {method} --data {setting.data} --target {setting.target}"
     if METHODS[method].needs_guide:

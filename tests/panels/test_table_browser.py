@@ -103,13 +103,13 @@ def test_a_preset_shows_what_is_missing_and_what_it_costs(tmp_path):
     panel = TableBrowser(runs, {"tiny": here})
     assert panel.error == "" and panel.settings["what"] == "preset:tiny"
     text = panel.markdown.value
-    assert "2 of 3 seeds [a]" in text and "`d2rkit reproduce tiny --methods pgd-at`" in text
+    assert "2 of 3 seeds [a]" in text and "`d2rkit reproduce tiny --rows pgd-at`" in text
     assert "preset tiny says" in text and "3 row(s) of ours are missing or lack seeds" in panel.text.value
     assert "80.0" not in text or "±" in text
 
 
 def test_a_failed_run_is_said_to_have_failed(tmp_path):
-    here = preset(methods=("trades",), seeds=(0,))
+    here = preset(rows=("trades",), seeds=(0,))
     run = make_run(tmp_path, here.experiments()[0], {}, status="failed: the loss is not finite in epoch 3, step 2")
     panel = TableBrowser([run], {"tiny": here})
     assert panel.error == "" and "failed" in panel.markdown.value
@@ -129,7 +129,7 @@ def test_every_command_can_run():
 
 def test_presets_come_first_in_commands():
     command, cost = rows.command_for("trades", rows.setting_of(PRESETS["quick"].base))
-    assert command == "d2rkit reproduce quick --methods trades" and PRESETS["quick"].time in cost
+    assert command == "d2rkit reproduce quick --rows trades" and PRESETS["quick"].time in cost
 
 
 def test_bad_input_in_words():
@@ -142,8 +142,8 @@ def test_bad_input_in_words():
 
 
 def test_find_runs_takes_each_once_and_reports_damage(tmp_path):
-    runs = runs_of(preset(methods=("trades",)), tmp_path / "a")
-    runs_of(preset(methods=("trades",)), tmp_path / "b" / "deeper")
+    runs = runs_of(preset(rows=("trades",)), tmp_path / "a")
+    runs_of(preset(rows=("trades",)), tmp_path / "b" / "deeper")
     (runs[0].folder / "result.json").write_text("{")
     found = find_runs([tmp_path / "a", tmp_path / "b", tmp_path / "nowhere"])
     assert len(found.runs) == 2 and len(found.damaged) == 1 and runs[0].folder.name in found.damaged[0]

@@ -1,48 +1,22 @@
-"""The `d2rkit` command: doctor, data, reproduce, train, evaluate, table, lab."""
+"""Commands about this machine and about one run: doctor, data, train, evaluate, lab."""
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Annotated
 
 import torch
 import tyro
-from tqdm.auto import tqdm
 
-from d2rkit.border import PROJECT, home, nearest
+from d2rkit.border import PROJECT, nearest
+from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
 from d2rkit.data import DATASETS, load_data
 from d2rkit.evaluation import ATTACKS, evaluate
-from d2rkit.experiment import Busy, Experiment, Interrupted, chosen_test, read_runs, run
+from d2rkit.experiment import Experiment, chosen_test, run
 from d2rkit.models import load_released
-from d2rkit.presets import Preset, get_preset
-from d2rkit.sweep import sweep
-
-app = tyro.extras.SubcommandApp()
-Word = Annotated[str, tyro.conf.Positional]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where things lie and what computes; the defaults suit a checkout."""
-
-    runs: str = ""
-    """Folder of run folders (default: $D2RKIT_RUNS, else runs/)."""
-    data_root: str = ""
-    """Folder of data sets (default: $D2RKIT_DATA, else data/)."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-
-    @property
-    def runs_root(self) -> Path:
-        return Path(self.runs) if self.runs else home("runs")
 
 
 @app.command
@@ -68,7 +42,7 @@ def doctor() -> None:
 
 
 @app.command
-def data(name: Word, subset: str = "", place: tyro.conf.OmitArgPrefixes[Place] = Place()) -> None:
+def data(name: Word, subset: str = "", place: tyro.conf.OmitArgPrefixes[Place] = HERE) -> None:
     """Fetch a data set if it is not there, decode it once, and say what it holds.
 
     Args:
@@ -82,86 +56,15 @@ def data(name: Word, subset: str = "", place: tyro.conf.OmitArgPrefixes[Place] =
 
 
 @app.command
-def reproduce(
-    preset: Word,
-    methods: tuple[str, ...] = (),
-    seeds: int = 0,
-    workers: int = -1,
-    threads: int = 1,
-    results: str = "",
-    place: tyro.conf.OmitArgPrefixes[Place] = Place(),
-) -> None:
-    """Fill a table: train and attack every cell that is not done, then write table and figures.
-
-    Args:
-        preset: a table by name, e.g. quick.
-        methods: only these rows.
-        seeds: only the first so many seeds (0: the preset's).
-        workers: processes on this machine (-1: one a core on a CPU, one run after the other on a GPU).
-        threads: torch threads of each worker.
-        results: folder for table and figures (default: results/PRESET).
-    """
-    chosen = get_preset(preset)
-    experiments = chosen.experiments(methods, seeds)
-    if workers < 0:
-        on_gpu = torch.cuda.is_available() and place.device != "cpu"
-        workers = 0 if on_gpu else max(1, (os.cpu_count() or 1) // threads)
-    print(f"{chosen.title}: {len(experiments)} runs in {place.runs_root}", flush=True)
-    outcomes = sweep(
-        experiments, place.runs_root, workers=workers, threads=threads, device=place.device,
-        data_root=place.data_root or None,
-    )  # fmt: skip
-    failures = [o for o in outcomes if o.status != "done"]
-    _write(chosen, experiments, place, results)
-    for outcome in failures:
-        print(f"d2rkit: {outcome.experiment.run_name}: {outcome.status}", file=sys.stderr)
-    if failures:
-        sys.exit(1)
-
-
-@app.command
-def table(
-    preset: Word,
-    results: str = "",
-    place: tyro.conf.OmitArgPrefixes[Place] = Place(),
-) -> None:
-    """Write table and figures of a preset anew from the runs that are done; trains nothing.
-
-    Args:
-        preset: a table by name, e.g. quick.
-        results: folder for table and figures (default: results/PRESET).
-    """
-    chosen = get_preset(preset)
-    _write(chosen, chosen.experiments(), place, results)
-
-
-def _write(preset: Preset, experiments: list[Experiment], place: Place, results: str) -> None:
-    from d2rkit.figures import write_figures  # pandas and seaborn take seconds to import
-    from d2rkit.tables import write_table
-
-    names = {e.run_name for e in experiments}
-    runs = [r for r in read_runs(place.runs_root) if r.experiment.run_name in names]
-    folder = Path(results) if results else home("results") / preset.name
-    files = write_table(preset, runs, folder) + (write_figures(preset, runs, folder) if runs else [])
-    print((folder / "table.md").read_text())
-    print("written:", *(f"  {path}" for path in files), sep="\n")
-
-
-@app.command
 def train(
     experiment: tyro.conf.OmitArgPrefixes[Experiment],
-    place: tyro.conf.OmitArgPrefixes[Place] = Place(),
+    place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
     """Train and evaluate one pair; the same command goes on where it stopped."""
     experiment.check()
     folder = place.runs_root / experiment.run_name
     print(f"run folder: {folder}", flush=True)
-    with tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar}| [{elapsed} gone, {remaining} left]{postfix}") as bar:
-
-        def report(done: float, words: str) -> None:
-            bar.set_postfix_str(words, refresh=False)
-            bar.update(done - bar.n)
-
+    with progress_bar() as report:
         done = run(experiment, place.runs_root, device=place.device, data_root=place.data_root or None, report=report)
     print(f"status: {done.result['status']}")
     for checkpoint, accuracies in done.result["accuracy"].items():
@@ -180,7 +83,7 @@ def evaluate_command(
     seed: int = 0,
     test_images: int = 0,
     batch_size: int = 250,
-    place: tyro.conf.OmitArgPrefixes[Place] = Place(),
+    place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
     """Attack a released checkpoint (TRADES, LBGAT, AWP, D2R and like files) and print its accuracies.
 
@@ -200,12 +103,7 @@ def evaluate_command(
     found = load_data(data, place.data_root or None)
     test = chosen_test(Experiment(data=data, test_images=test_images), found)
     device = place.device if place.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    with tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar}| [{elapsed} gone, {remaining} left]{postfix}") as bar:
-
-        def report(done: float, words: str) -> None:
-            bar.set_postfix_str(words, refresh=False)
-            bar.update(done - bar.n)
-
+    with progress_bar() as report:
         result = evaluate(model.to(device), test, attacks, eps, seed, batch_size=batch_size, report=report)
     for name, accuracy in result.summary().items():
         print(f"{name:12} {accuracy:7.2%} ± {result.standard_error(name):.2%}")
@@ -231,24 +129,3 @@ def lab(notebook: Word = "00_start_here.ipynb", port: int = 8888, browser: bool 
     words += [] if browser else ["--no-browser"]
     words += ["--allow-root"] if os.geteuid() == 0 else []  # in a container, which has no other user
     sys.exit(subprocess.call(words))
-
-
-def _stop(number: int, frame: object) -> None:
-    """SIGTERM, a batch system's way to say stop, is taken as Ctrl-C."""
-    raise KeyboardInterrupt
-
-
-def main() -> None:
-    """Entry point: bad input ends with one sentence and exit code 2, Ctrl-C with 130."""
-    logging.basicConfig(format="d2rkit: %(message)s", level=logging.WARNING)
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        app.cli(prog="d2rkit", description=__doc__)
-    except (ValueError, Busy) as error:
-        print(f"d2rkit: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, Interrupted):
-        print("d2rkit: stopped; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(141)

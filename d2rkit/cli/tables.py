@@ -1,0 +1,140 @@
+"""Commands about whole tables: reproduce, tune, table."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+import tyro
+
+from d2rkit.border import home
+from d2rkit.checkpoints import write_atomically
+from d2rkit.cli.base import HERE, Place, Word, app
+from d2rkit.experiment import Experiment, read_runs
+from d2rkit.presets import Preset, get_preset, presets_of
+from d2rkit.sweep import sweep
+
+
+@app.command
+def reproduce(
+    preset: Word,
+    rows: tuple[str, ...] = (),
+    seeds: int = 0,
+    workers: int = -1,
+    threads: int = 1,
+    results: str = "",
+    place: tyro.conf.OmitArgPrefixes[Place] = HERE,
+) -> None:
+    """Fill a table: train and attack every cell that is not done, then write table and figures.
+
+    Args:
+        preset: a table by name, e.g. quick, or a family of tables, e.g. paper.
+        rows: only these rows.
+        seeds: only the first so many seeds (0: the preset's).
+        workers: processes on this machine (-1: one a core on a CPU, one run after the other on a GPU).
+        threads: torch threads of each worker.
+        results: folder for table and figures (default: results/PRESET).
+    """
+    workers = workers if workers >= 0 else _workers(place, threads)
+    failed = False
+    for chosen in presets_of(preset):
+        experiments = chosen.experiments(rows, seeds)
+        print(f"{chosen.title}: {len(experiments)} runs in {place.runs_root}", flush=True)
+        outcomes = sweep(
+            experiments, place.runs_root, workers=workers, threads=threads, device=place.device,
+            data_root=place.data_root or None,
+        )  # fmt: skip
+        _write(chosen, experiments, place, _folder(results, preset, chosen))
+        for outcome in outcomes:
+            if outcome.status != "done":
+                failed = True
+                print(f"d2rkit: {outcome.experiment.run_name}: {outcome.status}", file=sys.stderr)
+    if failed:
+        sys.exit(1)
+
+
+def _workers(place: Place, threads: int) -> int:
+    on_gpu = torch.cuda.is_available() and place.device != "cpu"
+    return 0 if on_gpu else max(1, (os.cpu_count() or 1) // threads)
+
+
+@app.command
+def tune(
+    preset: Word,
+    rates: tuple[float, ...] = (0.05, 0.1, 0.2),
+    subset: str = "3k",
+    epochs: int = 3,
+    rows: tuple[str, ...] = (),
+    workers: int = -1,
+    threads: int = 1,
+    results: str = "",
+    place: tyro.conf.OmitArgPrefixes[Place] = HERE,
+) -> None:
+    """Try learning rates for each row of a table with the same small budget, judged on validation images.
+
+    Args:
+        preset: a table by name, e.g. small.
+        rates: the learning rates to try.
+        subset: number of training images of a trial.
+        epochs: of a trial.
+        rows: only these rows.
+        workers: processes on this machine (-1: one a core on a CPU, one run after the other on a GPU).
+        threads: torch threads of each worker.
+        results: folder for learning_rates.csv (default: results/PRESET).
+    """
+    from d2rkit.tuning import outcomes, trials  # pandas takes a second to import
+
+    chosen = get_preset(preset)
+    found = trials(chosen, rates, subset, epochs, rows)
+    workers = workers if workers >= 0 else _workers(place, threads)
+    print(f"{chosen.title}: {len(found)} trials in {place.runs_root}", flush=True)
+    done = sweep(
+        [trial for _, trial in found], place.runs_root, workers=workers, threads=threads, device=place.device,
+        data_root=place.data_root or None,
+    )  # fmt: skip
+    frame = outcomes(found, place.runs_root)
+    file = (Path(results) if results else home("results") / chosen.name) / "learning_rates.csv"
+    with write_atomically(file) as draft:
+        frame.to_csv(draft, index=False, lineterminator="\n")
+    print(frame.to_string(index=False), f"written: {file}", sep="\n")
+    failures = [outcome for outcome in done if outcome.status != "done"]
+    for outcome in failures:
+        print(f"d2rkit: {outcome.experiment.run_name}: {outcome.status}", file=sys.stderr)
+    if failures:
+        sys.exit(1)
+
+
+@app.command
+def table(
+    preset: Word,
+    results: str = "",
+    place: tyro.conf.OmitArgPrefixes[Place] = HERE,
+) -> None:
+    """Write table and figures of a preset anew from the runs that are done; trains nothing.
+
+    Args:
+        preset: a table by name, e.g. quick, or a family of tables, e.g. paper.
+        results: folder for table and figures (default: results/PRESET).
+    """
+    for chosen in presets_of(preset):
+        _write(chosen, chosen.experiments(), place, _folder(results, preset, chosen))
+
+
+def _folder(results: str, asked: str, chosen: Preset) -> Path:
+    """Where a table goes; each table of a family gets a folder of its own."""
+    if not results:
+        return home("results") / chosen.name
+    return Path(results) if asked == chosen.name else Path(results) / chosen.name
+
+
+def _write(preset: Preset, experiments: list[Experiment], place: Place, folder: Path) -> None:
+    from d2rkit.figures import write_figures  # pandas and seaborn take seconds to import
+    from d2rkit.tables import write_table
+
+    names = {e.run_name for e in experiments}
+    runs = [r for r in read_runs(place.runs_root) if r.experiment.run_name in names]
+    files = write_table(preset, runs, folder) + (write_figures(preset, runs, folder) if runs else [])
+    print((folder / "table.md").read_text())
+    print("written:", *(f"  {path}" for path in files), sep="\n")
