@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from d2rkit import devices
 from d2rkit.pair import eval_mode, frozen
 
 STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -59,14 +60,17 @@ def autoattack(
     norm: str = "Linf",
     through: nn.Module | None = None,
     state: AutoAttackState | None = None,
+    shared: bool = False,
     on_batch: Callable[[AutoAttackState, str, float], None] | None = None,
 ) -> AutoAttackState:
     """Which of the images x: (N, C, H, W) in [0, 1] survive all four attacks, as `state.robust`: (N,) bool.
 
     eps in pixel scale. through: an equivalent of the model (see `folding.folded`) whose gradients and predictions
     the attacks use; the model itself has the last word on every image. state: where an earlier call stopped
-    (its `robust` must start as the clean flags). on_batch: told the state, the attack and the fraction done
-    after each batch. ValueError with fewer than four classes, for which the targeted losses do not exist."""
+    (its `robust` must start as the clean flags). shared: every process of a group (devices.start) makes this call
+    and attacks its share of the batches. on_batch: told the state, the attack and the fraction done after each
+    batch, or, if the batches are shared, after each attack. ValueError with fewer than four classes, for which
+    the targeted losses do not exist."""
     with eval_mode(model), frozen(model), forked_rng(), _warnings() as warned:
         if state is None:
             state = AutoAttackState(clean_flags(model, x, y, batch_size))
@@ -84,16 +88,23 @@ def autoattack(
             survivors = before.nonzero().flatten().split(batch_size) if before.any() else ()
             attack = _attacker(through or model, stage, eps, norm, seed, x.device, classes)
             for i in range(state.next_batch, len(survivors)):
+                if shared and i % devices.size() != devices.rank():
+                    continue
                 index = survivors[i].to(x.device)
                 images = x[index].contiguous()
                 adversarial, _ = attack.run_standard_evaluation(images, y[index], batch_size=len(index))
                 fooled = ~clean_flags(model, adversarial, y[index], len(index))
                 state.robust[survivors[i][fooled]] = False
-                state.next_batch = i + 1
-                if on_batch:
+                if on_batch and not shared:
+                    state.next_batch = i + 1
                     on_batch(state, stage, (number + (i + 1) / len(survivors)) / len(STAGES))
+            if shared:
+                state.robust = devices.reduced(state.robust, "min")
             state.after[stage], state.next_batch = state.robust.clone(), 0
-            state.warnings += [w for w in warned if w not in state.warnings]
+            if on_batch and shared:
+                on_batch(state, stage, (number + 1) / len(STAGES))
+            heard = [word for words in devices.gathered(list(warned)) for word in words] if shared else warned
+            state.warnings += [w for w in dict.fromkeys(heard) if w not in state.warnings]
             warned.clear()
         gain = (state.after["fab-t"].float().mean() - state.after["square"].float().mean()).item()
         if gain > max(SQUARE_GAIN, 2 / len(state.robust)):  # of few images, one or two say nothing

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from d2rkit import attacks
+from d2rkit import attacks, devices
 from d2rkit.arrays import Split
 from d2rkit.autoattack import AutoAttackState, autoattack, clean_flags
 from d2rkit.border import check_images, nearest
@@ -60,6 +60,7 @@ def evaluate(
     batch_size: int = 250,
     device: torch.device | str | None = None,
     exact: bool = False,
+    shared: bool = False,
     report: Report | None = None,
 ) -> Evaluation:
     """Attack `model` (for a GuidedPair: its target) on every image of `data`, in float32.
@@ -71,6 +72,8 @@ def evaluate(
     evaluation-<checkpoint>/), read back when they are there, and AutoAttack goes on where it was cut off.
     exact: attack the network as it is; by default attacks run through a copy with folded BatchNorm (faster,
     equal to rounding), and the network itself judges every attacked image.
+    shared: every process of a group (devices.start) makes this call; each attacks its share of the batches, and
+    all get all flags, the same that one process alone would find.
     Raises ValueError for unknown attacks, images outside [0, 1] or of the wrong rank, labels out of range, or
     kept flags that belong to other images, eps or seed."""
     network = model.target if isinstance(model, GuidedPair) else model
@@ -84,7 +87,7 @@ def evaluate(
     with eval_mode(network), torch.no_grad():
         check_images(x, y, network(x[:1]).shape[1])
     place = "evaluation" if checkpoint == "best" else f"evaluation-{checkpoint}"
-    store = _Store(Path(folder) / place if folder else None, eps, seed, x, y, batch_size)
+    store = _Store(Path(folder) / place if folder else None, eps, seed, x, y, batch_size, shared)
     result = Evaluation(eps)
     attacked = network if exact else folded(network)
     with eval_mode(network):
@@ -104,7 +107,7 @@ def evaluate(
                 result.details = {k: v for k, v in found.items() if k != "flags"}
                 result.flags[name] = found["flags"]
             else:
-                arguments = (network, attacked, x, y, clean, kind, steps, eps, seed, batch_size, progress)
+                arguments = (network, attacked, x, y, clean, kind, steps, eps, seed, batch_size, shared, progress)
                 result.flags[name] = store.get(name, lambda: {"flags": _attacked(*arguments)})["flags"]  # noqa: B023
             progress(1.0)
     return result
@@ -126,11 +129,13 @@ def parse_attack(name: str) -> tuple[str, int]:
 
 def _attacked(
     network: nn.Module, attacked: nn.Module, x: Tensor, y: Tensor, clean: Tensor, kind: str, steps: int, eps: float,
-    seed: int, batch_size: int, progress: Callable[[float], None],
+    seed: int, batch_size: int, shared: bool, progress: Callable[[float], None],
 ) -> Tensor:  # fmt: skip
     robust = clean.clone()
     batches = clean.nonzero().flatten().split(batch_size)
     for number, index in enumerate(batches):
+        if shared and number % devices.size() != devices.rank():
+            continue
         images, labels = x[index.to(x.device)], y[index.to(x.device)]
         generator = torch.Generator(x.device).manual_seed(seed * 100_003 + number)
         start = attacks.uniform_start(images, eps, generator)
@@ -142,7 +147,7 @@ def _attacked(
         # At eps = 0 nothing moves; asking again in other batches could round differently.
         robust[index] = clean_flags(network, adversarial, labels, batch_size) if eps else True
         progress((number + 1) / len(batches))
-    return robust
+    return devices.reduced(robust, "min") if shared else robust
 
 
 def _autoattack(
@@ -165,6 +170,7 @@ def _autoattack(
         batch_size=store.batch_size,
         through=attacked,
         state=state,
+        shared=store.shared,
         on_batch=on_batch,
     )
     return {"flags": state.robust, **state.after, "warnings": state.warnings}
@@ -173,8 +179,8 @@ def _autoattack(
 class _Store:
     """evaluation/<attack>.npz: per-image flags, and what they were measured with."""
 
-    def __init__(self, folder: Path | None, eps: float, seed: int, x: Tensor, y: Tensor, batch_size: int):
-        self.folder, self.eps, self.seed, self.batch_size = folder, eps, seed, batch_size
+    def __init__(self, folder: Path | None, eps: float, seed: int, x: Tensor, y: Tensor, batch_size: int, shared: bool):
+        self.folder, self.eps, self.seed, self.batch_size, self.shared = folder, eps, seed, batch_size, shared
         self.facts = {"eps": eps, "seed": seed, "count": len(y)}
         if folder:
             self.facts["images"] = zlib.crc32(y.cpu().numpy().tobytes(), zlib.crc32(x.cpu().numpy().tobytes()))
@@ -184,14 +190,17 @@ class _Store:
         file = self.folder / f"{attack}.npz" if self.folder else None
         if file is None:
             return dict(measure())
-        if not file.exists():
+        if not self._exists(file):
             self._write(file, measure())
             (self.folder / "autoattack.partial.npz").unlink(missing_ok=True) if attack == "autoattack" else None
         return self._read(file)
 
+    def _exists(self, file: Path) -> bool:
+        return devices.from_first(file.exists()) if self.shared else file.exists()
+
     def partial(self) -> AutoAttackState | None:
         file = self.folder / "autoattack.partial.npz" if self.folder else None
-        if file is None or not file.exists():
+        if file is None or not self._exists(file):
             return None
         found = self._read(file)
         robust, next_batch, batch_size = found.pop("flags"), int(found.pop("next_batch")), int(found.pop("batch_size"))
@@ -206,6 +215,12 @@ class _Store:
             self._write(self.folder / "autoattack.partial.npz", content)
 
     def _write(self, file: Path, content: Mapping) -> None:
+        if not self.shared or devices.rank() == 0:
+            self._save(file, content)
+        if self.shared:
+            devices.wait()
+
+    def _save(self, file: Path, content: Mapping) -> None:
         arrays = {k: v.numpy() if isinstance(v, Tensor) else np.asarray(v) for k, v in content.items()}
         arrays["warnings"] = np.asarray(content.get("warnings", []), dtype=str)
         with write_atomically(file) as draft, draft.open("wb") as out:
@@ -234,9 +249,10 @@ def accuracy_against_eps(
     eps_values: Sequence[float],
     attack: str = "pgd20",
     seed: int = 0,
+    shared: bool = False,
 ) -> dict[float, Tensor]:
     """Flags of `attack` at each radius; a sound evaluation falls to about 0 as eps grows."""
-    return {eps: evaluate(model, data, (attack,), eps, seed).flags[attack] for eps in eps_values}
+    return {eps: evaluate(model, data, (attack,), eps, seed, shared=shared).flags[attack] for eps in eps_values}
 
 
 @dataclass(frozen=True)
@@ -249,15 +265,21 @@ class MaskingCheck:
 
 
 def masking_checks(
-    target: nn.Module, data: Split | tuple[Tensor, Tensor], eps: float, *, guide: nn.Module | None = None, seed: int = 0
+    target: nn.Module,
+    data: Split | tuple[Tensor, Tensor],
+    eps: float,
+    *,
+    guide: nn.Module | None = None,
+    seed: int = 0,
+    shared: bool = False,
 ) -> list[MaskingCheck]:
     """Four signs of masked gradients (Athalye et al. 2018; Carlini et al. 2019), each with its numbers: accuracy
     stays up at an absurd radius; more steps help the defender; the margin loss beats CE by far; images made
     against another network (the guide) fool the target more often than its own gradients do."""
     images, labels = (data.pixels(), data.labels) if isinstance(data, Split) else data
-    here = evaluate(target, (images, labels), ("clean", "pgd20", "pgd100", "cw20"), eps, seed)
+    here = evaluate(target, (images, labels), ("clean", "pgd20", "pgd100", "cw20"), eps, seed, shared=shared)
     far = min(1.0, 8 * eps)
-    absurd = evaluate(target, (images, labels), ("pgd100",), far, seed).accuracy("pgd100")
+    absurd = evaluate(target, (images, labels), ("pgd100",), far, seed, shared=shared).accuracy("pgd100")
     pgd20, pgd100, margin = (here.accuracy(name) for name in ("pgd20", "pgd100", "cw20"))
     noise = 2 * max(here.standard_error("pgd20"), 1 / len(labels))
     checks = [

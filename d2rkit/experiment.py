@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from d2rkit import devices
 from d2rkit.border import home, nearest
 from d2rkit.checkpoints import load_weights, read_json, write_json
 from d2rkit.data import DATASETS, ImageData, Split, first_of_each_class, load_data, subset_size
@@ -149,21 +150,54 @@ def run(
     root: str | Path | None = None,
     *,
     device: str = "auto",
+    count: int = 1,
     data_root: str | Path | None = None,
     report: Report | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Run:
     """Train and evaluate, or go on, or just read the result if it is there.
 
-    root: where run folders lie (default: $D2RKIT_RUNS, else `runs/`). Raises ValueError for impossible
-    settings, Interrupted when asked to stop (the state is saved), Busy if another process has this run."""
+    root: where run folders lie (default: $D2RKIT_RUNS, else `runs/`). count: of devices (GPUs, or processes on a
+    CPU) that share the work. Raises ValueError for impossible settings, Interrupted when asked to stop (the state
+    is saved), Busy if another process has this run."""
     experiment.check()
+    check_count(count, device, experiment.batch_size)
     folder = (Path(root) if root is not None else home("runs")) / experiment.run_name
     if (folder / "result.json").exists():
         return read_run(folder)
     data = load_data(experiment.data, data_root, experiment.subset or None)
-    pair, test = build_pair(experiment, data), chosen_test(experiment, data)
+    chosen_test(experiment, data)  # nothing is written if it cannot be
     _claim_config(folder, experiment)
+    with _lock(folder):
+        if (folder / "result.json").exists():
+            return read_run(folder)
+        if count == 1:
+            _work(experiment, folder, device, data, report=report, should_stop=should_stop)
+        else:
+            arguments = (experiment, folder, device, data)
+            devices.start(count, _work, arguments, report=report, should_stop=should_stop)
+    return read_run(folder)
+
+
+def check_count(count: int, device: str, batch_size: int) -> None:
+    """ValueError, in one sentence, if so many devices cannot share a batch on this machine."""
+    if not 1 <= count <= batch_size:
+        raise ValueError(f"devices must lie between 1 and the batch size {batch_size}, not {count}")
+    there = torch.cuda.device_count()
+    if count > 1 and device != "cpu" and there and count > there:
+        raise ValueError(f"this machine has {there} GPU(s), not {count}")
+
+
+def _work(
+    experiment: Experiment,
+    folder: Path,
+    device: str,
+    data: ImageData,
+    *,
+    report: Report | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> None:
+    """The run itself, up to result.json, by this process or by each of a group."""
 
     def part(low: float, high: float) -> Report:
         def inner(done: float, words: str) -> None:
@@ -174,56 +208,56 @@ def run(
 
         return inner
 
-    with _lock(folder):
-        if (folder / "result.json").exists():
-            return read_run(folder)
-        # fit() saves its state when asked to stop, so inside it the question is its own.
-        trained = fit(
-            pair,
-            data,
-            experiment_recipe(experiment),
-            folder,
-            device=device,
-            report=report and _scaled(report, 0.5),
-            should_stop=should_stop,
-        )
-        if trained.status == "interrupted":
-            raise Interrupted(str(folder))
-        result = {
-            "format": FORMAT,
-            "status": trained.status,
-            "epochs": len(trained.history),
-            "train_seconds": round(sum(row["seconds"] for row in trained.history), 2),
-            "n_test": len(test),
-            "data_source": data.source,
-            "machine": machine(device),
-            "versions": {name: version(name) for name in ("torch", "pyautoattack", "numpy")},
-            "accuracy": {},
-        }
-        began = time.monotonic()
-        if not trained.status.startswith("failed") and experiment.attacks:
-            for number, checkpoint in enumerate(experiment.checkpoints):
-                share = 0.5 / len(experiment.checkpoints)
-                result["accuracy"][checkpoint] = _evaluate(
-                    experiment, folder, checkpoint, pair, test, result,
-                    part(0.5 + number * share, 0.5 + (number + 1) * share),
-                )  # fmt: skip
-        result["evaluation_seconds"] = round(time.monotonic() - began, 2)
+    pair, test = build_pair(experiment, data), chosen_test(experiment, data)
+    # fit() saves its state when asked to stop, so inside it the question is its own.
+    trained = fit(
+        pair,
+        data,
+        experiment_recipe(experiment),
+        folder,
+        device=device,
+        report=report and _scaled(report, 0.5),
+        should_stop=should_stop,
+    )
+    if trained.status == "interrupted":
+        raise Interrupted(str(folder))
+    result = {
+        "format": FORMAT,
+        "status": trained.status,
+        "epochs": len(trained.history),
+        "train_seconds": round(sum(row["seconds"] for row in trained.history), 2),
+        "n_test": len(test),
+        "data_source": data.source,
+        "machine": machine(device),
+        "versions": {name: version(name) for name in ("torch", "pyautoattack", "numpy")},
+        "accuracy": {},
+    }
+    if devices.size() > 1:
+        result["devices"] = devices.size()
+    began = time.monotonic()
+    if not trained.status.startswith("failed") and experiment.attacks:
+        for number, checkpoint in enumerate(experiment.checkpoints):
+            share = 0.5 / len(experiment.checkpoints)
+            result["accuracy"][checkpoint] = _evaluate(
+                experiment, folder, checkpoint, pair, test, result,
+                part(0.5 + number * share, 0.5 + (number + 1) * share),
+            )  # fmt: skip
+    result["evaluation_seconds"] = round(time.monotonic() - began, 2)
+    if devices.rank() == 0:
         write_json(folder / "result.json", result)
-    return read_run(folder)
 
 
 def _evaluate(experiment, folder, checkpoint, pair, test, result, report) -> dict[str, float]:
     """Accuracies of one checkpoint; for the first one also the curve over eps and the masking checks."""
     pair = load_weights(folder / f"{checkpoint}.safetensors", pair)
-    eps, seed = experiment.radius, experiment.seed
-    found = evaluate(pair, test, experiment.attacks, eps, seed, folder=folder, checkpoint=checkpoint, report=report)
+    eps, how = experiment.radius, {"seed": experiment.seed, "shared": devices.size() > 1}
+    found = evaluate(pair, test, experiment.attacks, eps, folder=folder, checkpoint=checkpoint, report=report, **how)
     if found.warnings:
         result.setdefault("autoattack_warnings", {})[checkpoint] = found.warnings
     if checkpoint == experiment.checkpoints[0]:
-        curve = accuracy_against_eps(pair.target, test, [r * eps for r in SWEEP], seed=seed)
+        curve = accuracy_against_eps(pair.target, test, [r * eps for r in SWEEP], **how)
         result["eps_curve"] = {"eps": list(curve), "pgd20": [accuracy_of(flags) for flags in curve.values()]}
-        checks = masking_checks(pair.target, test, eps, guide=pair.guide, seed=seed)
+        checks = masking_checks(pair.target, test, eps, guide=pair.guide, **how)
         result["masking"] = [dataclasses.asdict(check) for check in checks]
         if pair.guide is not None:
             result["guide_clean"] = evaluate(pair.guide, test, ("clean",), eps).accuracy("clean")

@@ -39,14 +39,22 @@ class Method:
     awp: float = 0.0
     source: str = ""
 
-    def loss(self, logits: Logits, y: Tensor, changes: Mapping[str, float | str | bool] | None = None) -> Loss:
-        """The objective with this method's options, some of them changed."""
-        return self.objective(logits, y, **{**self.options, **(changes or {})})
+    def loss(
+        self,
+        logits: Logits,
+        y: Tensor,
+        changes: Mapping[str, float | str | bool] | None = None,
+        gathered: Callable[[Tensor], Tensor] | None = None,
+    ) -> Loss:
+        """The objective with this method's options, some of them changed. gathered: for a batch spread over several
+        devices, see objectives.d2r; the other objectives are means, which need no such help."""
+        extra = {"gathered": gathered} if gathered and self.objective is objectives.d2r else {}
+        return self.objective(logits, y, **{**self.options, **(changes or {})}, **extra)
 
     def check_options(self, changes: Mapping[str, float | str | bool]) -> None:
         """ValueError if `changes` names an option that the objective does not have, or gives it an impossible value."""
         signature = inspect.signature(self.objective).parameters.values()
-        allowed = [p.name for p in signature if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        allowed = [p.name for p in signature if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "gathered"]
         for name in changes:
             if name not in allowed:
                 raise nearest(name, allowed or ["none"], f"loss option of {self.title}")

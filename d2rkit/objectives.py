@@ -8,6 +8,7 @@ Symbols: f target, g guide, x clean images, x' adversarial images, p = softmax.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -57,6 +58,7 @@ def d2r(
     w_reverse: float = 10.0,
     reduction: str = "mean",
     detach_guide: bool = False,
+    gathered: Callable[[Tensor], Tensor] | None = None,
 ) -> Loss:
     """Dual regularisation (Liu et al. 2025, arXiv 2506.07056). With KL1 = KL(p_f(x) || p_g(x)),
     KL2 = KL(p_g(x) || p_f(x)), KL5 = KL(p_f(x') || p_g(x)) and KL3 = KL(p_g(x) || p_f(x')):
@@ -67,7 +69,9 @@ def d2r(
 
     Weights left at None take the variant's defaults (D2R_WEIGHTS). The labels reach the target through
     the guide only. reduction: "mean" over batch and classes, as released, or "batchmean" (C times larger).
-    detach_guide: no gradient from the target's terms into the guide. ValueError for an unknown variant or reduction.
+    detach_guide: no gradient from the target's terms into the guide. gathered: of a batch that is spread over
+    several devices, the whole batch's value of a scalar, of which each has its part: |KL1 - KL2| is that of the
+    whole batch, however it is spread. ValueError for an unknown variant or reduction.
     """
     if variant not in D2R_WEIGHTS:
         raise nearest(variant, D2R_WEIGHTS, "D2R variant")
@@ -84,7 +88,8 @@ def d2r(
     if variant == "symmetric":
         clean = mean(symmetric_kl(f_clean, g_fixed, SMOOTHING))
     else:  # the absolute value of the batch's mean, not of each example
-        clean = mean(kl_gap(f_clean, g_fixed, SMOOTHING)).abs()
+        clean = mean(kl_gap(f_clean, g_fixed, SMOOTHING))
+        clean = clean.abs() if gathered is None else clean * gathered(clean.detach()).sign()
     adversarial = kl(f_adv, g_fixed, SMOOTHING)
     parts = {
         "ce": w["w_ce"] * F.cross_entropy(g_clean, y),

@@ -28,6 +28,9 @@ class Recipe:
     """Seeds the initial weights, the order of images, augmentation and the attack's random start."""
     epochs: int = 100
     batch_size: int = 128
+    micro_batch: int = 0
+    """Images forwarded at once, gradients being added up to batch_size: for small cards; 0 for the whole batch.
+    BatchNorm and the released gap then see so many images, not the batch."""
     lr: float = 0.1
     """Peak learning rate of SGD; 0.1 as released, less where training is stuck at chance."""
     schedule: str = "cosine"
@@ -82,7 +85,8 @@ class Recipe:
         for name in ("epochs", "batch_size", "lr", "eps", "step_size"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("steps", "warmup", "guide_warmup", "awp_warmup", "padding", "weight_decay", "val_steps"):
+        counts = ("steps", "warmup", "guide_warmup", "awp_warmup", "padding", "val_steps", "micro_batch")
+        for name in (*counts, "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
         for name in ("guide_share", "momentum", "ema"):
@@ -90,6 +94,8 @@ class Recipe:
                 raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
         if self.update == "two-step" and ("variant" not in method.options or method.awp):
             raise ValueError(f"update two-step splits the plain D2R loss; {method.title} is not that")
+        if self.update == "two-step" and self.micro_batch:
+            raise ValueError("update two-step takes the whole batch at once; set micro_batch to 0")
         if self.eps > 1:
             raise ValueError(f"eps is in pixel scale, e.g. 8/255 = 0.0314, not {self.eps}")
         return method

@@ -1,4 +1,4 @@
-"""fit(): the training loop. One screen for a step; checkpoints and exact resume around it."""
+"""fit(): the training loop around step.py: schedule, validation, checkpoints, exact resume."""
 
 from __future__ import annotations
 
@@ -11,27 +11,22 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from d2rkit import attacks
+from d2rkit import attacks, devices
 from d2rkit.checkpoints import load_resume, save_resume, save_weights, write_atomically
 from d2rkit.data import ImageData, Split, augment
 from d2rkit.folding import PairTwin
-from d2rkit.methods import TWO_STEP, Method
-from d2rkit.objectives import Logits, Loss
+from d2rkit.methods import Method
 from d2rkit.pair import GuidedPair, eval_mode
 from d2rkit.recipe import Recipe, generator_for, learning_rate
-from d2rkit.weight_perturbation import perturbed_weights
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from d2rkit.step import NonFinite, guide_step, training_step
 
 log = logging.getLogger("d2rkit")
 
@@ -45,66 +40,6 @@ class Fit:
     status: str
     history: list[dict[str, float]]
     seconds: float = 0.0
-
-
-class NonFinite(RuntimeError):
-    """The loss or a weight became infinite or NaN."""
-
-
-def training_step(
-    fabric: Fabric,
-    model: nn.Module,
-    pair: GuidedPair,
-    attacked: GuidedPair,
-    optimizer: torch.optim.Optimizer,
-    method: Method,
-    recipe: Recipe,
-    x: Tensor,
-    y: Tensor,
-    generator: torch.Generator,
-    awp: float = 0.0,
-) -> tuple[Loss, dict[str, Tensor]]:
-    """One step on x: (B, C, H, W) in [0, 1], y: (B,). `model` is Fabric's wrapper of `pair`; the attack
-    runs on `attacked`, the raw pair or its folded twin, frozen and in eval mode. Then one wrapped forward carries
-    the gradient, made at perturbed weights if awp (their relative size) is above 0."""
-    with fabric.autocast():
-        x_adv = method.perturb(
-            attacked, x, y, eps=recipe.eps, step_size=recipe.step_size, steps=recipe.steps,
-            guide_share=recipe.guide_share, generator=generator,
-        )  # fmt: skip
-    parts: dict[str, Tensor] = {}
-
-    def forward(network: nn.Module) -> tuple[Logits, Loss]:
-        logits = method.forward(network, x, x_adv)
-        return logits, method.loss(logits, y, recipe.loss)
-
-    with perturbed_weights(pair.target, lambda: forward(pair)[1].total, awp) if awp else nullcontext():
-        for terms in TWO_STEP if recipe.update == "two-step" else (None,):
-            logits, loss = forward(model)
-            chosen = {name: part for name, part in loss.parts.items() if terms is None or name in terms}
-            total = torch.stack(list(chosen.values())).sum()
-            if not torch.isfinite(total):
-                raise NonFinite("the loss is not finite")
-            optimizer.zero_grad(set_to_none=True)
-            fabric.backward(total)
-            optimizer.step()
-            parts |= {name: part.detach() for name, part in chosen.items()}
-    correct = {
-        name: (part.detach().argmax(1) == y).sum()
-        for name, part in (("clean", logits.target_clean), ("adv", logits.target_adv), ("guide", logits.guide_clean))
-        if part is not None
-    }
-    return Loss(torch.stack(list(parts.values())).sum(), parts), correct
-
-
-def guide_step(fabric, model, optimizer, x: Tensor, y: Tensor) -> tuple[Loss, dict[str, Tensor]]:
-    """One step of the guide alone on clean images."""
-    logits = model(x, None, guide_only=True).guide_clean
-    ce = nn.functional.cross_entropy(logits, y)
-    optimizer.zero_grad(set_to_none=True)
-    fabric.backward(ce)
-    optimizer.step()
-    return Loss(ce.detach(), {"ce": ce.detach()}), {"guide": (logits.detach().argmax(1) == y).sum()}
 
 
 def fit(
@@ -121,6 +56,8 @@ def fit(
 ) -> Fit:
     """Train `pair` in place on data.train; return what happened, one row of history an epoch.
 
+    Inside a group of processes (devices.start) every process calls this alike, each works on its part of every
+    batch, and all end with the same weights.
     folder: a run folder. It gets history.csv, last.safetensors and best.safetensors (highest PGD accuracy
     on data.val) and resume.pt, from which a later call with the same recipe goes on, bit for bit on
     the same hardware. should_stop: asked after every step; True saves the state and returns with status
@@ -152,20 +89,20 @@ class _Loop:
     def __init__(
         self, pair: GuidedPair, data: ImageData, recipe: Recipe, method: Method, folder: Path | None, device: str
     ):
-        from lightning_fabric import Fabric  # takes a second to import, which other uses of the kit need not wait for
-
         self.recipe, self.method, self.folder = recipe, method, folder
-        self.fabric = Fabric(accelerator=device, devices=1, precision=recipe.precision)
+        self.fabric = _fabric(device, recipe.precision, pair.guide is not None)
         self.pair = pair
         self.chance = 1 / data.num_classes
         optimizer = torch.optim.SGD(pair.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
         self.model, self.optimizer = self.fabric.setup(pair, optimizer)
         device = self.fabric.device
-        self.train, self.val = data.train.to(device), data.val.to(device)
+        self.train = data.train.to(device)
+        self.val = data.val.take(slice(devices.rank(), None, devices.size())).to(device)
+        self.val_count = len(data.val)
         self.twin = PairTwin(pair) if recipe.speed == "fast" else None
         decay = get_ema_multi_avg_fn(recipe.ema)
         self.average = AveragedModel(pair.target, multi_avg_fn=decay, use_buffers=True) if recipe.ema else None
-        self.generators = {p: generator_for(p, recipe.seed, device) for p in ("augment", "attack")}
+        self.generators = {p: generator_for(p, recipe.seed, device, devices.rank()) for p in ("augment", "attack")}
         self.epoch, self.step, self.best = 0, 0, -1.0
         self.history: list[dict[str, float]] = []
         self.seconds, self.began = 0.0, time.monotonic()  # of this epoch, over interruptions
@@ -194,11 +131,12 @@ class _Loop:
                 self.advance(index)
                 if report:
                     report((self.epoch + self.step / self.steps_per_epoch()) / total, f"epoch {self.epoch + 1}/{total}")
-                if stop():
+                stopping, due = self.agreed(stop(), time.monotonic() - saved > save_every)
+                if stopping or due:
                     self.save()
+                if stopping:
                     return True
-                if time.monotonic() - saved > save_every:
-                    self.save()
+                if due:
                     saved = time.monotonic()
             self.finish_epoch()
             saved = time.monotonic()
@@ -212,8 +150,13 @@ class _Loop:
         order = torch.randperm(len(self.train), generator=shuffle).to(self.fabric.device)
         yield from order.split(self.recipe.batch_size)[self.step :]
 
-    def advance(self, index: Tensor) -> None:
+    def agreed(self, *wishes: bool) -> list[bool]:
+        """What any of the processes wishes, all do: they must save and stop at the same step."""
+        return devices.reduced(torch.tensor(wishes, device=self.fabric.device), "max").tolist()
+
+    def advance(self, batch: Tensor) -> None:
         recipe, warming = self.recipe, self.epoch < self.recipe.guide_warmup
+        index, weight = devices.mine(batch)
         x = augment(self.train.images[index], recipe.padding, recipe.flip, self.generators["augment"]).float() / 255
         y = self.train.labels[index]
         moment = self.epoch - recipe.guide_warmup + self.step / self.steps_per_epoch()
@@ -221,20 +164,22 @@ class _Loop:
             group["lr"] = recipe.lr if warming else learning_rate(recipe, moment + 1 / self.steps_per_epoch() / 2)
         self.pair.train()
         if warming:
-            loss, correct = guide_step(self.fabric, self.model, self.optimizer, x, y)
+            loss, correct = guide_step(self.fabric, self.model, self.optimizer, x, y, weight)
         else:
             attacked = self.twin.refresh() if self.twin else self.pair
             awp = self.method.awp if self.epoch - recipe.guide_warmup >= recipe.awp_warmup else 0.0
             loss, correct = training_step(
                 self.fabric, self.model, self.pair, attacked, self.optimizer, self.method, recipe, x, y,
-                self.generators["attack"], awp,
+                self.generators["attack"], awp, weight,
             )  # fmt: skip
+            devices.settle(self.pair)
             if self.average is not None:
                 self.average.update_parameters(self.pair.target)
         values = {"loss": loss.total, **{f"loss_{k}": v for k, v in loss.parts.items()}}
-        values = {k: v * len(y) for k, v in values.items()} | {f"train_{k}": v for k, v in correct.items()}
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.item()
+        values |= {f"train_{k}": v for k, v in correct.items()}
+        means = devices.reduced(torch.stack([value.double() for value in values.values()]), "mean").tolist()
+        for name, mean in zip(values, means, strict=True):
+            self.sums[name] = self.sums.get(name, 0.0) + mean * len(batch)
         self.step += 1
 
     def finish_epoch(self) -> None:
@@ -264,7 +209,8 @@ class _Loop:
                     hits["pgd"] += (target(x_adv).argmax(1) == y).sum().item()
                     if guide is not None:
                         hits["guide"] += (guide(x).argmax(1) == y).sum().item()
-        return {name: count / len(self.val) for name, count in hits.items()}
+        counts = devices.reduced(torch.tensor(list(hits.values()), device=self.fabric.device), "sum").tolist()
+        return {name: count / self.val_count for name, count in zip(hits, counts, strict=True)}
 
     def stuck(self) -> bool:
         """Whether the target never got clearly above chance on the validation images."""
@@ -282,7 +228,7 @@ class _Loop:
             "pair": self.pair.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average is not None else {},
-            "generators": {name: g.get_state() for name, g in self.generators.items()},
+            "generators": devices.gathered({name: g.get_state() for name, g in self.generators.items()}),
             "epoch": self.epoch,
             "step": self.step,
             "best": self.best,
@@ -298,7 +244,11 @@ class _Loop:
         state = self.state()
         if self.folder is None:
             self.good = copy.deepcopy(state)
-            return
+        elif devices.rank() == 0:
+            self.write(state, better)
+        self.fabric.barrier()
+
+    def write(self, state: dict, better: bool) -> None:
         if self.step == 0:
             write_history(self.folder / "history.csv", self.history)
             for name in ("last", "best") if better else ("last",):
@@ -317,12 +267,35 @@ class _Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        for name, generator in self.generators.items():
-            generator.set_state(state["generators"][name])
+        if len(state["generators"]) == devices.size():
+            for name, generator in self.generators.items():
+                generator.set_state(state["generators"][devices.rank()][name])
+        else:  # saved by another number of devices, whose randomness cannot be gone on with
+            again = self.recipe.seed + 7_919 * (1 + state["epoch"])
+            for name in self.generators:
+                self.generators[name] = generator_for(name, again, self.fabric.device, devices.rank())
         for name in ("epoch", "step", "best", "sums", "seconds", "history"):
             setattr(self, name, state[name])
         self.began = time.monotonic()
         return True
+
+
+def _fabric(device: str, precision: str, guided: bool):
+    """Fabric on one device, or on the group's, where a forward may leave a network of the pair out."""
+    from lightning_fabric import Fabric  # takes a second to import, which other uses of the kit need not wait for
+    from lightning_fabric.plugins.environments import LightningEnvironment
+    from lightning_fabric.strategies import DDPStrategy
+
+    count = devices.expected()
+    if count == 1:
+        return Fabric(accelerator=device, devices=1, precision=precision)
+    # A batch system's own idea of ranks must not win over ours; settle() looks after BatchNorm's buffers.
+    strategy = DDPStrategy(
+        cluster_environment=LightningEnvironment(), find_unused_parameters=guided, broadcast_buffers=False
+    )
+    fabric = Fabric(accelerator=device, devices=count, strategy=strategy, precision=precision)
+    fabric.launch()
+    return fabric
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:

@@ -13,7 +13,8 @@ from d2rkit.arrays import Split
 from d2rkit.checkpoints import load_resume, load_weights
 from d2rkit.methods import METHODS
 from d2rkit.recipe import Recipe
-from d2rkit.training import fit, training_step
+from d2rkit.step import training_step
+from d2rkit.training import fit
 from tests.conftest import make_pair
 
 RECIPE = Recipe(

@@ -1,0 +1,192 @@
+"""One run on several devices: start a process for each, share out the work, put the results together.
+
+    start(2, function, arguments)         two processes, joined in a group, run function(*arguments, ...)
+    mine(index), reduced(value, "mean")   inside them: this process's share, and what all shares come to
+
+Outside a group every function here does what one process alone needs: nothing.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import socket
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+GRACE = 5.0  # seconds that processes get to end by themselves once one of them has ended early
+OPERATIONS = {"sum": dist.ReduceOp.SUM, "mean": dist.ReduceOp.SUM, "min": dist.ReduceOp.MIN, "max": dist.ReduceOp.MAX}
+
+
+def size() -> int:
+    """How many processes work on this run."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def expected() -> int:
+    """How many processes there will be once the group is joined: start() and torchrun leave word of it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return dist.get_rank() if size() > 1 else 0
+
+
+def mine(index: Tensor) -> tuple[Tensor, float]:
+    """This process's part of a batch's indices, and the weight of its mean loss: the mean over processes of
+    weight x (mean loss of the part) is the mean loss of the batch. A batch too small to be parted goes to all."""
+    count = size()
+    if len(index) < count:
+        return index, 1.0
+    part = index.tensor_split(count)[rank()]
+    return part, len(part) * count / len(index)
+
+
+def reduced(value: Tensor, how: str) -> Tensor:
+    """`value` put together over all processes ("sum", "mean", "min", "max"), detached; itself if there is one."""
+    if size() == 1:
+        return value.detach()
+    result = value.detach().to(_place(value.device), torch.uint8 if value.dtype == torch.bool else value.dtype)
+    result = result.clone()
+    dist.all_reduce(result, OPERATIONS[how])
+    return (result / size() if how == "mean" else result).to(value.device, value.dtype)
+
+
+def gathered(thing: Any) -> list[Any]:
+    """`thing` of every process, by rank; only what pickles."""
+    if size() == 1:
+        return [thing]
+    found: list[Any] = [None] * size()
+    dist.all_gather_object(found, thing)
+    return found
+
+
+def wait() -> None:
+    """Until all processes have come this far."""
+    if size() > 1:
+        dist.barrier()
+
+
+def from_first(thing: Any) -> Any:
+    """`thing` as the first process has it, so that all decide alike."""
+    return gathered(thing)[0]
+
+
+@torch.no_grad()
+def settle(module: nn.Module) -> None:
+    """Average BatchNorm's running statistics over all processes, each of which saw its own part of the batch."""
+    if size() == 1:
+        return
+    buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+    if not buffers:
+        return
+    flat = reduced(torch.cat([buffer.flatten() for buffer in buffers]), "mean")
+    for buffer, part in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
+        buffer.copy_(part.view_as(buffer))
+
+
+def _place(device: torch.device) -> torch.device:
+    """Where a tensor must lie to be sent: NCCL knows GPUs only."""
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else device
+
+
+# -- starting the processes --------------------------------------------------------------------------------
+def start(
+    count: int,
+    function: Callable[..., None],
+    arguments: tuple = (),
+    *,
+    report: Callable[[float, str], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> None:
+    """Run function(*arguments, report=..., should_stop=...) in `count` processes of this machine at once, their
+    environment ready for a process group of that size (Fabric's "ddp" strategy joins it).
+
+    report hears the first process. An exception of a process is raised here, and the others are stopped. Ctrl-C
+    asks all to stop in their own time, then raises KeyboardInterrupt."""
+    context = multiprocessing.get_context("spawn")
+    messages, stop = context.Queue(), context.Event()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    threads = max(1, torch.get_num_threads() // count)
+    processes = [
+        context.Process(target=_begin, args=(r, count, port, threads, messages, stop, function, arguments))
+        for r in range(count)
+    ]
+    for process in processes:
+        process.start()
+    failure, asked = None, False
+    try:
+        while any(process.is_alive() for process in processes):
+            try:
+                kind, content = messages.get(timeout=0.2)
+            except queue.Empty:
+                if any(process.exitcode for process in processes):
+                    break
+                continue
+            except KeyboardInterrupt:
+                asked = True
+                stop.set()
+                continue
+            if kind == "failed":
+                failure = content
+                break
+            if report:
+                report(*content)
+            if should_stop and should_stop():
+                stop.set()
+    finally:
+        _end(processes)
+    while failure is None and not messages.empty():
+        kind, content = messages.get()
+        failure = content if kind == "failed" else None
+    if asked:
+        raise KeyboardInterrupt
+    if failure is not None:
+        raise failure
+    if any(process.exitcode for process in processes):
+        raise RuntimeError(f"a process of {count} died (out of memory?); the state of its last save is kept")
+
+
+def _begin(rank, count, port, threads, messages, stop, function, arguments) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and sets `stop`
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), NODE_RANK="0",
+        WORLD_SIZE=str(count), OMP_NUM_THREADS=str(threads),
+    )  # fmt: skip
+    torch.set_num_threads(threads)
+
+    def report(done: float, words: str) -> None:
+        if rank == 0:
+            messages.put(("report", (done, words)))
+
+    try:
+        function(*arguments, report=report, should_stop=stop.is_set)
+    except Exception as error:
+        error.add_note(f"in process {rank} of {count}:\n{traceback.format_exc()}")
+        messages.put(("failed", error))
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _end(processes: list) -> None:
+    """Wait for processes that are ending; stop those that cannot, since their partners are gone."""
+    for process in processes:
+        process.join(GRACE)
+    for process in processes:
+        if process.is_alive():
+            process.terminate()
+            process.join(5)
+        if process.is_alive():
+            process.kill()
+            process.join()

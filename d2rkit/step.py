@@ -1,0 +1,108 @@
+"""One training step: attack the raw pair, forward once through Fabric's wrapper, step. All methods take it."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from d2rkit import devices
+from d2rkit.methods import TWO_STEP, Method
+from d2rkit.objectives import Logits, Loss
+from d2rkit.pair import GuidedPair
+from d2rkit.recipe import Recipe
+from d2rkit.weight_perturbation import perturbed_weights
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class NonFinite(RuntimeError):
+    """The loss or a weight became infinite or NaN."""
+
+
+def training_step(
+    fabric: Fabric,
+    model: nn.Module,
+    pair: GuidedPair,
+    attacked: GuidedPair,
+    optimizer: torch.optim.Optimizer,
+    method: Method,
+    recipe: Recipe,
+    x: Tensor,
+    y: Tensor,
+    generator: torch.Generator,
+    awp: float = 0.0,
+    weight: float = 1.0,
+) -> tuple[Loss, dict[str, Tensor]]:
+    """One step on x: (B, C, H, W) in [0, 1], y: (B,). `model` is Fabric's wrapper of `pair`; the attack
+    runs on `attacked`, the raw pair or its folded twin, frozen and in eval mode. Then one wrapped forward carries
+    the gradient, made at perturbed weights if awp (their relative size) is above 0. Of several devices, each has
+    its part of the batch, of this `weight` (devices.mine). With recipe.micro_batch, gradients of so many images
+    at a time are added up before the step. Returns the loss and the shares of right predictions, by name."""
+    parts: dict[str, Tensor] = {}
+    correct: dict[str, Tensor] = {}
+    size = recipe.micro_batch or len(x)
+    for start in range(0, len(x), size):
+        images, labels, last = x[start : start + size], y[start : start + size], start + size >= len(x)
+        with fabric.autocast():
+            x_adv = method.perturb(
+                attacked, images, labels, eps=recipe.eps, step_size=recipe.step_size, steps=recipe.steps,
+                guide_share=recipe.guide_share, generator=generator,
+            )  # fmt: skip
+        share = weight * len(images) / len(x)
+        loss = partial(_loss, method, recipe, images, x_adv, labels, share)
+        with perturbed_weights(pair.target, partial(_total, loss, pair), awp) if awp else nullcontext():
+            for terms in TWO_STEP if recipe.update == "two-step" else (None,):
+                # Gradients are sent to the other devices once, with the last piece.
+                with nullcontext() if last or devices.size() == 1 else fabric.no_backward_sync(model):
+                    logits, found = loss(model)
+                    chosen = {name: part for name, part in found.items() if terms is None or name in terms}
+                    total = torch.stack(list(chosen.values())).sum()
+                    if not torch.isfinite(devices.reduced(total, "mean")):
+                        raise NonFinite("the loss is not finite")
+                    if start == 0:
+                        optimizer.zero_grad(set_to_none=True)
+                    fabric.backward(total)
+                if last:
+                    optimizer.step()
+                _add(parts, {name: part.detach() for name, part in chosen.items()})
+        _add(correct, _right(logits, labels, share))
+    return Loss(torch.stack(list(parts.values())).sum(), parts), correct
+
+
+def _loss(method: Method, recipe: Recipe, x, x_adv, y, share: float, network: nn.Module):
+    """Logits and weighted terms of a piece of the batch that is worth `share` of this device's mean."""
+    logits = method.forward(network, x, x_adv)
+    loss = method.loss(logits, y, recipe.loss, lambda part: devices.reduced(share * part, "mean"))
+    return logits, {name: share * part for name, part in loss.parts.items()}
+
+
+def _total(loss, network: nn.Module) -> Tensor:
+    return torch.stack(list(loss(network)[1].values())).sum()
+
+
+def guide_step(
+    fabric: Fabric, model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, weight: float = 1.0
+) -> tuple[Loss, dict[str, Tensor]]:
+    """One step of the guide alone on clean images."""
+    logits = model(x, None, guide_only=True)
+    ce = weight * nn.functional.cross_entropy(logits.guide_clean, y)
+    optimizer.zero_grad(set_to_none=True)
+    fabric.backward(ce)
+    optimizer.step()
+    return Loss(ce.detach(), {"ce": ce.detach()}), _right(logits, y, weight)
+
+
+def _right(logits: Logits, y: Tensor, share: float) -> dict[str, Tensor]:
+    """The share of right predictions on clean and adversarial images, and of the guide."""
+    named = {"clean": logits.target_clean, "adv": logits.target_adv, "guide": logits.guide_clean}
+    return {name: share * (z.detach().argmax(1) == y).double().mean() for name, z in named.items() if z is not None}
+
+
+def _add(sums: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    for name, value in values.items():
+        sums[name] = sums[name] + value if name in sums else value
