@@ -38,6 +38,11 @@ class Table:
         return to_html(self)
 
 
+def signed(points: float) -> str:
+    """A difference in points, with a true minus sign and no negative zero."""
+    return f"{round(points, 1) + 0.0:+.1f}".replace("-", "−")
+
+
 def to_markdown(table: Table) -> str:
     """GitHub's table, columns aligned for readers of the plain text, the caption above and the notes below."""
 

@@ -21,7 +21,7 @@ from d2rkit.checkpoints import write_atomically
 from d2rkit.experiment import Run
 from d2rkit.presets import Preset
 from d2rkit.published import Comparison, attack_words, compare, published
-from d2rkit.render import Cell, Table, html_document, to_csv, to_html, to_latex, to_markdown
+from d2rkit.render import Cell, Table, html_document, signed, to_csv, to_html, to_latex, to_markdown
 from d2rkit.statistics import paired_table
 from d2rkit.tidy import attack_title, attacks_in, eps_words, labels, one_table, settings_of, tidy
 
@@ -112,7 +112,7 @@ def write_table(preset: Preset, runs: Sequence[Run], folder: str | Path) -> list
         paired = _paired(preset, chosen, frame)
         beside = comparison_table(compare(frame, preset.base.data, preset.base.target), preset)
         extra = {"paired.csv": paired, "published.csv": beside}
-        tables += [paired, beside]
+        tables += [paired, beside] if beside.rows or beside.notes else [paired]
     head = f"# {preset.title}\n\nMade by `{preset.command}`{_origin(frame)}.\n\n"
     return [
         _write(folder / "table.md", head + "\n".join(map(to_markdown, tables))),
@@ -131,8 +131,8 @@ def paired_as_table(frame: pd.DataFrame, name: str = "paired") -> Table:
     rows = [
         (
             Cell(row["label"]),
-            Cell(f"{100 * row['difference']:+.1f}".replace("-", "−")),
-            Cell(f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}".replace("-", "−")),
+            Cell(signed(100 * row["difference"])),
+            Cell(f"{signed(100 * row['low'])} to {signed(100 * row['high'])}"),
             Cell(f"{row['better']} : {row['worse']}"),
             Cell(_p(row["p"])),
             Cell(_p(row["p_holm"])),
@@ -160,7 +160,7 @@ def comparison_table(found: Comparison, preset: Preset | None = None) -> Table:
             Cell(row["eps"]),
             Cell(percent(row["ours"] / 100, row["ours_std"] / 100)),
             Cell(percent(row["published"] / 100, row["published_std"] / 100)),
-            Cell(f"{row['difference']:+.1f}".replace("-", "−")),
+            Cell(signed(row["difference"])),
             Cell("; ".join(filter(None, (row["source"], row["note"])))),
         )
         for _, row in found.frame.iterrows()

@@ -12,7 +12,7 @@ from d2rkit import tables
 from d2rkit.experiment import Experiment
 from d2rkit.presets import Preset, get_preset
 from d2rkit.published import COLUMNS, PUBLISHED_AS, compare, published
-from d2rkit.render import Cell, Table, latex_document, latex_text, to_html, to_latex, to_markdown
+from d2rkit.render import Cell, Table, latex_document, latex_text, signed, to_html, to_latex, to_markdown
 from d2rkit.tables import pivot, write_table
 from d2rkit.tidy import eps_words, labels, tidy
 
@@ -300,3 +300,7 @@ def test_the_table_says_what_stands_beside_published_numbers(tmp_path):
     text = (tmp_path / "table.md").read_text()
     assert "| AutoAttack | 8/255 |" in " ".join(text.split()) and "53.4 ± 0.5" in text and "+0.6" in text
     assert math.isclose(pd.read_csv(tmp_path / "published.csv")["difference"].iloc[-1], 54 - 53.37, abs_tol=1e-9)
+
+
+def test_differences_have_a_true_minus_and_no_negative_zero():
+    assert [signed(points) for points in (1.26, -2.0, -0.04, 0.0)] == ["+1.3", "−2.0", "+0.0", "+0.0"]

@@ -18,7 +18,7 @@ from d2rkit.experiment import Experiment, Run
 from d2rkit.methods import METHODS
 from d2rkit.presets import PRESETS, Preset
 from d2rkit.published import COLUMNS, PUBLISHED_AS, attack_words, published, same_setting
-from d2rkit.render import Cell, Table
+from d2rkit.render import Cell, Table, signed
 from d2rkit.tables import percent
 from d2rkit.tidy import attacks_in, eps_words, labels, settings_of, tidy
 
@@ -313,7 +313,3 @@ def numbers(data: Browsed) -> pd.DataFrame:
 def difference(entry: Entry, attack: str) -> float:
     """Ours less published, in points; NaN where one of them is missing."""
     return entry.ours.get(attack, NOTHING)[0] - entry.published.get(attack, NOTHING)[0]
-
-
-def signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")
