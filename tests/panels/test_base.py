@@ -1,6 +1,8 @@
 """The panel machinery, without a browser: traits in, PNG bytes and words out."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -137,3 +139,15 @@ def test_table_and_plain_text():
     markup = base.table(("", "a"), [("<row>", "1"), ("other", "2")], "Numbers")
     assert "scope='col'" in markup and "scope='row'" in markup and "&lt;row&gt;" in markup
     assert base.plain_text(markup).splitlines()[0] == "Numbers"
+
+
+IN_BOTH = set(
+    "BoundedFloatText BoundedIntText Box Button Dropdown FloatProgress FloatSlider HBox HTML Image IntSlider Layout "
+    "Text Textarea VBox".split()
+)
+
+
+def test_only_widgets_that_ipywidgets_7_and_8_both_have():
+    folder = Path(base.__file__).parents[1]
+    found = {name for file in folder.rglob("*.py") for name in re.findall(r"widgets\.([A-Z]\w+)", file.read_text())}
+    assert found and found <= IN_BOTH

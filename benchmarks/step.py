@@ -1,0 +1,269 @@
+"""One training step of D2R+CAG: ours against the schedule as released, alternated in one process.
+
+    python benchmarks/step.py                          # table, all cases
+    python benchmarks/step.py --cases digits-cnn       # one of them
+    python benchmarks/step.py --json                   # the same for machines
+
+`as released` below is written as plainly as possible: the guide is forwarded again in each attack step, tensors are
+contiguous float32, parameters keep requiring gradients, nothing is folded. `exact` is our step in float32 (guide
+forwarded once, networks frozen in the attack and BatchNorm folded into convolutions, channels_last in the attack):
+the same perturbations up to the rounding of kernels. `fast` is the same under bfloat16 autocast. The levers are also
+measured alone, each against `as released`. Peak: the rate of the step's multiply-adds over that of the best plain
+matrix product on this machine. Ratios are medians over the turns, with their least and greatest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from d2rkit import attacks, objectives
+from d2rkit.experiment import machine
+from d2rkit.folding import PairTwin
+from d2rkit.methods import METHODS
+from d2rkit.models import build_model
+from d2rkit.pair import GuidedPair, eval_mode, frozen
+from d2rkit.recipe import Recipe
+from d2rkit.step import training_step
+
+
+@dataclass(frozen=True)
+class Case:
+    """Networks, image size and batch of one row."""
+
+    name: str
+    target: str
+    guide: str
+    batch: int
+    size: int = 32
+    channels: int = 3
+    steps: int = 10
+    eps: float = 8 / 255
+    step_size: float = 2 / 255
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("digits-cnn", "cnn-16", "cnn-16", 64, size=8, channels=1, steps=7, eps=0.2, step_size=0.05),
+        Case("wrn-small", "wrn-10-2", "wrn-10-1", 128),
+        Case("resnet18-preactresnet18", "preactresnet18", "resnet18-guide", 32),
+        Case("wrn-34-10", "wrn-34-10", "resnet18-guide", 4),
+    )
+}
+
+
+def as_released(pair: GuidedPair, optimizer, case: Case, x: Tensor, y: Tensor) -> None:
+    """The released schedule of a D2R+CAG step."""
+    f, g = pair.target, pair.guide
+    f.eval()
+    g.eval()
+    x_adv = x + 0.001 * torch.randn_like(x)
+    for _ in range(case.steps):
+        x_adv.requires_grad_()
+        with torch.enable_grad():
+            guide = F.softmax(g(x), dim=1)
+            loss = (guide * ((guide + 1e-5).log() - F.log_softmax(f(x_adv), dim=1))).sum()
+        (gradient,) = torch.autograd.grad(loss, [x_adv])
+        x_adv = x_adv.detach() + case.step_size * gradient.sign()
+        x_adv = torch.min(torch.max(x_adv, x - case.eps), x + case.eps).clamp(0, 1)
+    f.train()
+    g.train()
+    optimizer.zero_grad()
+    logits_adv, logits, guide = f(x_adv), f(x), g(x)
+    loss = objectives.d2r(objectives.Logits(logits, logits_adv, guide), y, variant="released").total
+    loss.backward()
+    optimizer.step()
+
+
+class Ours:
+    """Our step, as fit() makes it."""
+
+    def __init__(self, pair: GuidedPair, case: Case, precision: str, folded: bool = True):
+        self.pair, self.method = pair, METHODS["d2r-cag-released"]
+        self.fabric = Fabric(accelerator="auto", devices=1, precision=precision)
+        optimizer = torch.optim.SGD(pair.parameters(), 0.01, 0.9, weight_decay=2e-4)
+        self.model, self.optimizer = self.fabric.setup(pair, optimizer)
+        self.recipe = Recipe(
+            "d2r-cag-released", eps=case.eps, step_size=case.step_size, steps=case.steps, precision=precision
+        )
+        self.twin = PairTwin(pair) if folded else None
+        self.generator = torch.Generator(self.fabric.device).manual_seed(0)
+
+    def __call__(self, x: Tensor, y: Tensor) -> None:
+        self.pair.train()
+        attacked = self.twin.refresh() if self.twin else self.pair
+        training_step(
+            self.fabric, self.model, self.pair, attacked, self.optimizer, self.method, self.recipe, x, y, self.generator
+        )
+
+
+def pair_of(case: Case) -> GuidedPair:
+    torch.manual_seed(0)
+    return GuidedPair(*(build_model(name, 10, case.size, case.channels) for name in (case.target, case.guide)))
+
+
+def attack_only(pair: GuidedPair, case: Case, x: Tensor, *, hoist: bool, freeze: bool, precision: str = "") -> None:
+    """The attack alone with chosen levers: guide hoisted or not, parameters frozen or not, bfloat16 or not."""
+    f, g = pair.target, pair.guide
+    low = torch.autocast(x.device.type, torch.bfloat16) if precision else contextlib.nullcontext()
+    with eval_mode(f, g), frozen(f, g) if freeze else contextlib.nullcontext(), low:
+        fixed = g(x).softmax(1).detach()
+
+        def objective(x_adv: Tensor) -> Tensor:
+            soft_labels = fixed if hoist else g(x).softmax(1)
+            return F.cross_entropy(f(x_adv), soft_labels, reduction="sum")
+
+        attacks.pgd(
+            objective, x, eps=case.eps, step_size=case.step_size, steps=case.steps, start=attacks.gaussian_start(x)
+        )
+
+
+def alternated(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each, taken in turns, so that what else the machine does falls on all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        step()
+    for _ in range(repeats):
+        for name, step in steps.items():
+            _settle()
+            before = time.perf_counter()
+            step()
+            _settle()
+            seconds[name].append(time.perf_counter() - before)
+    return seconds
+
+
+def _settle() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
+    """Median, least and greatest of slow / fast over the turns."""
+    found = [a / b for a, b in zip(slow, fast, strict=True)]
+    return {"median": statistics.median(found), "min": min(found), "max": max(found)}
+
+
+def peak_flops(device: torch.device) -> float:
+    """Floating-point operations a second of a large float32 matrix product here."""
+    n = 1024 if device.type == "cpu" else 8192
+    a, b = torch.rand(n, n, device=device), torch.rand(n, n, device=device)
+    seconds = alternated({"product": lambda: a @ b}, 10)["product"]
+    return 2 * n**3 / min(seconds)
+
+
+def flops_of(pair: GuidedPair, case: Case, x: Tensor) -> float:
+    """Operations of a hoisted step: a backward pass to the image costs one forward, one to image and weights two."""
+
+    def forward(network) -> float:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(x)
+        return float(counter.get_total_flops())
+
+    f, g = forward(pair.target), forward(pair.guide)
+    return case.steps * 2 * f + g + 3 * (2 * f + g)
+
+
+def measure(case: Case, repeats: int, levers: bool) -> dict:
+    """One row: ratios of `exact` and `fast`, the share of the peak, and each lever alone."""
+    pair = pair_of(case)
+    exact, fast = Ours(pair_of(case), case, "32-true"), Ours(pair_of(case), case, "bf16-mixed")
+    device = exact.fabric.device
+    pair.to(device)
+    x = torch.rand(case.batch, case.channels, case.size, case.size, device=device)
+    y = torch.randint(10, (case.batch,), device=device)
+    optimizer = torch.optim.SGD(pair.parameters(), 0.01, 0.9, weight_decay=2e-4, foreach=False)
+    steps = {
+        "released": lambda: as_released(pair, optimizer, case, x, y),
+        "exact": lambda: exact(x, y),
+        "fast": lambda: fast(x, y),
+    }
+    if levers:
+        plain, unfolded = pair_of(case).to(device), Ours(pair_of(case), case, "32-true", folded=False)
+        last = pair_of(case).to(device, memory_format=torch.channels_last)
+        twin, x_last = PairTwin(plain).refresh(), x.to(memory_format=torch.channels_last)
+        steps |= {
+            "unfolded step": lambda: unfolded(x, y),
+            "attack": lambda: attack_only(plain, case, x, hoist=False, freeze=False),
+            "guide hoisted": lambda: attack_only(plain, case, x, hoist=True, freeze=False),
+            "frozen": lambda: attack_only(plain, case, x, hoist=False, freeze=True),
+            "channels_last": lambda: attack_only(last, case, x_last, hoist=False, freeze=False),
+            "BatchNorm folded (channels_last, frozen)": lambda: attack_only(twin, case, x, hoist=False, freeze=True),
+            "bfloat16": lambda: attack_only(plain, case, x, hoist=False, freeze=False, precision="bf16"),
+        }
+    seconds = alternated(steps, repeats)
+    found = {
+        "name": case.name,
+        "batch": case.batch,
+        "seconds_released": statistics.median(seconds["released"]),
+        "seconds_exact": statistics.median(seconds["exact"]),
+        "ratio_exact": ratio(seconds["released"], seconds["exact"])["median"],
+        "ratio_fast": ratio(seconds["released"], seconds["fast"])["median"],
+        "exact": ratio(seconds["released"], seconds["exact"]),
+        "fast": ratio(seconds["released"], seconds["fast"]),
+        "share_of_peak": flops_of(pair, case, x) / statistics.median(seconds["exact"]) / peak_flops(device),
+    }
+    if levers:
+        found["levers"] = {
+            name: ratio(seconds["attack"], seconds[name])
+            for name in steps
+            if name not in ("released", "exact", "fast", "attack", "unfolded step")
+        }
+        found["levers"]["whole step without folding"] = ratio(seconds["released"], seconds["unfolded step"])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--cases", nargs="*", choices=[*CASES], default=[*CASES], help="which rows")
+    parser.add_argument("--repeats", type=int, default=7, help="turns, at least 7 for numbers to cite")
+    parser.add_argument("--batch", type=int, default=0, help="another batch size")
+    parser.add_argument("--threads", type=int, default=0, help="torch threads (default: torch's)")
+    parser.add_argument("--levers", action="store_true", help="each lever alone too")
+    chosen = parser.parse_args()
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
+    rows = []
+    for name in chosen.cases:
+        case = replace(CASES[name], batch=chosen.batch) if chosen.batch else CASES[name]
+        rows.append(measure(case, chosen.repeats, chosen.levers))
+        if not chosen.json:
+            show(rows[-1])
+    if chosen.json:
+        where = f"{machine()}, {platform.machine()}, torch {torch.__version__}"
+        print(json.dumps({"machine": where, "cases": rows}, indent=2))
+
+
+def show(row: dict) -> None:
+    def words(r: dict[str, float]) -> str:
+        return f"{r['median']:.2f}x ({r['min']:.2f} to {r['max']:.2f})"
+
+    print(
+        f"{row['name']:24} batch {row['batch']:3}  as released {row['seconds_released']:.3f} s  "
+        f"exact {words(row['exact'])}  fast {words(row['fast'])}  {row['share_of_peak']:.0%} of the peak",
+        flush=True,
+    )
+    for name, found in row.get("levers", {}).items():
+        print(f"    {name:42} {words(found)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
