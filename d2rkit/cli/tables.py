@@ -12,7 +12,7 @@ import tyro
 from d2rkit.border import home
 from d2rkit.checkpoints import write_atomically
 from d2rkit.cli.base import HERE, Place, Word, app
-from d2rkit.experiment import Experiment, read_runs
+from d2rkit.experiment import Experiment, machine, read_runs
 from d2rkit.presets import Preset, get_preset, presets_of
 from d2rkit.sweep import sweep
 
@@ -23,8 +23,10 @@ def reproduce(
     rows: tuple[str, ...] = (),
     seeds: int = 0,
     workers: int = -1,
-    threads: int = 1,
+    threads: int = 0,
     results: str = "",
+    dry_run: bool = False,
+    batch: int = 2,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
     """Fill a table: train and attack every cell that is not done, then write table and figures.
@@ -34,10 +36,16 @@ def reproduce(
         rows: only these rows.
         seeds: only the first so many seeds (0: the preset's).
         workers: processes on this machine (-1: one a core on a CPU, one run after the other on a GPU).
-        threads: torch threads of each worker.
+        threads: torch threads of each worker (0: one; in a dry run all cores).
         results: folder for table and figures (default: results/PRESET).
+        dry_run: instead, try every cell for real but short, on random images: a step, a resume, another step, a
+            batch of each attack; writes results/PRESET/dry_run.csv and no run.
+        batch: images of a step and of an attack in a dry run.
     """
-    workers = workers if workers >= 0 else _workers(place, threads)
+    if dry_run:
+        return _dry_run(preset, rows, batch, threads or os.cpu_count() or 1, results, place)
+    threads = threads or 1
+    workers = workers if workers >= 0 else workers_here(place, threads)
     failed = False
     for chosen in presets_of(preset):
         experiments = chosen.experiments(rows, seeds)
@@ -55,7 +63,27 @@ def reproduce(
         sys.exit(1)
 
 
-def _workers(place: Place, threads: int) -> int:
+def _dry_run(preset: str, rows: tuple[str, ...], batch: int, threads: int, results: str, place: Place) -> None:
+    from d2rkit.dry_run import CUT, dry_run, write_log
+
+    tables, found = presets_of(preset), []
+    print(
+        f"dry run of {preset} at batch {batch}, {threads} thread(s), {machine(place.device).split(', ')[0]}\n{CUT}",
+        flush=True,
+    )
+    file = (Path(results) if results else home("results") / preset) / "dry_run.csv"
+    for each in dry_run(tables, rows, batch=batch, threads=threads, device=place.device):
+        found.append(each)
+        print(each, flush=True)
+        write_log(file, found)
+    failed = [each for each in found if each.error]
+    peak = max(each.memory for each in found) / 2**20
+    print(f"{len(found) - len(failed)} of {len(found)} cells ran; at most {peak:.0f} MiB; log: {file}")
+    if failed:
+        sys.exit(1)
+
+
+def workers_here(place: Place, threads: int) -> int:
     on_gpu = torch.cuda.is_available() and place.device != "cpu"
     return 0 if on_gpu else max(1, (os.cpu_count() or 1) // threads)
 
@@ -88,7 +116,7 @@ def tune(
 
     chosen = get_preset(preset)
     found = trials(chosen, rates, subset, epochs, rows)
-    workers = workers if workers >= 0 else _workers(place, threads)
+    workers = workers if workers >= 0 else workers_here(place, threads)
     print(f"{chosen.title}: {len(found)} trials in {place.runs_root}", flush=True)
     done = sweep(
         [trial for _, trial in found], place.runs_root, workers=workers, threads=threads, device=place.device,

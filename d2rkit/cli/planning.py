@@ -1,0 +1,78 @@
+"""The command `plan`: what a table will cost on this machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+import tyro
+
+from d2rkit.cli.base import HERE, Place, Word, app
+from d2rkit.cli.tables import workers_here
+from d2rkit.experiment import read_runs
+from d2rkit.measuring import measure
+from d2rkit.planning import duration, lines, plan, survivors_of
+from d2rkit.presets import presets_of
+
+ASSUMPTIONS = """Counted: training with validation, every attack at every checkpoint, curve over eps, masking checks.
+Assumed: a run that has begun costs as much as a new one; workers do not slow each other down; AWP perturbs from the
+first epoch on; attacking a guide costs what attacking its target does."""
+
+
+@app.command(name="plan")
+def plan_command(
+    preset: Word,
+    rows: tuple[str, ...] = (),
+    seeds: int = 0,
+    workers: int = -1,
+    threads: int = 1,
+    clean: float = 0.0,
+    robust: float = 0.0,
+    steps: int = 5,
+    clock: str = "wall",
+    place: tyro.conf.OmitArgPrefixes[Place] = HERE,
+) -> None:
+    """Measure a few steps and batches here and say what a table will cost: hours, memory, disk; trains nothing.
+
+    Args:
+        preset: a table by name, e.g. quick, or a family of tables, e.g. paper.
+        rows: only these rows.
+        seeds: only the first so many seeds (0: the preset's).
+        workers: processes on this machine (-1: one a core on a CPU, one run after the other on a GPU).
+        threads: torch threads of each worker.
+        clean: share of the test images that the networks will get right (0: from finished cells, else assumed).
+        robust: share that will survive AutoAttack (0: likewise).
+        steps: training steps to measure of each method.
+        clock: wall, or cpu: CPU time, for a machine that is busy with other things (with --threads 1).
+    """
+    workers = workers if workers >= 0 else workers_here(place, threads)
+    hands = max(1, workers)
+    runs = read_runs(place.runs_root)
+    plans = []
+    for chosen in presets_of(preset):
+        experiments = chosen.experiments(rows, seeds)
+        survivors = survivors_of(chosen, runs, clean, robust)
+        measured = measure(
+            experiments, survivors.attacked, threads=threads, device=place.device, clock=clock, steps=steps
+        )
+        done = {run.experiment.run_name for run in runs}
+        plans.append(plan(chosen, rows, seeds, done, measured, survivors))
+        print(*lines(plans[-1], hands), "", sep="\n", flush=True)
+    if len(plans) > 1:
+        print(f"all {len(plans)} tables: {duration(sum(each.seconds(hands) for each in plans))}")
+    print(ASSUMPTIONS)
+    print(f"Measured: {steps} training steps of a kind, {threads} thread(s) of {os.cpu_count()} cores, {clock} clock.")
+    if any(each.left for each in plans):
+        print("the rest:", _command(preset, rows, seeds, workers, threads, place))
+    else:
+        print(f"nothing is left; the table: d2rkit table {preset}")
+
+
+def _command(preset: str, rows: tuple[str, ...], seeds: int, workers: int, threads: int, place: Place) -> str:
+    words = ["d2rkit", "reproduce", preset, *(["--rows", *rows] if rows else [])]
+    words += ["--seeds", str(seeds)] if seeds else []
+    words += ["--workers", str(workers), "--threads", str(threads)]
+    for name, value in (("--runs", place.runs), ("--data-root", place.data_root)):
+        words += [name, value] if value else []
+    words += ["--device", place.device] if place.device != "auto" else []
+    return shlex.join(words)

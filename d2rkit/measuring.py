@@ -1,0 +1,191 @@
+"""Seconds and bytes of a few steps and batches on this machine, measured in a process of their own.
+
+Steps run through fit() with the real method, networks and batch size; attacks through evaluate() and AutoAttack
+itself, at a radius where no image falls, on as many images as are expected to survive that long.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from d2rkit.autoattack import STAGES
+from d2rkit.border import nearest
+from d2rkit.evaluation import evaluate
+from d2rkit.experiment import Experiment, build_pair, experiment_recipe
+from d2rkit.methods import get_method
+from d2rkit.rehearsal import (
+    HARMLESS,
+    Counts,
+    counts_of,
+    device_of,
+    lone_process,
+    own_labels,
+    peak_memory,
+    random_data,
+    run_stage,
+    short_autoattack,
+)
+from d2rkit.training import fit
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+WARM_UP = 2  # training steps that are not counted: they allocate, and choose algorithms
+EVALUATION_BATCH = 250  # images attacked at once, as evaluate() does by itself
+VALIDATION_BATCH = 500  # images validated at once, as fit() does
+LONG_ENOUGH = 0.5  # seconds that an attack is repeated for
+# Settings that change what comes out of a step, but not what it costs.
+FREE = {
+    "seed": 0, "epochs": 1, "lr": 1e-3, "schedule": "constant", "warmup": 0.0, "weight_decay": 5e-4, "eps": 8 / 255,
+    "step_size": 2 / 255, "loss": {}, "awp_warmup": 0, "subset": "", "test_images": 0, "test_eps": 0.0,
+    "attacks": (), "checkpoints": (),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainCost:
+    """Seconds of a step, of a step of the guide alone, and of an epoch's end (saving, and validating so many
+    images); disk: bytes that a run keeps."""
+
+    step: float
+    guide_step: float
+    epoch_end: float
+    validated: int
+    disk: int
+
+
+@dataclass(frozen=True)
+class EvaluationCost:
+    """Seconds of a call of evaluate() on one batch without attacks, of a PGD step an image, and of each attack of
+    AutoAttack an image and pass."""
+
+    call: float
+    pgd_step: float
+    passes: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Costs by the name of like(experiment) and of evaluated_like(experiment). memory: bytes at most, over all
+    that was measured; where: what they were measured on, in words."""
+
+    training: Mapping[str, TrainCost]
+    evaluation: Mapping[str, EvaluationCost]
+    memory: int
+    where: str
+
+
+def like(experiment: Experiment) -> Experiment:
+    """The shortest experiment whose training steps cost as much; runs that are alike are measured once."""
+    guide = experiment.guide if get_method(experiment.method).needs_guide else ""
+    return replace(experiment, **FREE, guide=guide, guide_warmup=min(1, experiment.guide_warmup))
+
+
+def evaluated_like(experiment: Experiment) -> Experiment:
+    """The same for evaluation, which sees the target alone."""
+    test = counts_of(experiment).test
+    return Experiment(method="natural", data=experiment.data, target=experiment.target, test_images=test)
+
+
+def measure(
+    experiments: Sequence[Experiment],
+    shares: Mapping[str, float],
+    *,
+    threads: int = 1,
+    device: str = "auto",
+    clock: str = "wall",
+    steps: int = 5,
+) -> Measured:
+    """What `experiments` cost: each kind is measured once, one after the other, in a process of their own.
+
+    shares: of the test images, those that a PGD attack ("pgd") and each attack of AutoAttack will work on. clock:
+    "wall", or "cpu" for this process's CPU time, which other work on the machine leaves alone (with one thread)."""
+    if steps < 1:
+        raise ValueError(f"the number of steps to measure must be at least 1, not {steps}")
+    if clock not in CLOCKS:
+        raise nearest(clock, CLOCKS, "clock")
+    trained = {alike.run_name: alike for alike in map(like, experiments)}
+    evaluated = {alike.run_name: alike for alike in map(evaluated_like, experiments)}
+    with lone_process(threads) as pool, tqdm(total=len(trained) + len(evaluated), desc="measuring") as bar:
+
+        def done(task: Callable, *arguments):
+            try:
+                return pool.submit(task, *arguments).result()
+            finally:
+                bar.update()
+
+        training = {name: done(_train_cost, each, device, clock, steps) for name, each in trained.items()}
+        evaluation = {name: done(_evaluation_cost, each, shares, device, clock) for name, each in evaluated.items()}
+        memory, where = pool.submit(peak_memory, device).result()
+    return Measured(training, evaluation, memory, where)
+
+
+def _train_cost(experiment: Experiment, device: str, clock: str, steps: int) -> TrainCost:
+    now, validated = CLOCKS[clock], min(VALIDATION_BATCH, counts_of(experiment).val)
+    per_epoch = WARM_UP + steps
+    data = random_data(experiment.data, Counts(per_epoch * experiment.batch_size, validated, 1))
+    stamps: list[list[float]] = [[]]  # when each step of each epoch was done, and at last the epoch itself
+
+    def on_epoch(row: dict[str, float]) -> None:
+        stamps[-1].append(now())
+        stamps.append([])
+
+    with tempfile.TemporaryDirectory() as folder:
+        fitted = fit(
+            build_pair(experiment, data), data, experiment_recipe(experiment), folder, device=device,
+            report=lambda done, words: stamps[-1].append(now()), on_epoch=on_epoch, save_every=float("inf"),
+        )  # fmt: skip
+        disk = sum(file.stat().st_size for file in Path(folder).rglob("*"))
+    if fitted.status.startswith("failed"):
+        raise ValueError(f"{experiment.method} could not be measured: {fitted.status}")
+    times = [[b - a for a, b in pairwise(epoch)] for epoch in stamps if epoch]
+    first, last = times[0], times[-1]
+    return TrainCost(median(last[-1 - steps : -1]), median(first[-1 - steps : -1]), last[-1], validated, disk)
+
+
+def _evaluation_cost(experiment: Experiment, shares: Mapping[str, float], device: str, clock: str) -> EvaluationCost:
+    count = experiment.test_images
+    data = random_data(experiment.data, Counts(1, 1, min(count, EVALUATION_BATCH)))
+    network = build_pair(experiment, data).target.to(device_of(device)).eval()
+    x = data.test.pixels().to(device_of(device))
+    y = own_labels(network, x)
+
+    def seconds(action: Callable[[], object]) -> float:
+        def once() -> float:
+            before = CLOCKS[clock]()
+            action()
+            return CLOCKS[clock]() - before
+
+        times = [once()]  # the first time also allocates and chooses algorithms; next to seconds that is nothing
+        while times[0] < 4 * LONG_ENOUGH and sum(times[1:]) < LONG_ENOUGH:
+            times.append(once())
+        return median(times[1:] or times)
+
+    def each(share: float, more: int, action: Callable[[int, Tensor, Tensor], object]) -> float:
+        """Seconds of an iteration an image, apart from what a call costs before its first one."""
+        n = max(1, min(len(x), round(share * count)))
+        long, short = (seconds(lambda k=k: action(k, x[:n], y[:n])) for k in (1 + more, 1))
+        return max(long - short, 0.0) / (more * n)
+
+    def pgd(steps: int, images: Tensor, labels: Tensor) -> None:
+        evaluate(network, (images, labels), (f"pgd{steps}",), HARMLESS)
+
+    def alone(stage: str) -> Callable[[int, Tensor, Tensor], None]:
+        def attack(passes: int, images: Tensor, labels: Tensor) -> None:
+            with short_autoattack(passes, 1, passes):
+                run_stage(network, stage, images, labels)
+
+        return attack
+
+    return EvaluationCost(
+        seconds(lambda: evaluate(network, (x, y), ("clean",))),
+        each(shares["pgd"], 10, pgd),
+        {stage: each(shares[stage], 40 if stage == "square" else 10, alone(stage)) for stage in STAGES},
+    )

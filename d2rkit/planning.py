@@ -1,0 +1,182 @@
+"""What a table will cost on this machine: arithmetic over the few seconds that measuring.py took.
+
+    Preset -> survivors_of() -> measure() -> Measured -> plan() -> Plan -> lines()
+
+Nothing here touches a network or a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from statistics import mean
+
+from d2rkit.evaluation import parse_attack
+from d2rkit.experiment import SWEEP, Experiment, Run
+from d2rkit.measuring import EVALUATION_BATCH, EvaluationCost, Measured, TrainCost, evaluated_like, like
+from d2rkit.presets import Preset
+from d2rkit.rehearsal import counts_of
+
+# Accuracy (clean, under AutoAttack) of a table without finished cells: AutoAttack's cost goes with its survivors.
+ASSUMED = {"digits": (0.93, 0.57), "cifar10": (0.82, 0.49), "cifar100": (0.58, 0.26), "tiny-imagenet": (0.48, 0.18)}
+ASSUMED_SUBSET = (0.42, 0.24)  # of a small network on a part of CIFAR-10
+LOST_TO_LATER = 0.15  # of the images that AutoAttack breaks, the share that survives its first attack (as on digits)
+# Forward passes with a backward pass (for Square: without) that standard AutoAttack spends on an image.
+PASSES = {"apgd-ce": 101, "apgd-t": 9 * 101, "fab-t": 9 * 100, "square": 5_000}
+STEPS_AFTER = 20 * len(SWEEP) + 20 + 100 + 20 + 100 + 20  # PGD steps after the first checkpoint's attacks
+CALLS_AFTER = len(SWEEP) + 3  # and calls of evaluate(), each of which folds the network and predicts clean images
+
+
+@dataclass(frozen=True)
+class Survivors:
+    """Shares of the test images: right without an attack, right after AutoAttack; source: where they are from."""
+
+    clean: float
+    robust: float
+    source: str
+
+    @property
+    def attacked(self) -> dict[str, float]:
+        """The share that each attack works on; what it breaks is taken to drop out halfway."""
+        after_first = self.robust + LOST_TO_LATER * (self.clean - self.robust)
+        halfway = (after_first + self.robust) / 2
+        stages = {"apgd-ce": self.clean, "apgd-t": halfway, "fab-t": self.robust, "square": self.robust}
+        return {"pgd": self.clean} | stages
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: seconds of a step, of training with validation, of evaluation; bytes on disk."""
+
+    row: str
+    done: bool
+    step: float
+    train: float
+    evaluation: float
+    disk: int
+
+    @property
+    def seconds(self) -> float:
+        return self.train + self.evaluation
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A table and what is left of it."""
+
+    preset: Preset
+    cells: tuple[Cell, ...]
+    survivors: Survivors
+    memory: int
+    where: str
+
+    @property
+    def left(self) -> list[Cell]:
+        return [cell for cell in self.cells if not cell.done]
+
+    def seconds(self, workers: int = 1) -> float:
+        """Of all that is left; no number of workers makes it shorter than the longest cell."""
+        costs = [cell.seconds for cell in self.left]
+        return max(sum(costs) / workers, max(costs, default=0.0))
+
+
+def survivors_of(preset: Preset, runs: Sequence[Run], clean: float = 0.0, robust: float = 0.0) -> Survivors:
+    """From finished cells of the table where there are some, else assumed; a share above 0 is taken as given.
+
+    ValueError if a share does not lie in [0, 1], or more images survive than are right to begin with."""
+    for name, value in (("clean", clean), ("robust", robust)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is a share of the test images and must lie in [0, 1], not {value}")
+    names = {cell.run_name for cell in preset.experiments()}
+    accuracies = [run.result["accuracy"] for run in runs if run.experiment.run_name in names]
+    found = [one for each in accuracies for one in each.values() if {"clean", "autoattack"} <= one.keys()]
+    if found:
+        shares = tuple(mean(one[key] for one in found) for key in ("clean", "autoattack"))
+    else:
+        shares = ASSUMED_SUBSET if preset.base.subset else ASSUMED[preset.base.data]
+    source = f"mean of {len(found)} finished evaluations" if found else "assumed, since no cell is done"
+    if clean or robust:
+        source = "as given" if clean and robust else f"{'clean' if clean else 'robust'} as given, the other {source}"
+    clean, robust = clean or shares[0], robust or shares[1]
+    if robust > clean:
+        raise ValueError(f"robust {robust:.2f} must not exceed {clean:.2f}, the share that is right without an attack")
+    return Survivors(clean, robust, source)
+
+
+def train_seconds(experiment: Experiment, cost: TrainCost) -> float:
+    """Training with validation and saving."""
+    counts = counts_of(experiment)
+    steps = counts.train / experiment.batch_size
+    epochs, warm_up = experiment.epochs, experiment.guide_warmup
+    ends = (epochs + warm_up) * cost.epoch_end * counts.val / cost.validated
+    return steps * (epochs * cost.step + warm_up * cost.guide_step) + ends
+
+
+def evaluation_seconds(experiment: Experiment, cost: EvaluationCost, survivors: Survivors) -> float:
+    """All attacks at each checkpoint, and after the first one the curve over eps and the masking checks."""
+    images = counts_of(experiment).test
+    call = cost.call * max(1.0, images / EVALUATION_BATCH)
+    step = cost.pgd_step * survivors.clean * images
+    once = call
+    for kind, steps in map(parse_attack, experiment.attacks):
+        if kind == "autoattack":
+            once += images * sum(cost.passes[s] * PASSES[s] * survivors.attacked[s] for s in PASSES)
+        elif kind != "clean":
+            once += steps * step
+    once_more = CALLS_AFTER * call + STEPS_AFTER * step
+    return len(experiment.checkpoints) * once + once_more if experiment.attacks else 0.0
+
+
+def plan(
+    preset: Preset, rows: Sequence[str], seeds: int, done: Collection[str], measured: Measured, survivors: Survivors
+) -> Plan:
+    """The cost of each cell (some rows, some seeds, on request); done: names of the runs that need none."""
+    cells = []
+    for experiment, row in zip(preset.experiments(rows, seeds), cycle(rows or preset.rows), strict=False):
+        cost = measured.training[like(experiment).run_name]
+        train = train_seconds(experiment, cost)
+        attacks = evaluation_seconds(experiment, measured.evaluation[evaluated_like(experiment).run_name], survivors)
+        cells.append(Cell(row, experiment.run_name in done, cost.step, train, attacks, cost.disk))
+    return Plan(preset, tuple(cells), survivors, measured.memory, measured.where)
+
+
+def lines(plan: Plan, workers: int) -> list[str]:
+    """The plan to read: a line a row, sums, and what was assumed."""
+    left, width = plan.left, max(map(len, plan.preset.rows))
+    out = [f"{plan.preset.title}: {len(plan.cells)} cells, {len(plan.cells) - len(left)} done"]
+    out.append(f"  {'row':{width}}  {'step':>8}  {'training':>9}  {'attacks':>9}  {'a cell':>9}  left")
+    for row in dict.fromkeys(cell.row for cell in plan.cells):
+        cells = [cell for cell in plan.cells if cell.row == row]
+        times = (f"{duration(s):>9}" for s in (cells[0].train, cells[0].evaluation, cells[0].seconds))
+        todo = sum(not cell.done for cell in cells)
+        out.append(f"  {row:{width}}  {duration(cells[0].step):>8}  {'  '.join(times)}  {todo} of {len(cells)}")
+    hands = f"{workers} worker{'s' if workers > 1 else ''}"
+    disk = size(max(cell.disk for cell in plan.cells)), size(sum(cell.disk for cell in left))
+    out.append(
+        f"time left: {duration(plan.seconds())} one after the other, {duration(plan.seconds(workers))} with {hands}"
+    )
+    out.append(f"memory: {size(plan.memory)} ({plan.where})")
+    out.append(f"disk: {disk[0]} a run, {disk[1]} for what is left")
+    out.append(
+        f"survivors: {plan.survivors.clean:.0%} of the test images without an attack, {plan.survivors.robust:.0%} "
+        f"after AutoAttack ({plan.survivors.source}); see --clean and --robust"
+    )
+    return out
+
+
+def duration(seconds: float) -> str:
+    """0.012 -> "12 ms", 90 -> "1.5 min"."""
+    for unit, length in (("d", 172_800), ("h", 5_400), ("min", 90), ("s", 1)):
+        if seconds >= length:
+            return f"{seconds / {'d': 86_400, 'h': 3_600, 'min': 60, 's': 1}[unit]:.1f} {unit}"
+    return f"{1_000 * seconds:.0f} ms"
+
+
+def size(count: float) -> str:
+    """Bytes in words: 3_000_000 -> "2.9 MiB"."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

@@ -1,0 +1,159 @@
+"""What `plan` and `--dry-run` share: images that cost like the real ones, a process of its own, a short AutoAttack.
+
+Neither needs a data set: a network's speed and memory depend on the shape of the images, not on what they show.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from d2rkit import autoattack
+from d2rkit.arrays import Split
+from d2rkit.autoattack import STAGES, AutoAttackState
+from d2rkit.data import BIG_VALIDATION, DIGITS_TEST, DIGITS_VALIDATION, ImageData, subset_size
+from d2rkit.experiment import Experiment
+from d2rkit.folding import folded
+from d2rkit.pair import eval_mode
+
+HARMLESS = 1e-6  # an eps at which no image falls, so that an attack makes all its iterations on all images
+
+
+@dataclass(frozen=True)
+class Shape:
+    """channels x size x size pixels, classes, and how many images there are (validation is held out of train)."""
+
+    channels: int
+    size: int
+    classes: int
+    train: int
+    test: int
+
+
+SHAPES = {
+    "digits": Shape(1, 8, 10, 1_797 - DIGITS_TEST, DIGITS_TEST),
+    "cifar10": Shape(3, 32, 10, 50_000, 10_000),
+    "cifar100": Shape(3, 32, 100, 50_000, 10_000),
+    "tiny-imagenet": Shape(3, 64, 200, 100_000, 10_000),
+}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many images a run trains on, validates on, and is attacked on."""
+
+    train: int
+    val: int
+    test: int
+
+
+def counts_of(experiment: Experiment) -> Counts:
+    """As load_data and chosen_test will cut them, without the data."""
+    shape = SHAPES[experiment.data]
+    whole = subset_size(experiment.subset or None) or shape.train
+    val = min(DIGITS_VALIDATION if experiment.data == "digits" else BIG_VALIDATION, whole // 5)
+    return Counts(whole - val, val, experiment.test_images or shape.test)
+
+
+def random_data(name: str, counts: Counts, seed: int = 0) -> ImageData:
+    """Random uint8 images and labels in the shape of the data set `name`."""
+    shape, generator = SHAPES[name], torch.Generator().manual_seed(seed)
+
+    def split(count: int) -> Split:
+        size = (count, shape.channels, shape.size, shape.size)
+        images = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
+        return Split(images, torch.randint(0, shape.classes, (count,), generator=generator))
+
+    names = tuple(map(str, range(shape.classes)))
+    return ImageData(name, names, split(counts.train), split(counts.val), split(counts.test), "random pixels")
+
+
+def own_labels(network: nn.Module, images: Tensor) -> Tensor:
+    """What `network` itself says of images (N, C, H, W): with these labels an untrained network is always right,
+    and every attack has something to attack."""
+    with eval_mode(network), torch.no_grad():
+        return network(images).argmax(1)
+
+
+@contextmanager
+def lone_process(threads: int) -> Iterator[ProcessPoolExecutor]:
+    """One fresh process with so many torch threads: its peak memory is that of the work it was given."""
+    cores = os.cpu_count() or 1
+    if not 1 <= threads <= cores:
+        raise ValueError(f"threads must lie between 1 and the {cores} cores here, not {threads}")
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # OpenMP reads it when a process starts
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(1, context, _begin, (threads,)) as pool:
+            yield pool
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+def _begin(threads: int) -> None:
+    torch.set_num_threads(threads)
+    logging.getLogger("d2rkit").setLevel(logging.ERROR)  # a network that saw random pixels is "stuck at chance"
+
+
+def device_of(name: str) -> torch.device:
+    """The device that fit() would take for "auto", "cpu", "cuda" or "mps"."""
+    from lightning_fabric import Fabric
+
+    return Fabric(accelerator=name, devices=1).device
+
+
+def peak_memory(device: str) -> tuple[int, str]:
+    """Bytes that this process needed at most, and what they are: on CUDA those of the device, elsewhere all of its
+    resident memory."""
+    if device_of(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(), f"{torch.cuda.get_device_name()}, torch.cuda.max_memory_allocated"
+    words = "peak resident memory of a process, Python and its libraries included"
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss on Linux also counts the parent that this process was spawned by
+        (line,) = (text for text in status.read_text().splitlines() if text.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024, words
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024), words
+
+
+@contextmanager
+def short_autoattack(iterations: int, targets: int, queries: int) -> Iterator[None]:
+    """Inside, AutoAttack stops after so many iterations of APGD and FAB, targets of both, and queries of Square."""
+    whole = autoattack._attacker
+
+    def short(*arguments, **options):
+        attack = whole(*arguments, **options)
+        attack.apgd.n_iter = attack.apgd_targeted.n_iter = attack.fab.n_iter = iterations
+        attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
+        attack.square.n_queries = queries
+        return attack
+
+    autoattack._attacker = short
+    try:
+        yield
+    finally:
+        autoattack._attacker = whole
+
+
+def run_stage(network: nn.Module, stage: str, images: Tensor, labels: Tensor, batch_size: int = 250) -> None:
+    """One attack of AutoAttack alone, on every image, at a radius where none falls."""
+    robust = torch.ones(len(labels), dtype=torch.bool)
+    others = {name: robust.clone() for name in ("clean", *STAGES) if name != stage}
+    autoattack.autoattack(
+        network, images, labels, eps=HARMLESS, batch_size=batch_size, through=folded(network),
+        state=AutoAttackState(robust, others),
+    )  # fmt: skip

@@ -1,0 +1,154 @@
+import inspect
+from dataclasses import replace
+
+import pytest
+import torch
+
+from d2rkit import attacks, autoattack
+from d2rkit.cli import main
+from d2rkit.data import load_data
+from d2rkit.evaluation import accuracy_against_eps, evaluate, masking_checks
+from d2rkit.experiment import SWEEP, build_pair
+from d2rkit.measuring import EVALUATION_BATCH, EvaluationCost, Measured, TrainCost, evaluated_like, like, measure
+from d2rkit.planning import (
+    PASSES,
+    STEPS_AFTER,
+    duration,
+    evaluation_seconds,
+    lines,
+    plan,
+    size,
+    survivors_of,
+    train_seconds,
+)
+from d2rkit.presets import PRESETS
+from d2rkit.rehearsal import SHAPES, Counts, counts_of, lone_process, own_labels, random_data
+from tests.synthetic import make_run, preset
+
+TINY = preset(
+    rows=("trades", "d2r-cag"), target="cnn-4", guide="cnn-4", batch_size=16, steps=1, val_steps=1, padding=0,
+    flip=False, test_images=20,
+)  # fmt: skip
+TRAIN = TrainCost(step=2.0, guide_step=1.0, epoch_end=10.0, validated=100, disk=1_000)
+ATTACKS = EvaluationCost(call=3.0, pgd_step=0.01, passes=dict.fromkeys(PASSES, 1e-4))
+
+
+def measured(*presets):
+    cells = [cell for each in presets for cell in each.experiments()]
+    return Measured(
+        {like(c).run_name: TRAIN for c in cells}, {evaluated_like(c).run_name: ATTACKS for c in cells}, 2**30, "a test"
+    )
+
+
+def test_random_images_are_as_many_and_as_large_as_the_real_ones():
+    data, shape = load_data("digits"), SHAPES["digits"]
+    assert counts_of(TINY.base) == Counts(len(data.train), len(data.val), 20)
+    assert counts_of(replace(TINY.base, test_images=0)).test == len(data.test)
+    assert counts_of(replace(TINY.base, data="cifar10", subset="10k")) == Counts(9_000, 1_000, 20)
+    assert (shape.channels, shape.size, shape.classes) == (data.channels, data.image_size, data.num_classes)
+    made = random_data("tiny-imagenet", Counts(3, 2, 1))
+    assert made.train.images.shape == (3, 3, 64, 64) and made.num_classes == 200 and len(made.val) == 2
+
+
+def test_training_is_steps_and_the_ends_of_epochs():
+    # Digits: 1,200 images in batches of 16 are 75 steps of 2 s; 200 validation images cost twice the 100 measured.
+    assert train_seconds(TINY.base, TRAIN) == 4 * (75 * 2 + 20)
+    warm = replace(TINY.base, guide_warmup=2)
+    assert train_seconds(warm, TRAIN) == 4 * (75 * 2 + 20) + 2 * (75 * 1 + 20)
+
+
+def test_evaluation_is_attacks_on_survivors_at_every_checkpoint():
+    survivors = survivors_of(TINY, [], clean=0.8, robust=0.4)
+    cell = replace(TINY.base, test_images=100, attacks=("clean", "pgd10", "autoattack"))
+    step = 0.01 * 80  # a PGD step on the 80 images that are right
+    # APGD-CE on 80, APGD-T on the mean of 40 + 0.15 * 40 and 40, the others on 40.
+    autoattack_seconds = 1e-4 * (101 * 80 + 909 * 43 + 900 * 40 + 5_000 * 40)
+    once, after = 3 + 10 * step + autoattack_seconds, (len(SWEEP) + 3) * 3 + STEPS_AFTER * step
+    assert evaluation_seconds(cell, ATTACKS, survivors) == pytest.approx(once + after)
+    both = replace(cell, checkpoints=("best", "last"))
+    assert evaluation_seconds(both, ATTACKS, survivors) == pytest.approx(2 * once + after)
+    assert evaluation_seconds(replace(cell, attacks=()), ATTACKS, survivors) == 0
+
+
+def test_what_is_counted_is_what_the_attacks_do(monkeypatch):
+    assert inspect.signature(evaluate).parameters["batch_size"].default == EVALUATION_BATCH
+    attack = autoattack._attacker(torch.nn.Identity(), "square", 0.1, "Linf", 0, torch.device("cpu"), 10)
+    targets = attack.apgd_targeted.n_target_classes
+    assert PASSES["apgd-ce"] == attack.apgd.n_iter + 1 and targets == attack.fab.n_target_classes
+    assert PASSES["apgd-t"] == targets * (attack.apgd_targeted.n_iter + 1)
+    assert PASSES["fab-t"] == targets * attack.fab.n_iter and PASSES["square"] == attack.square.n_queries
+    steps, whole = [], attacks.pgd
+    monkeypatch.setattr(attacks, "pgd", lambda *a, **k: steps.append(k["steps"]) or whole(*a, **k))
+    data = random_data("digits", Counts(1, 1, 4))
+    pair = build_pair(TINY.experiments()[1], data)
+    images = data.test.pixels(), own_labels(pair.target, data.test.pixels())
+    accuracy_against_eps(pair.target, images, [r * 0.1 for r in SWEEP])
+    masking_checks(pair.target, images, 0.1, guide=pair.guide)
+    assert sum(steps) == STEPS_AFTER
+
+
+def test_cells_that_are_done_cost_nothing_and_workers_share_the_rest():
+    cells = TINY.experiments()
+    survivors = survivors_of(TINY, [])
+    whole = plan(TINY, (), 0, set(), measured(TINY), survivors)
+    each = whole.cells[0].seconds
+    assert [cell.row for cell in whole.cells] == ["trades", "d2r-cag"] * 2
+    assert whole.seconds() == pytest.approx(4 * each) and whole.seconds(2) == pytest.approx(2 * each)
+    assert whole.seconds(100) == pytest.approx(each)
+    rest = plan(TINY, (), 0, {cells[0].run_name}, measured(TINY), survivors)
+    assert rest.seconds() == pytest.approx(3 * each)
+    assert "4 cells, 1 done" in lines(rest, 2)[0]
+    assert lines(rest, 2)[2].endswith("1 of 2") and lines(rest, 2)[3].endswith("2 of 2")
+    assert "1.0 GiB (a test)" in "\n".join(lines(rest, 2)) and "2.9 KiB for what is left" in "\n".join(lines(rest, 2))
+    assert len(plan(TINY, ("trades",), 1, set(), measured(TINY), survivors).cells) == 1
+    everything = plan(TINY, (), 0, {cell.run_name for cell in cells}, measured(TINY), survivors)
+    assert everything.seconds(2) == 0 and lines(everything, 1)
+
+
+def test_survivors_come_from_finished_cells_else_from_a_table(tmp_path):
+    cells = TINY.experiments()
+    assert survivors_of(TINY, []).source.startswith("assumed")
+    runs = [make_run(tmp_path, cells[i], {"clean": 0.9, "autoattack": a}) for i, a in enumerate((0.2, 0.4))]
+    elsewhere = make_run(tmp_path, replace(cells[0], lr=0.7), {"clean": 0.1, "autoattack": 0.1})
+    found = survivors_of(TINY, [*runs, elsewhere])
+    assert (found.clean, round(found.robust, 9)) == (0.9, 0.3) and "2 finished" in found.source
+    assert survivors_of(TINY, runs, robust=0.5).robust == 0.5
+    assert survivors_of(PRESETS["small"], []) != survivors_of(PRESETS["paper-cifar10-wrn-34-10"], [])
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: survivors_of(TINY, [], robust=1.5), "robust is a share"),
+        (lambda: survivors_of(TINY, [], clean=0.3, robust=0.5), "robust 0.50 must not exceed 0.30"),
+        (lambda: measure([], {}, steps=0), "at least 1, not 0"),
+        (lambda: measure([], {}, clock="sun"), "unknown clock 'sun'"),
+        (lambda: lone_process(0).__enter__(), "threads must lie between 1 and"),
+    ],
+)
+def test_bad_input_gets_one_sentence(call, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_times_and_sizes_in_words():
+    assert [duration(s) for s in (0.0124, 9, 120, 7_200, 360_000)] == ["12 ms", "9.0 s", "2.0 min", "2.0 h", "4.2 d"]
+    assert [size(b) for b in (12, 2_048, 3 * 2**20, 5 * 2**30)] == ["12.0 B", "2.0 KiB", "3.0 MiB", "5.0 GiB"]
+
+
+def test_the_command_measures_each_kind_once_and_names_the_rest(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+    make_run(tmp_path, TINY.experiments()[0], {"clean": 0.9, "autoattack": 0.5})
+    words = ["d2rkit", "plan", "tiny", "--runs", str(tmp_path), "--device", "cpu", "--workers", "2", "--steps", "2"]
+    monkeypatch.setattr("sys.argv", words)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as caught:
+        main()
+        raise SystemExit(0)
+    assert caught.value.code == 0 and sorted(tmp_path.rglob("*")) == before
+    told = capsys.readouterr()
+    assert "4 cells, 1 done" in told.out and "mean of 1 finished evaluations" in told.out
+    assert "3/3" in told.err  # two methods and one evaluation, not one for each seed
+    rest = f"d2rkit reproduce tiny --workers 2 --threads 1 --runs {tmp_path} --device cpu"
+    assert told.out.splitlines()[-1] == f"the rest: {rest}"
