@@ -141,10 +141,10 @@ def test_table_and_plain_text():
     assert base.plain_text(markup).splitlines()[0] == "Numbers"
 
 
-IN_BOTH = set(
-    "BoundedFloatText BoundedIntText Box Button Dropdown FloatProgress FloatSlider HBox HTML Image IntSlider Layout "
-    "Text Textarea VBox".split()
-)
+IN_BOTH = {
+    "BoundedFloatText", "BoundedIntText", "Box", "Button", "Dropdown", "FloatProgress", "FloatSlider", "HBox", "HTML",
+    "Image", "IntSlider", "Layout", "Text", "Textarea", "VBox",
+}  # fmt: skip
 
 
 def test_only_widgets_that_ipywidgets_7_and_8_both_have():
