@@ -77,6 +77,12 @@ def dry_run(
     cells = [
         (preset, row, preset.experiment(row, preset.seeds[0])) for preset in presets for row in rows or preset.rows
     ]
+    return _each(cells, batch, threads, device)  # apart, so that bad input is told at once and not with the first cell
+
+
+def _each(
+    cells: Sequence[tuple[Preset, str, Experiment]], batch: int, threads: int, device: str
+) -> Iterator[Rehearsal]:
     for preset, row, experiment in cells:
         blank = Rehearsal(preset.name, row, experiment.method)
         with lone_process(threads) as pool:

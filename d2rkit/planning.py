@@ -156,7 +156,7 @@ def lines(plan: Plan, workers: int) -> list[str]:
     out.append(
         f"time left: {duration(plan.seconds())} one after the other, {duration(plan.seconds(workers))} with {hands}"
     )
-    out.append(f"memory: {size(plan.memory)} ({plan.where})")
+    out.append(f"memory: {size(plan.memory)} at batch {plan.preset.base.batch_size} ({plan.where})")
     out.append(f"disk: {disk[0]} a run, {disk[1]} for what is left")
     out.append(
         f"survivors: {plan.survivors.clean:.0%} of the test images without an attack, {plan.survivors.robust:.0%} "

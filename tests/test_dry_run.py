@@ -129,4 +129,4 @@ def test_the_command_tells_what_failed_and_writes_no_run(tmp_path, monkeypatch, 
 )
 def test_bad_input_gets_one_sentence(options, words):
     with pytest.raises(ValueError, match=words):
-        list(dry_run([ALL], **options))
+        dry_run([ALL], **options)

@@ -99,7 +99,9 @@ def test_cells_that_are_done_cost_nothing_and_workers_share_the_rest():
     assert rest.seconds() == pytest.approx(3 * each)
     assert "4 cells, 1 done" in lines(rest, 2)[0]
     assert lines(rest, 2)[2].endswith("1 of 2") and lines(rest, 2)[3].endswith("2 of 2")
-    assert "1.0 GiB (a test)" in "\n".join(lines(rest, 2)) and "2.9 KiB for what is left" in "\n".join(lines(rest, 2))
+    assert "1.0 GiB at batch 16 (a test)" in "\n".join(lines(rest, 2)) and "2.9 KiB for what is left" in "\n".join(
+        lines(rest, 2)
+    )
     assert len(plan(TINY, ("trades",), 1, set(), measured(TINY), survivors).cells) == 1
     everything = plan(TINY, (), 0, {cell.run_name for cell in cells}, measured(TINY), survivors)
     assert everything.seconds(2) == 0 and lines(everything, 1)
@@ -130,6 +132,18 @@ def test_bad_input_gets_one_sentence(call, words):
     with pytest.raises(ValueError, match=words) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [(["quik"], "did you mean 'quick'"), (["quick", "--workers", "999"], "workers x threads must lie between")],
+)
+def test_the_command_tells_bad_input_in_one_sentence(words, sentence, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["d2rkit", "plan", *words])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    told = capsys.readouterr()
+    assert caught.value.code == 2 and sentence in told.err and told.err.count("\n") == 1 and told.out == ""
 
 
 def test_times_and_sizes_in_words():

@@ -46,7 +46,9 @@ def plan_command(
         clock: wall, or cpu: CPU time, for a machine that is busy with other things (with --threads 1).
     """
     workers = workers if workers >= 0 else workers_here(place, threads)
-    hands = max(1, workers)
+    hands, cores = max(1, workers), os.cpu_count() or 1
+    if hands * threads > cores:  # reproduce would not take them
+        raise ValueError(f"workers x threads must lie between 0 and the {cores} cores here, not {workers} x {threads}")
     runs = read_runs(place.runs_root)
     plans = []
     for chosen in presets_of(preset):
@@ -61,7 +63,7 @@ def plan_command(
     if len(plans) > 1:
         print(f"all {len(plans)} tables: {duration(sum(each.seconds(hands) for each in plans))}")
     print(ASSUMPTIONS)
-    print(f"Measured: {steps} training steps of a kind, {threads} thread(s) of {os.cpu_count()} cores, {clock} clock.")
+    print(f"Measured: {steps} training steps of a kind, {threads} thread(s) of {cores} cores, {clock} clock.")
     if any(each.left for each in plans):
         print("the rest:", _command(preset, rows, seeds, workers, threads, place))
     else:

@@ -66,13 +66,12 @@ def reproduce(
 def _dry_run(preset: str, rows: tuple[str, ...], batch: int, threads: int, results: str, place: Place) -> None:
     from d2rkit.dry_run import CUT, dry_run, write_log
 
-    tables, found = presets_of(preset), []
-    print(
-        f"dry run of {preset} at batch {batch}, {threads} thread(s), {machine(place.device).split(', ')[0]}\n{CUT}",
-        flush=True,
-    )
+    cells = dry_run(presets_of(preset), rows, batch=batch, threads=threads, device=place.device)
+    hardware = machine(place.device).split(", ")[0]
+    print(f"dry run of {preset} at batch {batch}, {threads} thread(s), {hardware}\n{CUT}", flush=True)
     file = (Path(results) if results else home("results") / preset) / "dry_run.csv"
-    for each in dry_run(tables, rows, batch=batch, threads=threads, device=place.device):
+    found = []
+    for each in cells:
         found.append(each)
         print(each, flush=True)
         write_log(file, found)
