@@ -1,7 +1,8 @@
 """A list of experiments -> run folders: in this process, or by several workers on this machine.
 
-Each run is isolated: one that fails is reported and the others go on. Runs that are done are skipped, runs
-that another process works on are left to it. Ctrl-C lets every run save its state; the same call goes on.
+Each run is isolated: one that fails leaves error.txt in its folder and the others go on. Runs that are done are
+skipped, runs that another process works on are left to it. Ctrl-C lets every run save its state; the same call
+goes on. Jobs of a cluster, or that outlive this process: jobs.py.
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ import multiprocessing
 import os
 import queue
 import signal
-from collections.abc import Sequence
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from d2rkit.border import home
+from d2rkit.checkpoints import write_atomically
 from d2rkit.experiment import Busy, Experiment, Interrupted, run
+from d2rkit.training import Report
 
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.1f}/{total:.0f} runs [{elapsed} gone, {remaining} left]{postfix}"
 
@@ -47,13 +53,9 @@ def sweep(
     workers: processes; 0 runs one after the other in this process. threads: of torch, for each worker; small
     networks are bound by threads, so workers * threads must not exceed the machine's cores (ValueError).
     Raises KeyboardInterrupt after Ctrl-C, once every worker has saved its state."""
-    for experiment in experiments:
-        experiment.check()
     root = Path(root) if root is not None else home("runs")
-    cores = os.cpu_count() or 1
-    if workers < 0 or threads < 1 or workers * threads > cores:
-        raise ValueError(f"workers x threads must lie between 0 and the {cores} cores here, not {workers} x {threads}")
-    todo = [e for e in experiments if not (root / e.run_name / "result.json").exists()]
+    check_cores(workers, threads)
+    todo = unfinished(experiments, root)
     outcomes = {e.run_name: Outcome(e, "done") for e in experiments}
     if not todo:
         return list(outcomes.values())
@@ -68,18 +70,65 @@ def sweep(
     return list(outcomes.values())
 
 
-def _attempt(experiment: Experiment, root: Path, device: str, data_root, report, should_stop) -> str:
+def check_cores(workers: int, threads: int) -> None:
+    cores = os.cpu_count() or 1
+    if workers < 0 or threads < 1 or workers * threads > cores:
+        raise ValueError(f"workers x threads must lie between 0 and the {cores} cores here, not {workers} x {threads}")
+
+
+def is_done(experiment: Experiment, root: Path) -> bool:
+    return (root / experiment.run_name / "result.json").exists()
+
+
+def unfinished(experiments: Sequence[Experiment], root: Path) -> list[Experiment]:
+    """Those without a result; ValueError if any could not run."""
+    for experiment in experiments:
+        experiment.check()
+    return [experiment for experiment in experiments if not is_done(experiment, root)]
+
+
+def attempt(
+    experiment: Experiment,
+    root: Path,
+    *,
+    device: str = "auto",
+    count: int = 1,
+    data_root: str | Path | None = None,
+    report: Report | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> str:
+    """run(), and what became of it, as in Outcome; an error is written to error.txt in the run folder: the time, one
+    sentence, the traceback."""
     try:
-        run(experiment, root, device=device, data_root=data_root, report=report, should_stop=should_stop)
+        run(experiment, root, device=device, count=count, data_root=data_root, report=report, should_stop=should_stop)
     except Interrupted:
         return "interrupted"
     except Busy:
         return "busy"
-    except ValueError as error:
-        return f"error: {error}"
     except Exception as error:  # one broken run must not take the table with it
-        return f"error: {type(error).__name__}: {error}"
+        name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        sentence = f"{name}{' '.join(str(error).split())}"
+        lines = (time.strftime("%Y-%m-%d %H:%M:%S %z"), sentence, "", traceback.format_exc())
+        # A full disk may well be the error; then the status is all there is.
+        with suppress(OSError), write_atomically(root / experiment.run_name / "error.txt") as draft:
+            draft.write_text("\n".join(lines))
+        return f"error: {sentence}"
     return "done"
+
+
+@contextmanager
+def threads_of_children(threads: int) -> Iterator[None]:
+    """Processes started inside have so many threads: OpenMP reads its variable when a process starts, and
+    torch.set_num_threads alone comes too late for some kernels."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
 
 
 def _here(todo: list[Experiment], root: Path, device: str, data_root, bar: tqdm) -> list[Outcome]:
@@ -90,7 +139,7 @@ def _here(todo: list[Experiment], root: Path, device: str, data_root, bar: tqdm)
             bar.set_postfix_str(f"{experiment.method} seed {experiment.seed}: {words}", refresh=False)
             bar.update(number + done - bar.n)
 
-        status = _attempt(experiment, root, device, data_root, report, None)
+        status = attempt(experiment, root, device=device, data_root=data_root, report=report)
         found.append(Outcome(experiment, status))
         if status == "interrupted":
             break
@@ -114,9 +163,10 @@ def _work(number: int, experiment: Experiment, root: Path, device: str, data_roo
     def report(done: float, words: str) -> None:
         _worker["messages"].put((number, done, f"{experiment.method} seed {experiment.seed}: {words}"))
 
-    if _worker["stop"].is_set():
+    stop = _worker["stop"].is_set
+    if stop():
         return "interrupted"
-    return _attempt(experiment, root, device, data_root, report, _worker["stop"].is_set)
+    return attempt(experiment, root, device=device, data_root=data_root, report=report, should_stop=stop)
 
 
 def _with_workers(
@@ -131,32 +181,26 @@ def _with_workers(
         bar.set_postfix_str("; ".join(words[i] for i in sorted(words)), refresh=False)
         bar.update(sum(done) - bar.n)
 
-    # OpenMP reads this when a worker starts; torch.set_num_threads alone comes too late for some kernels.
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    try:
-        with ProcessPoolExecutor(workers, context, _begin_worker, (threads, messages, stop)) as pool:
-            futures = [pool.submit(_work, i, e, root, device, data_root) for i, e in enumerate(todo)]
-            while not all(future.done() for future in futures):
-                try:
-                    number, fraction, text = messages.get(timeout=0.2)
-                    done[number], words[number] = fraction, text
-                except queue.Empty:
-                    pass
-                except KeyboardInterrupt:
-                    bar.set_description_str("stopping: every run saves its state")
-                    stop.set()
-                for i, future in enumerate(futures):
-                    if future.done():
-                        done[i] = 1.0 if _status(future) == "done" else done[i]
-                        words.pop(i, None)
-                show()
-            return [Outcome(e, _status(f)) for e, f in zip(todo, futures, strict=True)]
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+    with (
+        threads_of_children(threads),
+        ProcessPoolExecutor(workers, context, _begin_worker, (threads, messages, stop)) as pool,
+    ):
+        futures = [pool.submit(_work, i, e, root, device, data_root) for i, e in enumerate(todo)]
+        while not all(future.done() for future in futures):
+            try:
+                number, fraction, text = messages.get(timeout=0.2)
+                done[number], words[number] = fraction, text
+            except queue.Empty:
+                pass
+            except KeyboardInterrupt:
+                bar.set_description_str("stopping: every run saves its state")
+                stop.set()
+            for i, future in enumerate(futures):
+                if future.done():
+                    done[i] = 1.0 if _status(future) == "done" else done[i]
+                    words.pop(i, None)
+            show()
+        return [Outcome(e, _status(f)) for e, f in zip(todo, futures, strict=True)]
 
 
 def _status(future: Future) -> str:

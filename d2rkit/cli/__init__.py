@@ -1,4 +1,4 @@
-"""The `d2rkit` command: doctor, data, plan, reproduce, tune, train, evaluate, table, lab."""
+"""The `d2rkit` command: doctor, data, plan, reproduce, sweep, status, tune, train, evaluate, table, lab."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 
-from d2rkit.cli import planning, runs, tables  # noqa: F401  (each adds its commands to the app)
+from d2rkit.cli import jobs, planning, runs, tables  # noqa: F401  (each adds its commands to the app)
 from d2rkit.cli.base import app
 from d2rkit.experiment import Busy, Interrupted
 

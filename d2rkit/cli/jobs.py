@@ -1,0 +1,171 @@
+"""Commands about many runs on many machines: sweep, status."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+
+import torch
+import tyro
+
+from d2rkit.border import nearest
+from d2rkit.cli.base import HERE, Place, Word, app
+from d2rkit.cli.tables import workers_here
+from d2rkit.experiment import Experiment
+from d2rkit.jobs import GRACE, Slurm, submit_local, submit_slurm, wait
+from d2rkit.presets import presets_of
+from d2rkit.progress import progress, progress_table, totals
+from d2rkit.sweep import sweep, unfinished
+
+EXECUTORS = ("here", "local", "slurm")
+SLURM = Slurm()
+
+
+@app.command(name="sweep")
+def sweep_command(
+    preset: Word,
+    executor: str = "here",
+    rows: tuple[str, ...] = (),
+    seeds: int = 0,
+    cell: int = -1,
+    workers: int = -1,
+    threads: int = 1,
+    show_script: bool = False,
+    slurm: Slurm = SLURM,
+    place: tyro.conf.OmitArgPrefixes[Place] = HERE,
+) -> None:
+    """Run every cell of a table that is not done: here, by local jobs, or on a Slurm cluster; writes no table.
+
+    Whoever starts a cell, it runs once: cells that are done are not submitted, a cell that someone works on is left
+    to them, one that was cut off goes on where it was. `d2rkit status PRESET` says how far all are.
+
+    Args:
+        preset: a table by name, e.g. quick, or a family of tables, e.g. paper.
+        executor: here (ends with this command), local (jobs on this machine, which outlive it), slurm (one job a run).
+        rows: only these rows.
+        seeds: only the first so many seeds (0: the preset's).
+        cell: only the cell of this number, from 0 on, e.g. $SLURM_ARRAY_TASK_ID (-1: all).
+        workers: of here and local: processes (-1: one a core on a CPU, one a GPU otherwise).
+        threads: of here and local: torch threads of each worker.
+        show_script: print a batch script for Slurm that needs no submitit, and start nothing.
+        slurm: what a job asks the cluster for.
+    """
+    if executor not in EXECUTORS:
+        raise nearest(executor, EXECUTORS, "executor")
+    experiments = [e for chosen in presets_of(preset) for e in chosen.experiments(rows, seeds)]
+    if not -1 <= cell < len(experiments):
+        raise ValueError(f"cell must lie between 0 and {len(experiments) - 1}, or be -1 for all, not {cell}")
+    experiments = experiments if cell < 0 else [experiments[cell]]
+    again = _command("sweep", preset, rows, seeds, place)
+    if show_script:
+        print(slurm_script(again, len(experiments), slurm), end="")
+        return
+    where = {"device": place.device, "data_root": place.data_root or None}
+    todo = unfinished(experiments, place.runs_root)
+    print(f"{len(experiments)} runs in {place.runs_root}, {len(todo)} of them to do", flush=True)
+    if executor == "slurm":
+        jobs = submit_slurm(todo, place.runs_root, options=slurm, **where)
+        if jobs:
+            print(f"submitted: {len(jobs)} of them, as Slurm job {jobs[0].job_id.split('_')[0]}")
+            print(f"logs: {place.runs_root / 'jobs'}")
+            print(f"how far they are: {_command('status', preset, rows, seeds, place)}")
+        return
+    if executor == "local":
+        workers = workers if workers >= 0 else max(workers_here(place, threads), torch.cuda.device_count())
+        jobs = submit_local(todo, place.runs_root, workers=workers, threads=threads, **where)
+        if jobs:
+            print(f"{len(jobs)} workers; logs: {jobs[0].paths.folder}", flush=True)
+        wait(jobs, todo, place.runs_root)
+    else:
+        workers = workers if workers >= 0 else workers_here(place, threads)
+        sweep(todo, place.runs_root, workers=workers, threads=threads, **where)
+    _complain(experiments, place)
+
+
+def _complain(experiments: Sequence[Experiment], place: Place) -> None:
+    """Exit code 1, and a line for each run without a result."""
+    rest = [c for c in progress(experiments, place.runs_root) if c.state not in ("done", "failed")]
+    for found in rest:
+        print(f"d2rkit: {found.experiment.run_name}: {found.state} {found.words}".rstrip(), file=sys.stderr)
+    if rest:
+        sys.exit(1)
+
+
+@app.command
+def status(
+    preset: Word,
+    rows: tuple[str, ...] = (),
+    seeds: int = 0,
+    place: tyro.conf.OmitArgPrefixes[Place] = HERE,
+) -> None:
+    """Say how far each cell of a table is, read off the run folders, whoever works on them.
+
+    Args:
+        preset: a table by name, e.g. quick, or a family of tables, e.g. paper.
+        rows: only these rows.
+        seeds: only the first so many seeds (0: the preset's).
+    """
+    width = shutil.get_terminal_size((120, 24)).columns
+    everything = []
+    for chosen in presets_of(preset):
+        cells = progress(chosen.experiments(rows, seeds), place.runs_root)
+        print(chosen.title, progress_table(rows or chosen.rows, cells, width), "", sep="\n")
+        everything += cells
+    print(totals(everything), f"in {place.runs_root}")
+    if any(cell.state == "running" for cell in everything):
+        print("running: epochs or attacks finished, and the time since its folder last changed")
+    rest = any(cell.state not in ("done", "failed", "running") for cell in everything)
+    words = ("the rest", "sweep", preset, rows, seeds) if rest else ("the table", "table", preset, (), 0)
+    print(f"{words[0]}: {_command(*words[1:], place)}")
+
+
+def _command(name: str, preset: str, rows: Sequence[str], seeds: int, place: Place) -> str:
+    """A command line about the same cells in the same place; defaults are left out."""
+    words = ["d2rkit", name, preset] + (["--rows", *rows] if rows else []) + (["--seeds", str(seeds)] if seeds else [])
+    for option, value in (("--runs", place.runs), ("--data-root", place.data_root), ("--device", place.device)):
+        words += [option, value] if value != getattr(HERE, option[2:].replace("-", "_")) else []
+    return shlex.join(words)
+
+
+def slurm_script(command: str, cells: int, options: Slurm) -> str:
+    """A batch script: an array with one task a cell, each of which runs `command --cell <its number>`.
+
+    Like submitit's jobs, a task that nears its time limit saves its state and goes back to the queue."""
+    options.check()
+    wanted = {
+        "job-name": "d2rkit",
+        "partition": options.partition,
+        "time": options.minutes,
+        "gpus-per-node": options.gpus or "",
+        "cpus-per-task": options.cpus,
+        "array": f"0-{cells - 1}%{options.at_once}",
+        "signal": f"B:USR1@{GRACE:.0f}",
+        "open-mode": "append",
+        "output": "d2rkit-%A_%a.log",
+        **options.extra,
+    }
+    lines = [f"#SBATCH --{name}={shlex.quote(str(value))}" for name, value in wanted.items() if value != ""]
+    return "\n".join(
+        (
+            "#!/bin/bash",
+            *lines,
+            "#SBATCH --requeue",
+            "",
+            "# Activate the environment that holds d2rkit here. Runs and data must lie where all nodes see them.",
+            f"export OMP_NUM_THREADS={options.cpus}",
+            "# USR1 comes before the time limit: the run saves its state, then the task is queued again.",
+            """trap 'again=1; kill -TERM "$run"' USR1""",
+            f"""{command} --workers 0 --threads {options.cpus} --cell "$SLURM_ARRAY_TASK_ID" &""",
+            "run=$!",
+            'wait "$run"',
+            "status=$?",
+            'if [ -n "$again" ]; then',
+            '    wait "$run"',
+            '    scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"',
+            "fi",
+            'exit "$status"',
+            "",
+        )
+    )
