@@ -304,8 +304,12 @@ def _claim_config(folder: Path, experiment: Experiment) -> None:
 def _lock(folder: Path) -> Iterator[None]:
     """Only one process works on a run; the lock goes with the process, however it ends."""
     with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise Busy(f"{folder} is being worked on by another process") from error
+        for attempt in range(5):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:  # `d2rkit status` looks at the lock for a moment
+                if attempt == 4:
+                    raise Busy(f"{folder} is being worked on by another process") from error
+                time.sleep(0.05)
         yield

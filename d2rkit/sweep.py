@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -45,25 +46,33 @@ def sweep(
     workers: int = 0,
     threads: int = 1,
     device: str = "auto",
+    count: int = 1,
     data_root: str | Path | None = None,
     quiet: bool = False,
 ) -> list[Outcome]:
     """Run all that is not done yet; returns one outcome an experiment, in order.
 
     workers: processes; 0 runs one after the other in this process. threads: of torch, for each worker; small
-    networks are bound by threads, so workers * threads must not exceed the machine's cores (ValueError).
+    networks are bound by threads, so workers * threads must not exceed the machine's cores (ValueError). count: devices
+    that share each run's batches, without workers.
     Raises KeyboardInterrupt after Ctrl-C, once every worker has saved its state."""
     root = Path(root) if root is not None else home("runs")
     check_cores(workers, threads)
+    if workers and count > 1:
+        raise ValueError(f"runs that share {count} devices go one after the other: set workers to 0, not {workers}")
     todo = unfinished(experiments, root)
     outcomes = {e.run_name: Outcome(e, "done") for e in experiments}
     if not todo:
         return list(outcomes.values())
-    with tqdm(total=len(todo), desc="training and attacking", bar_format=BAR, disable=quiet, smoothing=0.05) as bar:
+    seconds = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no line for every moment
+    with tqdm(
+        total=len(todo), desc="training and attacking", bar_format=BAR, disable=quiet, smoothing=0.05,
+        mininterval=seconds,
+    ) as bar:  # fmt: skip
         if workers:
             found = _with_workers(todo, root, min(workers, len(todo)), threads, device, data_root, bar)
         else:
-            found = _here(todo, root, device, data_root, bar)
+            found = _here(todo, root, device, count, data_root, bar)
     outcomes |= {outcome.experiment.run_name: outcome for outcome in found}
     if any(outcome.status == "interrupted" for outcome in found):
         raise KeyboardInterrupt
@@ -131,7 +140,7 @@ def threads_of_children(threads: int) -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def _here(todo: list[Experiment], root: Path, device: str, data_root, bar: tqdm) -> list[Outcome]:
+def _here(todo: list[Experiment], root: Path, device: str, count: int, data_root, bar: tqdm) -> list[Outcome]:
     found = []
     for number, experiment in enumerate(todo):
 
@@ -139,7 +148,7 @@ def _here(todo: list[Experiment], root: Path, device: str, data_root, bar: tqdm)
             bar.set_postfix_str(f"{experiment.method} seed {experiment.seed}: {words}", refresh=False)
             bar.update(number + done - bar.n)
 
-        status = attempt(experiment, root, device=device, data_root=data_root, report=report)
+        status = attempt(experiment, root, device=device, count=count, data_root=data_root, report=report)
         found.append(Outcome(experiment, status))
         if status == "interrupted":
             break

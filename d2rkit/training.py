@@ -10,6 +10,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -90,7 +91,9 @@ class _Loop:
         self, pair: GuidedPair, data: ImageData, recipe: Recipe, method: Method, folder: Path | None, device: str
     ):
         self.recipe, self.method, self.folder = recipe, method, folder
-        self.fabric = _fabric(device, recipe.precision, pair.guide is not None)
+        # A network without a gradient of its own: DDP must be told that there may be one.
+        partial = not method.needs_guide or recipe.guide_warmup or recipe.loss.get("detach_guide")
+        self.fabric = _fabric(device, recipe.precision, pair.guide is not None and bool(partial))
         self.pair = pair
         self.chance = 1 / data.num_classes
         optimizer = torch.optim.SGD(pair.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
@@ -280,18 +283,20 @@ class _Loop:
         return True
 
 
-def _fabric(device: str, precision: str, guided: bool):
-    """Fabric on one device, or on the group's, where a forward may leave a network of the pair out."""
+def _fabric(device: str, precision: str, partial: bool = False):
+    """Fabric on one device, or on the group's; partial: a step may leave a network of the pair without gradients."""
     from lightning_fabric import Fabric  # takes a second to import, which other uses of the kit need not wait for
     from lightning_fabric.plugins.environments import LightningEnvironment
     from lightning_fabric.strategies import DDPStrategy
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its news are of no use to a student
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides|`broadcast_buffers` is deprecated")
     count = devices.expected()
     if count == 1:
         return Fabric(accelerator=device, devices=1, precision=precision)
     # A batch system's own idea of ranks must not win over ours; settle() looks after BatchNorm's buffers.
     strategy = DDPStrategy(
-        cluster_environment=LightningEnvironment(), find_unused_parameters=guided, broadcast_buffers=False
+        cluster_environment=LightningEnvironment(), find_unused_parameters=partial, broadcast_buffers=False
     )
     fabric = Fabric(accelerator=device, devices=count, strategy=strategy, precision=precision)
     fabric.launch()

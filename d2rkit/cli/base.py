@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import tyro
 from tqdm.auto import tqdm
 
 from d2rkit.border import home
+from d2rkit.presets import Preset, presets_of
 
 app = tyro.extras.SubcommandApp()
 Word = Annotated[str, tyro.conf.Positional]
@@ -34,6 +36,43 @@ class Place:
 
 
 HERE = Place()
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What may be asked of all cells of a table alike: other experiments, in run folders of their own."""
+
+    precision: str = ""
+    """32-true or bf16-mixed, instead of the table's own; evaluation is always float32."""
+    micro_batch: int = 0
+    """Images forwarded at once, gradients being added up to the batch: for small cards (0: the whole batch)."""
+
+    def settings(self) -> dict[str, str | int]:
+        """Those that are asked for."""
+        return {name: value for name, value in vars(self).items() if value}
+
+
+AS_IS = Changes()
+
+
+def tables_of(name: str, changes: Changes = AS_IS) -> list[Preset]:
+    """The tables of a preset's or a family's name, changed as asked; ValueError for what could not run."""
+    tables = [preset.adapted(**changes.settings()) for preset in presets_of(name)]
+    for preset in tables:
+        preset.base.check()
+    return tables
+
+
+def command_line(
+    name: str, preset: str, rows: Sequence[str], seeds: int, changes: Changes, place: Place, *more: str
+) -> str:
+    """A command about the same cells in the same place; defaults are left out."""
+    words = ["d2rkit", name, preset] + (["--rows", *rows] if rows else []) + (["--seeds", str(seeds)] if seeds else [])
+    for asked, default in ((changes, AS_IS), (place, HERE)):
+        for option, value in vars(asked).items():
+            if value != getattr(default, option):
+                words += [f"--{option.replace('_', '-')}", str(value)]
+    return shlex.join([*words, *more])
 
 
 @contextmanager

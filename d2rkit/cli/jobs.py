@@ -11,11 +11,10 @@ import torch
 import tyro
 
 from d2rkit.border import nearest
-from d2rkit.cli.base import HERE, Place, Word, app
+from d2rkit.cli.base import AS_IS, HERE, Changes, Place, Word, app, command_line, tables_of
 from d2rkit.cli.tables import workers_here
 from d2rkit.experiment import Experiment
 from d2rkit.jobs import GRACE, Slurm, submit_local, submit_slurm, wait
-from d2rkit.presets import presets_of
 from d2rkit.progress import progress, progress_table, totals
 from d2rkit.sweep import sweep, unfinished
 
@@ -32,8 +31,10 @@ def sweep_command(
     cell: int = -1,
     workers: int = -1,
     threads: int = 1,
+    devices: int = 1,
     show_script: bool = False,
     slurm: Slurm = SLURM,
+    changes: tyro.conf.OmitArgPrefixes[Changes] = AS_IS,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
     """Run every cell of a table that is not done: here, by local jobs, or on a Slurm cluster; writes no table.
@@ -49,16 +50,17 @@ def sweep_command(
         cell: only the cell of this number, from 0 on, e.g. $SLURM_ARRAY_TASK_ID (-1: all).
         workers: of here and local: processes (-1: one a core on a CPU, one a GPU otherwise).
         threads: of here and local: torch threads of each worker.
+        devices: of here: GPUs, or processes on a CPU, that share each run's batches; runs then go one after the other.
         show_script: print a batch script for Slurm that needs no submitit, and start nothing.
         slurm: what a job asks the cluster for.
     """
     if executor not in EXECUTORS:
         raise nearest(executor, EXECUTORS, "executor")
-    experiments = [e for chosen in presets_of(preset) for e in chosen.experiments(rows, seeds)]
+    experiments = [e for chosen in tables_of(preset, changes) for e in chosen.experiments(rows, seeds)]
     if not -1 <= cell < len(experiments):
         raise ValueError(f"cell must lie between 0 and {len(experiments) - 1}, or be -1 for all, not {cell}")
     experiments = experiments if cell < 0 else [experiments[cell]]
-    again = _command("sweep", preset, rows, seeds, place)
+    again = command_line("sweep", preset, rows, seeds, changes, place)
     if show_script:
         print(slurm_script(again, len(experiments), slurm), end="")
         return
@@ -70,7 +72,7 @@ def sweep_command(
         if jobs:
             print(f"submitted: {len(jobs)} of them, as Slurm job {jobs[0].job_id.split('_')[0]}")
             print(f"logs: {place.runs_root / 'jobs'}")
-            print(f"how far they are: {_command('status', preset, rows, seeds, place)}")
+            print(f"how far they are: {command_line('status', preset, rows, seeds, changes, place)}")
         return
     if executor == "local":
         workers = workers if workers >= 0 else max(workers_here(place, threads), torch.cuda.device_count())
@@ -79,8 +81,8 @@ def sweep_command(
             print(f"{len(jobs)} workers; logs: {jobs[0].paths.folder}", flush=True)
         wait(jobs, todo, place.runs_root)
     else:
-        workers = workers if workers >= 0 else workers_here(place, threads)
-        sweep(todo, place.runs_root, workers=workers, threads=threads, **where)
+        workers = workers if workers >= 0 else workers_here(place, threads, devices)
+        sweep(todo, place.runs_root, workers=workers, threads=threads, count=devices, **where)
     _complain(experiments, place)
 
 
@@ -98,6 +100,7 @@ def status(
     preset: Word,
     rows: tuple[str, ...] = (),
     seeds: int = 0,
+    changes: tyro.conf.OmitArgPrefixes[Changes] = AS_IS,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
     """Say how far each cell of a table is, read off the run folders, whoever works on them.
@@ -109,7 +112,7 @@ def status(
     """
     width = shutil.get_terminal_size((120, 24)).columns
     everything = []
-    for chosen in presets_of(preset):
+    for chosen in tables_of(preset, changes):
         cells = progress(chosen.experiments(rows, seeds), place.runs_root)
         print(chosen.title, progress_table(rows or chosen.rows, cells, width), "", sep="\n")
         everything += cells
@@ -118,15 +121,7 @@ def status(
         print("running: epochs or attacks finished, and the time since its folder last changed")
     rest = any(cell.state not in ("done", "failed", "running") for cell in everything)
     words = ("the rest", "sweep", preset, rows, seeds) if rest else ("the table", "table", preset, (), 0)
-    print(f"{words[0]}: {_command(*words[1:], place)}")
-
-
-def _command(name: str, preset: str, rows: Sequence[str], seeds: int, place: Place) -> str:
-    """A command line about the same cells in the same place; defaults are left out."""
-    words = ["d2rkit", name, preset] + (["--rows", *rows] if rows else []) + (["--seeds", str(seeds)] if seeds else [])
-    for option, value in (("--runs", place.runs), ("--data-root", place.data_root), ("--device", place.device)):
-        words += [option, value] if value != getattr(HERE, option[2:].replace("-", "_")) else []
-    return shlex.join(words)
+    print(f"{words[0]}: {command_line(*words[1:], changes, place)}")
 
 
 def slurm_script(command: str, cells: int, options: Slurm) -> str:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import shlex
 
 import tyro
 
-from d2rkit.cli.base import HERE, Place, Word, app
+from d2rkit.cli.base import AS_IS, HERE, Changes, Place, Word, app, command_line, tables_of
 from d2rkit.cli.tables import workers_here
 from d2rkit.experiment import read_runs
 from d2rkit.measuring import measure
 from d2rkit.planning import duration, lines, plan, survivors_of
-from d2rkit.presets import presets_of
 
 ASSUMPTIONS = """Counted: training with validation, every attack at every checkpoint, curve over eps, masking checks.
 Assumed: a run that has begun costs as much as a new one; workers do not slow each other down; AWP perturbs from the
@@ -30,6 +28,7 @@ def plan_command(
     robust: float = 0.0,
     steps: int = 5,
     clock: str = "wall",
+    changes: tyro.conf.OmitArgPrefixes[Changes] = AS_IS,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
     """Measure a few steps and batches here and say what a table will cost: hours, memory, disk; trains nothing.
@@ -51,7 +50,7 @@ def plan_command(
         raise ValueError(f"workers x threads must lie between 0 and the {cores} cores here, not {workers} x {threads}")
     runs = read_runs(place.runs_root)
     plans = []
-    for chosen in presets_of(preset):
+    for chosen in tables_of(preset, changes):
         experiments = chosen.experiments(rows, seeds)
         survivors = survivors_of(chosen, runs, clean, robust)
         measured = measure(
@@ -65,16 +64,7 @@ def plan_command(
     print(ASSUMPTIONS)
     print(f"Measured: {steps} training steps of a kind, {threads} thread(s) of {cores} cores, {clock} clock.")
     if any(each.left for each in plans):
-        print("the rest:", _command(preset, rows, seeds, workers, threads, place))
+        spread = ("--workers", str(workers), "--threads", str(threads))
+        print("the rest:", command_line("reproduce", preset, rows, seeds, changes, place, *spread))
     else:
-        print(f"nothing is left; the table: d2rkit table {preset}")
-
-
-def _command(preset: str, rows: tuple[str, ...], seeds: int, workers: int, threads: int, place: Place) -> str:
-    words = ["d2rkit", "reproduce", preset, *(["--rows", *rows] if rows else [])]
-    words += ["--seeds", str(seeds)] if seeds else []
-    words += ["--workers", str(workers), "--threads", str(threads)]
-    for name, value in (("--runs", place.runs), ("--data-root", place.data_root)):
-        words += [name, value] if value else []
-    words += ["--device", place.device] if place.device != "auto" else []
-    return shlex.join(words)
+        print("nothing is left; the table:", command_line("table", preset, (), 0, changes, place))

@@ -58,14 +58,22 @@ def data(name: Word, subset: str = "", place: tyro.conf.OmitArgPrefixes[Place] =
 @app.command
 def train(
     experiment: tyro.conf.OmitArgPrefixes[Experiment],
+    devices: int = 1,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Train and evaluate one pair; the same command goes on where it stopped."""
+    """Train and evaluate one pair; the same command goes on where it stopped.
+
+    Args:
+        devices: GPUs, or processes on a CPU, that share each batch.
+    """
     experiment.check()
     folder = place.runs_root / experiment.run_name
     print(f"run folder: {folder}", flush=True)
     with progress_bar() as report:
-        done = run(experiment, place.runs_root, device=place.device, data_root=place.data_root or None, report=report)
+        done = run(
+            experiment, place.runs_root, device=place.device, count=devices, data_root=place.data_root or None,
+            report=report,
+        )  # fmt: skip
     print(f"status: {done.result['status']}")
     for checkpoint, accuracies in done.result["accuracy"].items():
         print(f"{checkpoint}: " + ", ".join(f"{name} {value:.1%}" for name, value in accuracies.items()))

@@ -11,9 +11,9 @@ import tyro
 
 from d2rkit.border import home
 from d2rkit.checkpoints import write_atomically
-from d2rkit.cli.base import HERE, Place, Word, app
+from d2rkit.cli.base import AS_IS, HERE, Changes, Place, Word, app, tables_of
 from d2rkit.experiment import Experiment, machine, read_runs
-from d2rkit.presets import Preset, get_preset, presets_of
+from d2rkit.presets import Preset, get_preset
 from d2rkit.sweep import sweep
 
 
@@ -24,9 +24,11 @@ def reproduce(
     seeds: int = 0,
     workers: int = -1,
     threads: int = 0,
+    devices: int = 1,
     results: str = "",
     dry_run: bool = False,
     batch: int = 2,
+    changes: tyro.conf.OmitArgPrefixes[Changes] = AS_IS,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
     """Fill a table: train and attack every cell that is not done, then write table and figures.
@@ -37,21 +39,22 @@ def reproduce(
         seeds: only the first so many seeds (0: the preset's).
         workers: processes on this machine (-1: one a core on a CPU, one run after the other on a GPU).
         threads: torch threads of each worker (0: one; in a dry run all cores).
+        devices: GPUs, or processes on a CPU, that share each run's batches; runs then go one after the other.
         results: folder for table and figures (default: results/PRESET).
         dry_run: instead, try every cell for real but short, on random images: a step, a resume, another step, a
             batch of each attack; writes results/PRESET/dry_run.csv and no run.
         batch: images of a step and of an attack in a dry run.
     """
     if dry_run:
-        return _dry_run(preset, rows, batch, threads or os.cpu_count() or 1, results, place)
+        return _dry_run(preset, changes, rows, batch, threads or os.cpu_count() or 1, results, place)
     threads = threads or 1
-    workers = workers if workers >= 0 else workers_here(place, threads)
+    workers = workers if workers >= 0 else workers_here(place, threads, devices)
     failed = False
-    for chosen in presets_of(preset):
+    for chosen in tables_of(preset, changes):
         experiments = chosen.experiments(rows, seeds)
         print(f"{chosen.title}: {len(experiments)} runs in {place.runs_root}", flush=True)
         outcomes = sweep(
-            experiments, place.runs_root, workers=workers, threads=threads, device=place.device,
+            experiments, place.runs_root, workers=workers, threads=threads, device=place.device, count=devices,
             data_root=place.data_root or None,
         )  # fmt: skip
         _write(chosen, experiments, place, _folder(results, preset, chosen))
@@ -63,10 +66,12 @@ def reproduce(
         sys.exit(1)
 
 
-def _dry_run(preset: str, rows: tuple[str, ...], batch: int, threads: int, results: str, place: Place) -> None:
+def _dry_run(
+    preset: str, changes: Changes, rows: tuple[str, ...], batch: int, threads: int, results: str, place: Place
+) -> None:
     from d2rkit.dry_run import CUT, dry_run, write_log
 
-    cells = dry_run(presets_of(preset), rows, batch=batch, threads=threads, device=place.device)
+    cells = dry_run(tables_of(preset, changes), rows, batch=batch, threads=threads, device=place.device)
     hardware = machine(place.device).split(", ")[0]
     print(f"dry run of {preset} at batch {batch}, {threads} thread(s), {hardware}\n{CUT}", flush=True)
     file = (Path(results) if results else home("results") / preset) / "dry_run.csv"
@@ -82,9 +87,9 @@ def _dry_run(preset: str, rows: tuple[str, ...], batch: int, threads: int, resul
         sys.exit(1)
 
 
-def workers_here(place: Place, threads: int) -> int:
+def workers_here(place: Place, threads: int, devices: int = 1) -> int:
     on_gpu = torch.cuda.is_available() and place.device != "cpu"
-    return 0 if on_gpu else max(1, (os.cpu_count() or 1) // threads)
+    return 0 if on_gpu or devices > 1 else max(1, (os.cpu_count() or 1) // threads)
 
 
 @app.command
@@ -137,6 +142,7 @@ def tune(
 def table(
     preset: Word,
     results: str = "",
+    changes: tyro.conf.OmitArgPrefixes[Changes] = AS_IS,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
     """Write table and figures of a preset anew from the runs that are done; trains nothing.
@@ -145,7 +151,7 @@ def table(
         preset: a table by name, e.g. quick, or a family of tables, e.g. paper.
         results: folder for table and figures (default: results/PRESET).
     """
-    for chosen in presets_of(preset):
+    for chosen in tables_of(preset, changes):
         _write(chosen, chosen.experiments(), place, _folder(results, preset, chosen))
 
 
