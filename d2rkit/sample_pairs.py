@@ -47,6 +47,18 @@ class SamplePair:
     title: str
     source: str
 
+    def choices(self, count: int = 20) -> dict[str, int]:
+        """The first `count` images to choose from: what they are called, and their number."""
+        return {f"{i}: {self.class_names[self.labels[i]]}": i for i in range(min(count, len(self.labels)))}
+
+    @torch.no_grad()
+    def first_right(self, count: int = 20) -> int:
+        """Number of the first of `count` images that the target gets right, so that an attack has something to
+        break; 0 if there is none."""
+        device = next(self.pair.parameters()).device
+        right = self.pair.target(self.images[:count].to(device)).argmax(1).cpu() == self.labels[:count]
+        return int(right.int().argmax())
+
 
 def best_pair(
     data: str = "best", method: str = "d2r-cag", seed: int = 0, report: Callable[[float, str], None] | None = None

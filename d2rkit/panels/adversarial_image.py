@@ -238,9 +238,8 @@ class AdversarialImage(Panel):
         self.curve_images = min(curve_images, len(sample.labels))
         self._curves: dict[tuple, tuple[tuple[float, float], ...]] = {}
         top = round(255 * max_eps)
-        images = {f"{i}: {sample.class_names[sample.labels[i]]}": i for i in range(min(20, len(sample.labels)))}
         controls = {
-            "image": Choice("Image", 0, images),
+            "image": Choice("Image", sample.first_right(), sample.choices()),
             "attack": Choice("Attack", "pgd", {words: name for name, words in ATTACKS.items()}),
             "eps255": Slider(
                 "ε in 1/255", min(round(255 * sample.eps), top), 0, top, 1, "Largest change of a pixel, in 1/255"

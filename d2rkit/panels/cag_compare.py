@@ -243,9 +243,8 @@ class CagCompare(Panel):
         def run(image: int, eps255: float, steps: int, step_share: float, guide_share: float) -> Comparison:
             return compute(sample, image, eps255 / 255, steps, step_share, guide_share, count)
 
-        images = {f"{i}: {sample.class_names[sample.labels[i]]}": i for i in range(min(20, len(sample.labels)))}
         controls = {
-            "image": Choice("Image", 0, images),
+            "image": Choice("Image", sample.first_right(), sample.choices()),
             "eps255": Slider(
                 "ε in 1/255", min(round(255 * sample.eps), top), 0, top, 1, "Largest change of a pixel, in 1/255"
             ),

@@ -1,5 +1,7 @@
 """adversarial_image, logit_scatter and cag_compare on an untrained digits pair."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -154,3 +156,15 @@ def test_colour_pictures_draw(sample):
     colour = replace(sample, pair=pair, images=images, labels=torch.arange(6), eps=8 / 255)
     for panel in (AdversarialImage(colour), LogitScatter(colour), CagCompare(colour)):
         assert panel.error == "" and panel.picture.value
+
+
+def test_panels_open_on_an_image_that_the_target_gets_right(sample):
+    with torch.no_grad():
+        right = (sample.pair.target(sample.images[:20]).argmax(1) == sample.labels[:20]).tolist()
+        labels = sample.pair.target(sample.images).argmax(1)
+    assert sample.first_right() == (right.index(True) if True in right else 0)
+    labels[:3] = (labels[:3] + 1) % 10
+    late = dataclasses.replace(sample, labels=labels)
+    assert late.first_right() == 3
+    assert AdversarialImage(late).controls["image"].main.value == 3
+    assert CagCompare(late, count=5).controls["image"].main.value == 3
