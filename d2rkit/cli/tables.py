@@ -1,4 +1,4 @@
-"""Commands about whole tables: reproduce, tune, table."""
+"""Commands about whole tables: reproduce, tune, table, pack."""
 
 from __future__ import annotations
 
@@ -153,6 +153,26 @@ def table(
     """
     for chosen in tables_of(preset, changes):
         _write(chosen, chosen.experiments(), place, _folder(results, preset, chosen))
+
+
+@app.command(name="pack")
+def pack_command(
+    preset: Word,
+    folder: Word,
+    weights: str = "",
+    place: tyro.conf.OmitArgPrefixes[Place] = HERE,
+) -> None:
+    """Copy what a table is made of (settings, histories, per-image flags) to a folder small enough for git.
+
+    Args:
+        preset: a table by name, e.g. quick.
+        folder: gets runs/ and the table; files that are there with other content are never replaced.
+        weights: a folder for the networks of each row's first seed (none by default).
+    """
+    from d2rkit.packing import pack  # pandas takes a second to import
+
+    files = pack(get_preset(preset), read_runs(place.runs_root), folder, weights or None)
+    print(f"{len(files)} files in {folder}" + (f" and {weights}" if weights else ""))
 
 
 def _folder(results: str, asked: str, chosen: Preset) -> Path:
