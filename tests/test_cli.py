@@ -18,10 +18,15 @@ def d2rkit(*words):
 TINY = ("--epochs", "1", "--batch-size", "100", "--eps", "0.2", "--step-size", "0.05", "--steps", "1", "--padding", "0")
 
 
+COMMANDS = (
+    "doctor", "data", "plan", "reproduce", "sweep", "status", "tune", "table", "pack", "train", "evaluate", "lab",
+)  # fmt: skip
+
+
 def test_help_lists_the_commands():
     answer = d2rkit("--help")
     assert answer.returncode == 0
-    for word in ("doctor", "data", "reproduce", "train", "evaluate", "table", "lab"):
+    for word in COMMANDS:
         assert word in answer.stdout
 
 

@@ -1,4 +1,4 @@
-"""The `d2rkit` command: doctor, data, plan, reproduce, sweep, status, tune, train, evaluate, table, lab."""
+"""The `d2rkit` command: doctor, data, plan, reproduce, sweep, status, tune, table, pack, train, evaluate, lab."""
 
 from __future__ import annotations
 
