@@ -5,7 +5,7 @@
 
 The plain way to AutoAttack is one call of `pyautoattack` on the network as it is; to PGD and C&W our own loop on the
 network as it is. Ours attacks a copy with folded BatchNorm, survivors only, and lets the network itself judge. Each is
-timed once, alternated; flags that differ are listed. float32 throughout.
+timed once, the plain way first; flags that differ are listed. float32 throughout.
 """
 
 from __future__ import annotations

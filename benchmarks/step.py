@@ -189,7 +189,7 @@ def measure(case: Case, repeats: int, levers: bool) -> dict:
     pair.to(device)
     x = torch.rand(case.batch, case.channels, case.size, case.size, device=device)
     y = torch.randint(10, (case.batch,), device=device)
-    optimizer = torch.optim.SGD(pair.parameters(), 0.01, 0.9, weight_decay=2e-4, foreach=False)
+    optimizer = torch.optim.SGD(pair.parameters(), 0.01, 0.9, weight_decay=2e-4)
     steps = {
         "released": lambda: as_released(pair, optimizer, case, x, y),
         "exact": lambda: exact(x, y),

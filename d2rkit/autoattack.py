@@ -69,7 +69,7 @@ def autoattack(
     the attacks use; the model itself has the last word on every image. state: where an earlier call stopped
     (its `robust` must start as the clean flags). shared: every process of a group (devices.start) makes this call
     and attacks its share of the batches. on_batch: told the state, the attack and the fraction done after each
-    batch, or, if the batches are shared, after each attack. ValueError with fewer than four classes, for which
+    batch, or, if they are shared, after one of each process. ValueError with fewer than four classes, for which
     the targeted losses do not exist."""
     with eval_mode(model), frozen(model), forked_rng(), _warnings() as warned:
         if state is None:
@@ -87,25 +87,24 @@ def autoattack(
             )
             survivors = before.nonzero().flatten().split(batch_size) if before.any() else ()
             attack = _attacker(through or model, stage, eps, norm, seed, x.device, classes)
-            for i in range(state.next_batch, len(survivors)):
-                if shared and i % devices.size() != devices.rank():
-                    continue
-                index = survivors[i].to(x.device)
-                images = x[index].contiguous()
-                adversarial, _ = attack.run_standard_evaluation(images, y[index], batch_size=len(index))
-                fooled = ~clean_flags(model, adversarial, y[index], len(index))
-                state.robust[survivors[i][fooled]] = False
-                if on_batch and not shared:
-                    state.next_batch = i + 1
-                    on_batch(state, stage, (number + (i + 1) / len(survivors)) / len(STAGES))
-            if shared:
-                state.robust = devices.reduced(state.robust, "min")
+            at_once, mine = (devices.size(), devices.rank()) if shared else (1, 0)
+            for first in range(state.next_batch, len(survivors), at_once):
+                if first + mine < len(survivors):
+                    chosen = survivors[first + mine]
+                    index = chosen.to(x.device)
+                    images = x[index].contiguous()
+                    adversarial, _ = attack.run_standard_evaluation(images, y[index], batch_size=len(index))
+                    fooled = ~clean_flags(model, adversarial, y[index], len(index))
+                    state.robust[chosen[fooled]] = False
+                if shared:
+                    state.robust = devices.reduced(state.robust, "min")
+                heard = [word for words in devices.gathered(list(warned)) for word in words] if shared else warned
+                state.warnings += [w for w in dict.fromkeys(heard) if w not in state.warnings]
+                warned.clear()
+                state.next_batch = min(first + at_once, len(survivors))
+                if on_batch:
+                    on_batch(state, stage, (number + state.next_batch / len(survivors)) / len(STAGES))
             state.after[stage], state.next_batch = state.robust.clone(), 0
-            if on_batch and shared:
-                on_batch(state, stage, (number + 1) / len(STAGES))
-            heard = [word for words in devices.gathered(list(warned)) for word in words] if shared else warned
-            state.warnings += [w for w in dict.fromkeys(heard) if w not in state.warnings]
-            warned.clear()
         gain = (state.after["fab-t"].float().mean() - state.after["square"].float().mean()).item()
         if gain > max(SQUARE_GAIN, 2 / len(state.robust)):  # of few images, one or two say nothing
             state.warnings.append(f"Square alone broke another {gain:.1%} of the images: gradients may be masked")

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import queue
 import signal
 import socket
+import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +51,18 @@ def mine(index: Tensor) -> tuple[Tensor, float]:
         return index, 1.0
     part = index.tensor_split(count)[rank()]
     return part, len(part) * count / len(index)
+
+
+def pieces(count: int, limit: int) -> int:
+    """Into how many pieces of at most `limit` images (0: no limit) a batch's part of `count` images is cut: as many
+    on every device, since each piece ends in talk among all."""
+    if not limit:
+        return 1
+    most, least = -(-count // limit), count
+    if size() > 1:
+        most = int(reduced(torch.tensor(most), "max"))
+        least = int(reduced(torch.tensor(least), "min"))
+    return min(most, least)
 
 
 def reduced(value: Tensor, how: str) -> Tensor:
@@ -132,8 +147,12 @@ def start(
             except queue.Empty:
                 if any(process.exitcode for process in processes):
                     break
+                if should_stop and should_stop():
+                    stop.set()
                 continue
             except KeyboardInterrupt:
+                if asked:
+                    break  # a second Ctrl-C does not wait for a state to be saved
                 asked = True
                 stop.set()
                 continue
@@ -159,6 +178,7 @@ def start(
 
 def _begin(rank, count, port, threads, messages, stop, function, arguments) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and sets `stop`
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), NODE_RANK="0",
         WORLD_SIZE=str(count), OMP_NUM_THREADS=str(threads),
@@ -172,11 +192,25 @@ def _begin(rank, count, port, threads, messages, stop, function, arguments) -> N
     try:
         function(*arguments, report=report, should_stop=stop.is_set)
     except Exception as error:
-        error.add_note(f"in process {rank} of {count}:\n{traceback.format_exc()}")
-        messages.put(("failed", error))
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        messages.put(("failed", _sendable(error, f"in process {rank} of {count}:\n{traceback.format_exc()}")))
+        sys.exit(1)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _sendable(error: Exception, note: str) -> Exception:
+    error.add_note(note)
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # some exceptions cannot be taken apart or put together again
+        return RuntimeError(f"{type(error).__name__}: {error}\n{note}")
+    return error
+
+
+def _end_with_parent() -> None:
+    """The parent holds the run's lock: without it nobody may go on writing to the run folder."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _end(processes: list) -> None:

@@ -308,8 +308,10 @@ def _lock(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError as error:  # `d2rkit status` looks at the lock for a moment
+            except BlockingIOError as error:  # `d2rkit status` looks at the lock for a moment
                 if attempt == 4:
                     raise Busy(f"{folder} is being worked on by another process") from error
                 time.sleep(0.05)
+            except OSError as error:
+                raise ValueError(f"files in {folder} cannot be locked ({error}); choose another runs folder") from error
         yield

@@ -39,7 +39,7 @@ def pack(
         for pattern in KEPT:
             for file in sorted(run.folder.glob(pattern)):
                 copies.append((file, folder / "runs" / run.folder.name / file.relative_to(run.folder)))
-        if weights is not None and run.experiment.seed == seed:
+        if weights is not None and run.experiment.seed == seed and not run.result["status"].startswith("failed"):
             name = f"{preset.name}-{names[settings_of(run.experiment)]}"
             copies.append(
                 (run.folder / f"{run.experiment.checkpoints[0]}.safetensors", Path(weights) / f"{name}.safetensors")

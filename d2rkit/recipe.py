@@ -30,7 +30,7 @@ class Recipe:
     batch_size: int = 128
     micro_batch: int = 0
     """Images forwarded at once, gradients being added up to batch_size: for small cards; 0 for the whole batch.
-    BatchNorm and the released gap then see so many images, not the batch."""
+    BatchNorm, the released gap and adversarial weight perturbation then see so many images, not the batch."""
     lr: float = 0.1
     """Peak learning rate of SGD; 0.1 as released, less where training is stuck at chance."""
     schedule: str = "cosine"

@@ -8,7 +8,7 @@ what another seed would change is the ± of the tables, and with a few seeds no 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,8 +127,10 @@ def paired_table(
     *,
     checkpoint: str = "best",
     seed: int = 0,
+    named: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Every method against `reference` (a method's name, or a row's label), on the seeds that both have.
+    named: labels of rows by their settings' hash, where a table has its own.
 
     One row a method: seeds (how many pairs), n (images), accuracy, reference_accuracy, difference with its
     95 % bootstrap interval low..high, better and worse (how many pairs of image and seed only one gets right),
@@ -141,7 +143,7 @@ def paired_table(
     names: dict[str, tuple[str, str]] = {}
     for _, row in frame.drop_duplicates("folder").iterrows():
         groups.setdefault(row["settings"], {})[row["seed"]] = by_folder[row["folder"]]
-        names[row["settings"]] = (row["method"], row["label"])
+        names[row["settings"]] = (row["method"], (named or {}).get(row["settings"], row["label"]))
     chosen = [key for key, name in names.items() if reference in name]
     if len(chosen) != 1:
         shown = ", ".join(f"{method} ({label})" for method, label in names.values())

@@ -41,13 +41,13 @@ def training_step(
     """One step on x: (B, C, H, W) in [0, 1], y: (B,). `model` is Fabric's wrapper of `pair`; the attack
     runs on `attacked`, the raw pair or its folded twin, frozen and in eval mode. Then one wrapped forward carries
     the gradient, made at perturbed weights if awp (their relative size) is above 0. Of several devices, each has
-    its part of the batch, of this `weight` (devices.mine). With recipe.micro_batch, gradients of so many images
-    at a time are added up before the step. Returns the loss and the shares of right predictions, by name."""
+    its part of the batch, of this `weight` (devices.mine). With recipe.micro_batch, gradients of at most so many
+    images at a time are added up before the step. Returns the loss, and the shares of right predictions by name."""
     parts: dict[str, Tensor] = {}
     correct: dict[str, Tensor] = {}
-    size = recipe.micro_batch or len(x)
-    for start in range(0, len(x), size):
-        images, labels, last = x[start : start + size], y[start : start + size], start + size >= len(x)
+    pieces = devices.pieces(len(x), recipe.micro_batch)
+    for number, (images, labels) in enumerate(zip(x.tensor_split(pieces), y.tensor_split(pieces), strict=True)):
+        last = number == pieces - 1
         with fabric.autocast():
             x_adv = method.perturb(
                 attacked, images, labels, eps=recipe.eps, step_size=recipe.step_size, steps=recipe.steps,
@@ -64,7 +64,7 @@ def training_step(
                     total = torch.stack(list(chosen.values())).sum()
                     if not torch.isfinite(devices.reduced(total, "mean")):
                         raise NonFinite("the loss is not finite")
-                    if start == 0:
+                    if number == 0:
                         optimizer.zero_grad(set_to_none=True)
                     fabric.backward(total)
                 if last:

@@ -11,7 +11,7 @@ and eps agree.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -109,7 +109,7 @@ def write_table(preset: Preset, runs: Sequence[Run], folder: str | Path) -> list
     numbers = pd.concat([table.numbers for table in tables], ignore_index=True)
     extra = {}
     if chosen:
-        paired = _paired(preset, chosen, frame)
+        paired = _paired(preset, chosen, frame, rows)
         beside = comparison_table(compare(frame, preset.base.data, preset.base.target), preset)
         extra = {"paired.csv": paired, "published.csv": beside}
         tables += [paired, beside] if beside.rows or beside.notes else [paired]
@@ -176,13 +176,14 @@ def comparison_table(found: Comparison, preset: Preset | None = None) -> Table:
     )
 
 
-def _paired(preset: Preset, runs: Sequence[Run], frame: pd.DataFrame) -> Table:
+def _paired(preset: Preset, runs: Sequence[Run], frame: pd.DataFrame, rows: Mapping[str, str]) -> Table:
     """Paired tests against TRADES (if it is one row, else against the first row), or why there are none."""
     trades = frame.loc[frame["method"] == "trades", "label"].unique()
-    reference = trades[0] if len(trades) == 1 else frame["label"].iloc[0]
+    there = set(frame["settings"])
+    reference = trades[0] if len(trades) == 1 else next(label for key, label in rows.items() if key in there)
     attack = attacks_in(preset.base.attacks)[-1]
     try:
-        found = paired_table(runs, attack, reference, checkpoint=preset.base.checkpoints[0])
+        found = paired_table(runs, attack, reference, checkpoint=preset.base.checkpoints[0], named=rows)
         reason = "no two rows share a seed" if found.empty else ""
     except ValueError as error:
         reason = str(error)

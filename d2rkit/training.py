@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -120,7 +121,10 @@ class _Loop:
         return self.pair.target if self.average is None else self.average.module
 
     def fingerprint(self) -> str:
-        return json.dumps(asdict(self.recipe), sort_keys=True, default=dict)
+        """The settings that differ from their defaults: one that is added later leaves old states as good as new."""
+        default = asdict(Recipe())
+        changed = {name: value for name, value in asdict(self.recipe).items() if value != default[name]}
+        return json.dumps(changed, sort_keys=True, default=dict)
 
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self.train) / self.recipe.batch_size)
@@ -175,9 +179,10 @@ class _Loop:
                 self.fabric, self.model, self.pair, attacked, self.optimizer, self.method, recipe, x, y,
                 self.generators["attack"], awp, weight,
             )  # fmt: skip
-            devices.settle(self.pair)
             if self.average is not None:
+                devices.settle(self.pair.target)
                 self.average.update_parameters(self.pair.target)
+        devices.settle(self.pair)
         values = {"loss": loss.total, **{f"loss_{k}": v for k, v in loss.parts.items()}}
         values |= {f"train_{k}": v for k, v in correct.items()}
         means = devices.reduced(torch.stack([value.double() for value in values.values()]), "mean").tolist()
@@ -223,7 +228,8 @@ class _Loop:
         return stuck
 
     def check_finite(self) -> None:
-        if not all(torch.isfinite(v).all() for v in self.pair.state_dict().values()):
+        finite = torch.stack([torch.isfinite(v).all() for v in self.pair.state_dict().values()]).all()
+        if not devices.reduced(finite, "min"):
             raise NonFinite("a weight is not finite")
 
     def state(self) -> dict:
@@ -296,8 +302,9 @@ def _fabric(device: str, precision: str, partial: bool = False):
         return Fabric(accelerator=device, devices=1, precision=precision)
     # A batch system's own idea of ranks must not win over ours; settle() looks after BatchNorm's buffers.
     strategy = DDPStrategy(
-        cluster_environment=LightningEnvironment(), find_unused_parameters=partial, broadcast_buffers=False
-    )
+        cluster_environment=LightningEnvironment(), find_unused_parameters=partial, broadcast_buffers=False,
+        timeout=timedelta(days=7),  # in evaluation one device may wait for another's whole batch
+    )  # fmt: skip
     fabric = Fabric(accelerator=device, devices=count, strategy=strategy, precision=precision)
     fabric.launch()
     return fabric

@@ -29,7 +29,15 @@ def mlp_pair():
     return GuidedPair(*(nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)) for _ in "fg"))
 
 
-CASES = [("d2r-cag", 0), ("d2r-cag", 7), ("d2r-cag-released", 0), ("mart", 0), ("trades-awp", 0), ("pgd-at", 0)]
+CASES = [
+    ("d2r-cag", 0),
+    ("d2r-cag", 7),
+    ("d2r-cag", 5),
+    ("d2r-cag-released", 0),
+    ("mart", 0),
+    ("trades-awp", 0),
+    ("pgd-at", 0),
+]
 
 
 def step_gradients(path, *, report=None, should_stop=None):
@@ -137,8 +145,39 @@ def test_flags_of_two_processes_are_those_of_one(tmp_path, monkeypatch):
         assert torch.equal(one[name], two[name]), name
 
 
-def test_parts_of_a_batch_weigh_as_much_as_their_images():
-    assert devices.mine(torch.arange(5)) == (pytest.approx(torch.arange(5)), 1.0)
+def test_parts_of_a_batch_weigh_as_much_as_their_images(monkeypatch):
+    batch, losses = torch.arange(31), torch.rand(31)
+    monkeypatch.setattr(devices, "size", lambda: 3)
+    weighted, seen = [], []
+    for rank in range(3):
+        monkeypatch.setattr(devices, "rank", lambda rank=rank: rank)
+        index, weight = devices.mine(batch)
+        weighted.append(weight * losses[index].mean())
+        seen += index.tolist()
+    assert seen == batch.tolist()
+    torch.testing.assert_close(sum(weighted) / 3, losses.mean())
+    index, weight = devices.mine(batch[:2])  # too few to be parted: each device takes all
+    assert index.tolist() == [0, 1] and weight == 1.0
+
+
+def settled(path, *, report=None, should_stop=None):
+    _fabric("cpu", "32-true")
+    network = build_model("cnn-4", 10, 8, 1)
+    network.norms[0].running_mean.fill_(devices.rank() + 1.0)
+    devices.settle(network)
+    if devices.rank() == 0:
+        torch.save(network.norms[0].running_mean, path)
+
+
+def test_running_statistics_are_averaged_over_devices(tmp_path):
+    devices.start(2, settled, (tmp_path / "settled.pt",))
+    assert torch.equal(torch.load(tmp_path / "settled.pt"), torch.full((4,), 1.5))
+
+
+def test_a_batch_is_cut_into_pieces_within_the_limit():
+    assert [devices.pieces(count, limit) for count, limit in ((31, 0), (31, 7), (32, 8), (3, 1), (5, 9))] == [
+        1, 5, 4, 3, 1,
+    ]  # fmt: skip
 
 
 def failing(path, *, report=None, should_stop=None):

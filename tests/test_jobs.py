@@ -307,7 +307,7 @@ def test_the_batch_script_saves_and_requeues_before_its_time_is_up(tmp_path):
     process = start()
     until((tmp_path / "began").exists)
     process.send_signal(signal.SIGUSR1)
-    cell = "sweep quick --workers 0 --threads 3 --cell 7"
+    cell = "sweep quick --workers 0 --devices 1 --cell 7"
     assert process.communicate(timeout=30)[0].splitlines() == [cell, "saved", "requeue 12_7"]
     (tmp_path / "done").touch()
     process = start()

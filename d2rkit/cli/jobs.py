@@ -59,6 +59,10 @@ def sweep_command(
     experiments = [e for chosen in tables_of(preset, changes) for e in chosen.experiments(rows, seeds)]
     if not -1 <= cell < len(experiments):
         raise ValueError(f"cell must lie between 0 and {len(experiments) - 1}, or be -1 for all, not {cell}")
+    if show_script and cell >= 0:
+        raise ValueError("a script has a task for every cell: leave out --cell")
+    if devices > 1 and executor != "here":
+        raise ValueError(f"--devices is for --executor here; {executor} is told with --slurm.gpus, or has one a worker")
     experiments = experiments if cell < 0 else [experiments[cell]]
     again = command_line("sweep", preset, rows, seeds, changes, place)
     if show_script:
@@ -152,7 +156,7 @@ def slurm_script(command: str, cells: int, options: Slurm) -> str:
             f"export OMP_NUM_THREADS={options.cpus}",
             "# USR1 comes before the time limit: the run saves its state, then the task is queued again.",
             """trap 'again=1; kill -TERM "$run"' USR1""",
-            f"""{command} --workers 0 --threads {options.cpus} --cell "$SLURM_ARRAY_TASK_ID" &""",
+            f"""{command} --workers 0 --devices {max(1, options.gpus)} --cell "$SLURM_ARRAY_TASK_ID" &""",
             "run=$!",
             'wait "$run"',
             "status=$?",

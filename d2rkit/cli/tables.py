@@ -183,10 +183,11 @@ def _folder(results: str, asked: str, chosen: Preset) -> Path:
 
 
 def _write(preset: Preset, experiments: list[Experiment], place: Place, folder: Path) -> None:
+    """The whole table, whichever of its cells were asked for, with seeds beyond the preset's if they were."""
     from d2rkit.figures import write_figures  # pandas and seaborn take seconds to import
     from d2rkit.tables import write_table
 
-    names = {e.run_name for e in experiments}
+    names = {e.run_name for e in [*preset.experiments(), *experiments]}
     runs = [r for r in read_runs(place.runs_root) if r.experiment.run_name in names]
     files = write_table(preset, runs, folder) + (write_figures(preset, runs, folder) if runs else [])
     print((folder / "table.md").read_text())
