@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,7 @@ import pandas as pd
 from d2rkit.evaluation import ATTACKS
 from d2rkit.experiment import Experiment, Run
 from d2rkit.methods import METHODS
+from d2rkit.presets import PRESETS
 
 TITLES = {"clean": "Clean", "fgsm": "FGSM", "autoattack": "AutoAttack"}
 TABLE = ("data", "subset", "target", "eps", "n_test")
@@ -122,8 +124,25 @@ def settings_of(experiment: Experiment) -> str:
 
 
 def labels(experiments: Sequence[Experiment]) -> list[str]:
-    """A name for each experiment's row: the method's title, and, where one method stands in a table with
-    several settings (an ablation), the settings that tell them apart."""
+    """A name for each experiment's row: what a preset calls it, else the method's title, and, where one method stands
+    in a table with several settings, the settings that tell them apart."""
+    titles = _titles()
+    given = [titles.get(settings_of(experiment), "") for experiment in experiments]
+    rest = iter(_told_apart([e for e, title in zip(experiments, given, strict=True) if not title]))
+    return [title or next(rest) for title in given]
+
+
+@cache
+def _titles() -> dict[str, str]:
+    """The titles that presets give to rows, by the hash of the row's settings."""
+    return {
+        settings_of(preset.experiment(row, 0)): title
+        for preset in PRESETS.values()
+        for row, title in preset.titles.items()
+    }
+
+
+def _told_apart(experiments: Sequence[Experiment]) -> list[str]:
     families: dict[tuple, list[dict[str, Any]]] = {}
     flat = [_flat(experiment) for experiment in experiments]
     keys = [(e.data, e.subset, e.target, e.radius, e.test_images, e.method) for e in experiments]

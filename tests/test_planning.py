@@ -164,5 +164,5 @@ def test_the_command_measures_each_kind_once_and_names_the_rest(tmp_path, monkey
     told = capsys.readouterr()
     assert "4 cells, 1 done" in told.out and "mean of 1 finished evaluations" in told.out
     assert "3/3" in told.err  # two methods and one evaluation, not one for each seed
-    rest = f"d2rkit reproduce tiny --workers 2 --threads 1 --runs {tmp_path} --device cpu"
+    rest = f"d2rkit reproduce tiny --runs {tmp_path} --device cpu --workers 2 --threads 1"
     assert told.out.splitlines()[-1] == f"the rest: {rest}"

@@ -20,8 +20,9 @@ from d2rkit.export import STYLE, VENUES, export, info_of, set_width, style
 from d2rkit.panels import base
 from d2rkit.panels.base import Choice, Panel, Slider
 from d2rkit.panels.table_rows import TITLES, setting_of
+from d2rkit.presets import PRESETS
 from d2rkit.published import published
-from d2rkit.tidy import attacks_in, tidy
+from d2rkit.tidy import attacks_in, settings_of, tidy
 
 VENUE_NAMES = {"neurips": "NeurIPS", "icml": "ICML", "iclr": "ICLR", "cvpr": "CVPR", "lncs": "LNCS (Springer)"}
 SINGLE_COLUMN = ("neurips", "iclr", "lncs")  # text in one column: half the width is half a line
@@ -157,16 +158,30 @@ def file_words(files: Sequence[Path]) -> str:
     return base.sentence(f"Written to {files[0].parent}:") + base.table(("file", "size"), rows, "")
 
 
+def tables_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by the table they belong to: those of presets first, then the others by data, network and eps, the fullest
+    first. A run may belong to two presets."""
+    found: dict[str, list[Run]] = {}
+    placed: set[str] = set()
+    for preset in PRESETS.values():
+        rows = {settings_of(preset.experiment(row, preset.seeds[0])) for row in preset.rows}
+        if chosen := [run for run in runs if settings_of(run.experiment) in rows]:
+            found[preset.title] = chosen
+            placed |= {run.folder.name for run in chosen}
+    rest: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.folder.name not in placed:
+            setting = setting_of(run.experiment)
+            rest.setdefault(f"{TITLES.get(setting.data, setting.data)}, {setting.title}", []).append(run)
+    return found | dict(sorted(rest.items(), key=lambda item: -len(item[1])))
+
+
 class FigureMaker(Panel):
     """Choose a figure, a venue, columns and font size; write the files."""
 
     def __init__(self, runs: Sequence[Run], folder: str | Path = "figures", name: str = "robustness-against-eps"):
         """runs: of any tables; those of one table are drawn at a time. folder: where files go, to begin with."""
-        tables: dict[str, list[Run]] = {}
-        for run in runs:
-            setting = setting_of(run.experiment)
-            tables.setdefault(f"{TITLES.get(setting.data, setting.data)}, {setting.title}", []).append(run)
-        tables = dict(sorted(tables.items(), key=lambda item: -len(item[1])))  # the fullest table first
+        tables = tables_of(runs)
         # Indices, since a menu's values are compared with ==, and runs hold whole results.
         groups = list(tables.values()) or [[]]
         titles = {f"{title} ({len(group)} runs)": i for i, (title, group) in enumerate(tables.items())}

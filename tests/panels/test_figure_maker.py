@@ -7,7 +7,9 @@ import pytest
 from d2rkit.export import STYLE, VENUES
 from d2rkit.panels import figure_maker as maker
 from d2rkit.panels.figure_maker import FIGURES, FigureMaker
-from tests.synthetic import preset, runs_of
+from d2rkit.presets import get_preset
+from d2rkit.tidy import labels
+from tests.synthetic import make_run, preset, runs_of
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +101,13 @@ def test_runs_of_different_tables_are_drawn_apart(runs, tmp_path):
     both.controls["table"].main.value = 1
     assert both.error == "" and both.data.runs[0].experiment.target == "cnn-8" and both.picture.value
     assert before
+
+
+def test_runs_of_a_preset_are_a_table_of_their_own(tmp_path):
+    quick, ablation = get_preset("quick"), get_preset("ablation")
+    cells = [quick.experiment("trades", 0), quick.experiment("d2r-cag", 0), ablation.experiment("no-mse", 0)]
+    found = maker.tables_of([make_run(tmp_path, cell, {"clean": 0.9, "autoattack": 0.5}) for cell in cells])
+    names = {title: sorted(run.experiment.method for run in runs) for title, runs in found.items()}
+    assert names == {quick.title: ["d2r-cag", "trades"], ablation.title: ["d2r-cag", "d2r-cag"]}
+    (row,) = (run for run in found[ablation.title] if run.experiment.loss)
+    assert labels([row.experiment]) == ["D2R+CAG: without MSE"]
