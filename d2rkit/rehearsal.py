@@ -26,6 +26,7 @@ from d2rkit.data import BIG_VALIDATION, DIGITS_TEST, DIGITS_VALIDATION, ImageDat
 from d2rkit.experiment import Experiment
 from d2rkit.folding import folded
 from d2rkit.pair import eval_mode
+from d2rkit.sweep import threads_of_children
 
 HARMLESS = 1e-6  # an eps at which no image falls, so that an attack makes all its iterations on all images
 
@@ -92,17 +93,9 @@ def lone_process(threads: int) -> Iterator[ProcessPoolExecutor]:
     cores = os.cpu_count() or 1
     if not 1 <= threads <= cores:
         raise ValueError(f"threads must lie between 1 and the {cores} cores here, not {threads}")
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # OpenMP reads it when a process starts
     context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(1, context, _begin, (threads,)) as pool:
-            yield pool
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+    with threads_of_children(threads), ProcessPoolExecutor(1, context, _begin, (threads,)) as pool:
+        yield pool
 
 
 def _begin(threads: int) -> None:

@@ -11,6 +11,7 @@ from d2rkit.cli.tables import workers_here
 from d2rkit.experiment import read_runs
 from d2rkit.measuring import measure
 from d2rkit.planning import duration, lines, plan, survivors_of
+from d2rkit.sweep import check_cores
 
 ASSUMPTIONS = """Counted: training with validation, every attack at every checkpoint, curve over eps, masking checks.
 Assumed: a run that has begun costs as much as a new one; workers do not slow each other down; AWP perturbs from the
@@ -46,8 +47,7 @@ def plan_command(
     """
     workers = workers if workers >= 0 else workers_here(place, threads)
     hands, cores = max(1, workers), os.cpu_count() or 1
-    if hands * threads > cores:  # reproduce would not take them
-        raise ValueError(f"workers x threads must lie between 0 and the {cores} cores here, not {workers} x {threads}")
+    check_cores(hands, threads)  # as reproduce will
     runs = read_runs(place.runs_root)
     plans = []
     for chosen in tables_of(preset, changes):
