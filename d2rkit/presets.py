@@ -63,7 +63,7 @@ QUICK = Preset(
     name="quick",
     title="Handwritten digits (8x8), small CNN pair",
     command="d2rkit reproduce quick",
-    time="5 min 41 s with two workers on a quiet two-core x86-64 machine (24 runs, 637 s of CPU time)",
+    time="5 min 41 s to 6 min with two workers on a quiet two-core x86-64 machine (24 runs, 637 s of CPU time)",
     expect="AutoAttack between 53 % and 61 % for every method, on 100 test images (standard error 5 points)",
     base=Experiment(
         data="digits", target="cnn-16", guide="cnn-16", epochs=15, batch_size=64, lr=0.3, warmup=2.0,
