@@ -7,9 +7,10 @@
 `as released` below is written as plainly as possible: the guide is forwarded again in each attack step, tensors are
 contiguous float32, parameters keep requiring gradients, nothing is folded. `exact` is our step in float32 (guide
 forwarded once, networks frozen in the attack and BatchNorm folded into convolutions, channels_last in the attack):
-the same perturbations up to the rounding of kernels. `fast` is the same under bfloat16 autocast. The levers are also
-measured alone, each against `as released`. Peak: the rate of the step's multiply-adds over that of the best plain
-matrix product on this machine. Ratios are medians over the turns, with their least and greatest.
+the same perturbations up to the rounding of kernels. `fast` is the same under bfloat16 autocast. The levers are
+measured alone, each on the attack of one step against the attack as released (`--levers`). Peak: the rate of the
+step's multiply-adds over that of the best plain matrix product on this machine. Ratios are medians over the turns,
+with their least and greatest.
 """
 
 from __future__ import annotations
@@ -92,6 +93,17 @@ def as_released(pair: GuidedPair, optimizer, case: Case, x: Tensor, y: Tensor) -
     optimizer.step()
 
 
+SGD_KINDS = {"loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
+
+
+def optimizers(pair: GuidedPair) -> dict[str, Callable[[], None]]:
+    """One update of all weights, by each of torch's three ways."""
+    for parameter in pair.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    made = {k: torch.optim.SGD(pair.parameters(), 0.01, 0.9, weight_decay=2e-4, **o) for k, o in SGD_KINDS.items()}
+    return {f"SGD {kind}": optimizer.step for kind, optimizer in made.items()}
+
+
 class Ours:
     """Our step, as fit() makes it."""
 
@@ -135,19 +147,27 @@ def attack_only(pair: GuidedPair, case: Case, x: Tensor, *, hoist: bool, freeze:
         )
 
 
-def alternated(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each, taken in turns, so that what else the machine does falls on all alike."""
+def alternated(
+    steps: dict[str, Callable[[], None]], repeats: int, few: dict[str, int] | None = None
+) -> dict[str, list[float]]:
+    """Seconds of each, taken in turns, so that what else the machine does falls on all alike. few: those that take
+    part in the first so many turns only."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         step()
-    for _ in range(repeats):
+    for turn in range(repeats):
         for name, step in steps.items():
-            _settle()
-            before = time.perf_counter()
-            step()
-            _settle()
-            seconds[name].append(time.perf_counter() - before)
+            if turn < (few or {}).get(name, repeats):
+                seconds[name].append(_seconds(step))
     return seconds
+
+
+def _seconds(step: Callable[[], None]) -> float:
+    _settle()
+    began = time.perf_counter()
+    step()
+    _settle()
+    return time.perf_counter() - began
 
 
 def _settle() -> None:
@@ -156,8 +176,8 @@ def _settle() -> None:
 
 
 def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
-    """Median, least and greatest of slow / fast over the turns."""
-    found = [a / b for a, b in zip(slow, fast, strict=True)]
+    """Median, least and greatest of slow / fast over the turns that both took part in."""
+    found = [a / b for a, b in zip(slow, fast, strict=False)]
     return {"median": statistics.median(found), "min": min(found), "max": max(found)}
 
 
@@ -181,7 +201,7 @@ def flops_of(pair: GuidedPair, case: Case, x: Tensor) -> float:
     return case.steps * 2 * f + g + 3 * (2 * f + g)
 
 
-def measure(case: Case, repeats: int, levers: bool) -> dict:
+def measure(case: Case, repeats: int, fast_repeats: int, levers: bool) -> dict:
     """One row: ratios of `exact` and `fast`, the share of the peak, and each lever alone."""
     pair = pair_of(case)
     exact, fast = Ours(pair_of(case), case, "32-true"), Ours(pair_of(case), case, "bf16-mixed")
@@ -199,6 +219,7 @@ def measure(case: Case, repeats: int, levers: bool) -> dict:
         plain, unfolded = pair_of(case).to(device), Ours(pair_of(case), case, "32-true", folded=False)
         last = pair_of(case).to(device, memory_format=torch.channels_last)
         twin, x_last = PairTwin(plain).refresh(), x.to(memory_format=torch.channels_last)
+        compiled = GuidedPair(*(torch.compile(net) for net in (PairTwin(plain).refresh().target, twin.guide)))
         steps |= {
             "unfolded step": lambda: unfolded(x, y),
             "attack": lambda: attack_only(plain, case, x, hoist=False, freeze=False),
@@ -206,12 +227,18 @@ def measure(case: Case, repeats: int, levers: bool) -> dict:
             "frozen": lambda: attack_only(plain, case, x, hoist=False, freeze=True),
             "channels_last": lambda: attack_only(last, case, x_last, hoist=False, freeze=False),
             "BatchNorm folded (channels_last, frozen)": lambda: attack_only(twin, case, x, hoist=False, freeze=True),
+            "folded, hoisted": lambda: attack_only(twin, case, x, hoist=True, freeze=True),
+            "folded, hoisted, compiled": lambda: attack_only(compiled, case, x, hoist=True, freeze=True),
             "bfloat16": lambda: attack_only(plain, case, x, hoist=False, freeze=False, precision="bf16"),
         }
-    seconds = alternated(steps, repeats)
+        steps |= optimizers(pair_of(case).to(device))
+        compile_seconds = _seconds(steps["folded, hoisted, compiled"]) - _seconds(steps["folded, hoisted, compiled"])
+    seconds = alternated(steps, repeats, {"fast": fast_repeats, "bfloat16": fast_repeats})
     found = {
         "name": case.name,
         "batch": case.batch,
+        "turns": repeats,
+        "turns_fast": fast_repeats,
         "seconds_released": statistics.median(seconds["released"]),
         "seconds_exact": statistics.median(seconds["exact"]),
         "ratio_exact": ratio(seconds["released"], seconds["exact"])["median"],
@@ -221,12 +248,11 @@ def measure(case: Case, repeats: int, levers: bool) -> dict:
         "share_of_peak": flops_of(pair, case, x) / statistics.median(seconds["exact"]) / peak_flops(device),
     }
     if levers:
-        found["levers"] = {
-            name: ratio(seconds["attack"], seconds[name])
-            for name in steps
-            if name not in ("released", "exact", "fast", "attack", "unfolded step")
-        }
+        alone = [n for n in steps if n not in ("released", "exact", "fast", "attack", "unfolded step")]
+        found["levers"] = {n: ratio(seconds["attack"], seconds[n]) for n in alone if not n.startswith("SGD")}
         found["levers"]["whole step without folding"] = ratio(seconds["released"], seconds["unfolded step"])
+        found["compile_seconds"] = compile_seconds
+        found["sgd"] = {n: statistics.median(seconds[n]) / found["seconds_exact"] for n in alone if n.startswith("SGD")}
     return found
 
 
@@ -235,6 +261,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--cases", nargs="*", choices=[*CASES], default=[*CASES], help="which rows")
     parser.add_argument("--repeats", type=int, default=7, help="turns, at least 7 for numbers to cite")
+    parser.add_argument(
+        "--fast-repeats", type=int, default=0, help="turns of bfloat16, slow on older CPUs (default: all)"
+    )
     parser.add_argument("--batch", type=int, default=0, help="another batch size")
     parser.add_argument("--threads", type=int, default=0, help="torch threads (default: torch's)")
     parser.add_argument("--levers", action="store_true", help="each lever alone too")
@@ -244,7 +273,7 @@ def main() -> None:
     rows = []
     for name in chosen.cases:
         case = replace(CASES[name], batch=chosen.batch) if chosen.batch else CASES[name]
-        rows.append(measure(case, chosen.repeats, chosen.levers))
+        rows.append(measure(case, chosen.repeats, chosen.fast_repeats or chosen.repeats, chosen.levers))
         if not chosen.json:
             show(rows[-1])
     if chosen.json:
@@ -263,6 +292,9 @@ def show(row: dict) -> None:
     )
     for name, found in row.get("levers", {}).items():
         print(f"    {name:42} {words(found)}", flush=True)
+    if "sgd" in row:
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in row["sgd"].items())
+        print(f"    of a step: {shares}; compiling took {row['compile_seconds']:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

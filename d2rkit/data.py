@@ -23,6 +23,7 @@ from d2rkit.tiny_imagenet import load_tiny_imagenet
 DATASETS = ("digits", "cifar10", "cifar100", "tiny-imagenet")
 BIG_VALIDATION = 1_000  # validation images held out of the training set of the big data sets
 DIGITS_TEST, DIGITS_VALIDATION = 397, 200
+CHUNK = 1_024  # images that are moved at once
 
 # SHA-1 of the arrays in the layout of CIFAR-10's binary version (label byte, then 3,072 bytes CHW).
 # JPEG copies of CIFAR-10 circulate; their mean error is as large as the attack.
@@ -99,11 +100,20 @@ def load_data(
         train = train.take(first_of_each_class(train.labels, wanted))
         source += f", {wanted} training images"
     held_out = min(DIGITS_VALIDATION if name == "digits" else BIG_VALIDATION, len(train) // 5)
-    val_index = stratified_index(train.labels, held_out, seed=0)
-    rest = torch.ones(len(train), dtype=torch.bool)
-    rest[val_index] = False
-    data = ImageData(name, class_names, train.take(rest), train.take(val_index), test, source)
-    return data.to(device)
+    rest, val = _parted(train, stratified_index(train.labels, held_out, seed=0))
+    return ImageData(name, class_names, rest, val, test, source).to(device)
+
+
+def _parted(whole: Split, index: Tensor) -> tuple[Split, Split]:
+    """All but the images at `index`, and those. The rest is moved together where it lies (which `whole` does not
+    survive), so that a big data set is never in memory twice."""
+    held_out, chosen = whole.take(index), torch.ones(len(whole), dtype=torch.bool)
+    chosen[index] = False
+    kept = chosen.nonzero().flatten()
+    for tensor in (whole.images, whole.labels):
+        for place, source in zip(torch.arange(len(kept)).split(CHUNK), kept.split(CHUNK), strict=True):
+            tensor[place] = tensor[source]  # a row moves to its own place or an earlier one, never to a later one
+    return Split(whole.images[: len(kept)], whole.labels[: len(kept)]), held_out
 
 
 def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator | None = None) -> Tensor:

@@ -14,6 +14,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from d2rkit.rehearsal import (
     run_stage,
     short_autoattack,
 )
+from d2rkit.sweep import threads_of_children
 from d2rkit.training import Fit, fit
 
 ITERATIONS, TARGETS, QUERIES = 3, 2, 10  # instead of 100, 9 and 5,000: those take hours for a WRN-34-10 on a CPU
@@ -66,31 +68,48 @@ class Rehearsal:
 
 
 def dry_run(
-    presets: Sequence[Preset], rows: Sequence[str] = (), *, batch: int = 2, threads: int = 1, device: str = "auto"
+    presets: Sequence[Preset],
+    rows: Sequence[str] = (),
+    *,
+    batch: int = 2,
+    workers: int = 1,
+    threads: int = 1,
+    device: str = "auto",
 ) -> Iterator[Rehearsal]:
-    """Rehearse every cell of `presets` (one seed; some rows on request), one after the other, as they come.
+    """Rehearse every cell of `presets` (one seed; some rows on request), in order, as they come.
 
-    batch: images of a training step and of an attack. ValueError for an unknown row or a batch below 2, which
-    BatchNorm cannot train on."""
+    batch: images of a training step and of an attack. workers: cells at once, each in a process of `threads` torch
+    threads. ValueError for an unknown row, no worker, or a batch below 2, which BatchNorm cannot train on."""
     if batch < 2:
         raise ValueError(f"batch must be at least 2, because of BatchNorm, not {batch}")
+    if workers < 1:
+        raise ValueError(f"a dry run needs at least one worker, not {workers}")
     cells = [
         (preset, row, preset.experiment(row, preset.seeds[0])) for preset in presets for row in rows or preset.rows
     ]
-    return _each(cells, batch, threads, device)  # apart, so that bad input is told at once and not with the first cell
+    return _each(
+        cells, batch, workers, threads, device
+    )  # apart, so that bad input is told at once and not with the first cell
 
 
 def _each(
-    cells: Sequence[tuple[Preset, str, Experiment]], batch: int, threads: int, device: str
+    cells: Sequence[tuple[Preset, str, Experiment]], batch: int, workers: int, threads: int, device: str
 ) -> Iterator[Rehearsal]:
-    for preset, row, experiment in cells:
+    def alone(cell: tuple[Preset, str, Experiment]) -> Rehearsal:
+        preset, row, experiment = cell
         blank = Rehearsal(preset.name, row, experiment.method)
         with lone_process(threads) as pool:
             try:
-                found = pool.submit(rehearse, blank, experiment, batch, device).result()
+                return pool.submit(rehearse, blank, experiment, batch, device).result()
             except BrokenProcessPool:
-                found = replace(blank, error="the process died (out of memory?)")
-        yield found
+                return replace(blank, error="the process died (out of memory?)")
+
+    # The environment is set here for all: what each lone_process then sets and restores is what is there already.
+    with threads_of_children(threads), ThreadPoolExecutor(workers) as at_once:
+        try:
+            yield from at_once.map(alone, cells)
+        finally:
+            at_once.shutdown(cancel_futures=True)
 
 
 def rehearse(blank: Rehearsal, experiment: Experiment, batch: int, device: str) -> Rehearsal:
@@ -102,8 +121,7 @@ def rehearse(blank: Rehearsal, experiment: Experiment, batch: int, device: str) 
         with tempfile.TemporaryDirectory() as folder:
             loss_1, loss_2 = _train(experiment, data, batch, Path(folder), device)
             found = replace(found, loss_1=loss_1, loss_2=loss_2, resumed=True)
-            for checkpoint in experiment.checkpoints:
-                _attack(experiment, data, checkpoint, Path(folder), device)
+            _attack(experiment, data, Path(folder), device)
             found = replace(found, attacked=True)
     except Exception as error:  # one broken cell must not take the others with it
         found = replace(found, error=" ".join(f"{type(error).__name__}: {error}".split()))
@@ -134,22 +152,25 @@ def _train(experiment: Experiment, data: ImageData, batch: int, folder: Path, de
     return loss_1, 2 * second.history[0]["loss"] - loss_1  # history has the mean of both
 
 
-def _attack(experiment: Experiment, data: ImageData, checkpoint: str, folder: Path, device: str) -> None:
-    """Every attack on the saved weights, as in a run; then AutoAttack's four once more, each by itself at a radius
-    where no image falls, since in a row the first one may leave nothing for the others to do."""
-    pair = load_weights(folder / f"{checkpoint}.safetensors", build_pair(experiment, data)).to(device_of(device))
+def _attack(experiment: Experiment, data: ImageData, folder: Path, device: str) -> None:
+    """Every attack on the first of the saved weights, as in a run, and a look at the others; then AutoAttack's four
+    once more, each by itself at a radius where no image falls, since in a row the first one may leave nothing for
+    the others to do."""
     images = data.test.pixels().to(device_of(device))
-    labels = own_labels(pair.target, images)
-    with short_autoattack(ITERATIONS, TARGETS, QUERIES):
-        found = evaluate(
-            pair, (images, labels), experiment.attacks, experiment.radius, experiment.seed, folder=folder,
-            checkpoint=checkpoint,
-        )  # fmt: skip
-        if missing := set(experiment.attacks) - found.flags.keys():
-            raise RuntimeError(f"no flags of {sorted(missing)}")
-        if "autoattack" in experiment.attacks:
-            for stage in STAGES:
-                run_stage(pair.target, stage, images, labels)
+    for number, checkpoint in enumerate(experiment.checkpoints):
+        pair = load_weights(folder / f"{checkpoint}.safetensors", build_pair(experiment, data)).to(images.device)
+        labels = own_labels(pair.target, images)
+        attacks = ("clean",) if number else experiment.attacks
+        with short_autoattack(ITERATIONS, TARGETS, QUERIES):
+            found = evaluate(
+                pair, (images, labels), attacks, experiment.radius, experiment.seed, folder=folder,
+                checkpoint=checkpoint,
+            )  # fmt: skip
+            if missing := set(attacks) - found.flags.keys():
+                raise RuntimeError(f"no flags of {sorted(missing)}")
+            if "autoattack" in attacks:
+                for stage in STAGES:
+                    run_stage(pair.target, stage, images, labels)
 
 
 def write_log(path: Path, found: Sequence[Rehearsal]) -> None:

@@ -84,6 +84,8 @@ class Experiment(Recipe):
         for checkpoint in self.checkpoints:
             if checkpoint not in ("best", "last"):
                 raise ValueError(f"unknown checkpoint {checkpoint!r}; allowed: best, last")
+        if not 0 <= self.test_eps <= 1:
+            raise ValueError(f"test_eps is in pixel scale and must lie in [0, 1], e.g. 8/255, not {self.test_eps}")
         if self.test_images < 0:
             raise ValueError(f"test_images must not be negative, not {self.test_images}")
         return method
@@ -255,7 +257,7 @@ def _evaluate(experiment, folder, checkpoint, pair, test, result, report) -> dic
     if found.warnings:
         result.setdefault("autoattack_warnings", {})[checkpoint] = found.warnings
     if checkpoint == experiment.checkpoints[0]:
-        curve = accuracy_against_eps(pair.target, test, [r * eps for r in SWEEP], **how)
+        curve = accuracy_against_eps(pair.target, test, [min(1.0, r * eps) for r in SWEEP], **how)
         result["eps_curve"] = {"eps": list(curve), "pgd20": [accuracy_of(flags) for flags in curve.values()]}
         checks = masking_checks(pair.target, test, eps, guide=pair.guide, **how)
         result["masking"] = [dataclasses.asdict(check) for check in checks]

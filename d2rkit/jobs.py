@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from d2rkit.border import home
 from d2rkit.experiment import Experiment
-from d2rkit.sweep import attempt, check_cores, is_done, threads_of_children, unfinished
+from d2rkit.sweep import attempt, check_cores, failed_since, is_done, threads_of_children, unfinished
 
 if TYPE_CHECKING:
     from submitit import DelayedSubmission, Job
@@ -85,13 +85,14 @@ class Worker:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.card
             os.setpgrp()  # Ctrl-C in the terminal is for wait(), which then asks each worker once
         found: dict[str, str] = {}
+        began = time.time()
         with _told_to_stop() as (told, requeue):
             for experiment in self.experiments:
                 name = experiment.run_name
                 # Within training SIGTERM is fit()'s; then its answer is all that is heard of it.
                 if told() or "interrupted" in found.values():
                     break
-                if not is_done(experiment, self.root):
+                if not is_done(experiment, self.root) and not failed_since(began, experiment, self.root):
                     found[name] = attempt(
                         experiment, self.root, device=self.device, count=self.count, data_root=self.data_root,
                         report=_log_steps(name), should_stop=told,

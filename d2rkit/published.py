@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sysconfig
 from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -40,6 +42,8 @@ def published() -> pd.DataFrame:
     """data/published.csv: accuracies in percent; eps as printed and, as a number, in `radius` (NaN where the
     source does not state it: such a row holds no numbers, only a note)."""
     path = PROJECT / "data" / "published.csv"
+    if not path.exists():  # not a checkout: pip put it here
+        path = Path(sysconfig.get_path("data")) / "share" / "d2rkit" / "published.csv"
     try:
         frame = pd.read_csv(path)
         frame["radius"] = [math.nan if eps == "unstated" else float(Fraction(eps)) for eps in frame["eps"]]

@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -87,6 +87,12 @@ def check_cores(workers: int, threads: int) -> None:
 
 def is_done(experiment: Experiment, root: Path) -> bool:
     return (root / experiment.run_name / "result.json").exists()
+
+
+def failed_since(moment: float, experiment: Experiment, root: Path) -> bool:
+    """Whether an attempt, by whomever, left an error after that time."""
+    file = root / experiment.run_name / "error.txt"
+    return file.exists() and file.stat().st_mtime > moment
 
 
 def unfinished(experiments: Sequence[Experiment], root: Path) -> list[Experiment]:
@@ -185,16 +191,26 @@ def _with_workers(
     messages, stop = context.Queue(), context.Event()
     done = [0.0] * len(todo)
     words: dict[int, str] = {}
+    processes: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
 
-    def show() -> None:
-        bar.set_postfix_str("; ".join(words[i] for i in sorted(words)), refresh=False)
-        bar.update(sum(done) - bar.n)
+    def process() -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, context, _begin_worker, (threads, messages, stop))
 
-    with (
-        threads_of_children(threads),
-        ProcessPoolExecutor(workers, context, _begin_worker, (threads, messages, stop)) as pool,
-    ):
-        futures = [pool.submit(_work, i, e, root, device, data_root) for i, e in enumerate(todo)]
+    def alone(number: int, experiment: Experiment) -> str:
+        """One run in a process that has no other: if it dies, no other run is lost."""
+        worker = processes.get()
+        try:
+            return worker.submit(_work, number, experiment, root, device, data_root).result()
+        except BrokenProcessPool:
+            worker = process()
+            return "error: the worker process died (out of memory?); the state of its last save is kept"
+        finally:
+            processes.put(worker)
+
+    with threads_of_children(threads), ThreadPoolExecutor(workers) as at_once:
+        for _ in range(workers):
+            processes.put(process())
+        futures = [at_once.submit(alone, number, experiment) for number, experiment in enumerate(todo)]
         while not all(future.done() for future in futures):
             try:
                 number, fraction, text = messages.get(timeout=0.2)
@@ -206,14 +222,10 @@ def _with_workers(
                 stop.set()
             for i, future in enumerate(futures):
                 if future.done():
-                    done[i] = 1.0 if _status(future) == "done" else done[i]
+                    done[i] = 1.0 if future.result() == "done" else done[i]
                     words.pop(i, None)
-            show()
-        return [Outcome(e, _status(f)) for e, f in zip(todo, futures, strict=True)]
-
-
-def _status(future: Future) -> str:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return "error: the worker process died (out of memory?); the state of its last save is kept"
+            bar.set_postfix_str("; ".join(words[i] for i in sorted(words)), refresh=False)
+            bar.update(sum(done) - bar.n)
+        for _ in range(workers):
+            processes.get().shutdown()
+        return [Outcome(e, future.result()) for e, future in zip(todo, futures, strict=True)]

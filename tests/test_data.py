@@ -193,7 +193,9 @@ def test_download_is_decoded_once_and_cached(tmp_path, monkeypatch, name, attrib
     monkeypatch.setattr(torchvision.datasets, attribute, FakeCifar)
     monkeypatch.setattr(FakeCifar, "calls", 0)
     first = load_data(name, tmp_path)
+    cache = (tmp_path / "cache" / f"{name}.safetensors").read_bytes()
     second = load_data(name, tmp_path, download=False)
+    assert (tmp_path / "cache" / f"{name}.safetensors").read_bytes() == cache  # what is moved in memory stays there
     assert FakeCifar.calls == 2  # train and test, once each
     assert (len(first.train), len(first.val), len(first.test)) == (48, 12, 20)
     for part in ("train", "val", "test"):

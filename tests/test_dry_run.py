@@ -96,9 +96,10 @@ def die(blank, experiment, batch, device):
     return replace(blank, resumed=True, attacked=True)
 
 
-def test_a_cell_whose_process_dies_leaves_the_others_alone(monkeypatch):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_cell_whose_process_dies_leaves_the_others_alone(monkeypatch, workers):
     monkeypatch.setattr(module, "rehearse", die)
-    found = list(dry_run([ALL], ("trades", "mart"), device="cpu"))
+    found = list(dry_run([ALL], ("trades", "mart"), workers=workers, device="cpu"))
     assert [each.error for each in found] == ["the process died (out of memory?)", ""]
 
 
@@ -125,7 +126,11 @@ def test_the_command_tells_what_failed_and_writes_no_run(tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"rows": ("trade",)}, "did you mean 'trades'"), ({"batch": 1}, "batch must be at least 2")],
+    [
+        ({"rows": ("trade",)}, "did you mean 'trades'"),
+        ({"batch": 1}, "batch must be at least 2"),
+        ({"workers": 0}, "at least one worker"),
+    ],
 )
 def test_bad_input_gets_one_sentence(options, words):
     with pytest.raises(ValueError, match=words):

@@ -127,6 +127,7 @@ def test_test_images_are_balanced_over_the_classes():
         ({"checkpoints": ("worst",)}, "allowed: best, last"),
         ({"test_images": 398}, "more than the 397"),
         ({"eps": 8.0}, "pixel scale"),
+        ({"test_eps": 1.5}, "test_eps is in pixel scale"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
         ({"subset": "many"}, "not a number of training images"),
     ],

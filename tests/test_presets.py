@@ -1,5 +1,6 @@
 import pytest
 
+from d2rkit.cli.base import Changes, tables_of
 from d2rkit.methods import METHODS
 from d2rkit.presets import PRESETS, QUICK, get_preset, presets_of
 
@@ -49,3 +50,15 @@ def test_a_row_may_have_its_own_method_and_settings():
     assert (cell.method, cell.seed, cell.loss) == ("d2r-cag", 1, {"w_mse": 0.0})
     with pytest.raises(ValueError, match="unknown row of preset quick 'no-mse'"):
         QUICK.experiment("no-mse", 0)
+
+
+def test_changes_make_other_experiments_and_say_so():
+    (table,) = tables_of("quick", Changes(precision="bf16-mixed", micro_batch=16, speed="exact"))
+    cell = table.experiment("trades", 1)
+    assert (cell.precision, cell.micro_batch, cell.speed) == ("bf16-mixed", 16, "exact")
+    assert not {c.run_name for c in table.experiments()} & {c.run_name for c in QUICK.experiments()}
+    assert table.command == "d2rkit reproduce quick --precision bf16-mixed --micro-batch 16 --speed exact"
+    assert table.name != "quick" and table.title.endswith(", precision bf16-mixed, micro_batch 16, speed exact")
+    assert tables_of("quick", Changes()) == [QUICK]
+    with pytest.raises(ValueError, match="did you mean 'fast'"):
+        tables_of("quick", Changes(speed="fats"))

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from d2rkit import sweep as module
 from d2rkit.experiment import read_runs
 from d2rkit.sweep import sweep
 from tests.test_experiment import TINY
@@ -27,6 +28,20 @@ def test_a_sweep_fills_every_cell_isolates_failures_and_is_the_same_with_workers
         assert [o.status for o in sweep(CELLS, root, workers=workers, quiet=True)] == ["done", "done"]
         assert before == {p: p.stat().st_mtime_ns for p in root.rglob("*")}
     assert len(accuracies[0]) == 2 and accuracies[0] == accuracies[1]
+
+
+def die(number, experiment, *_):
+    """In place of a run, in a worker process."""
+    os._exit(1) if experiment.method == "mart" else None
+    return "done"
+
+
+@pytest.mark.parametrize("workers", [1, min(2, os.cpu_count() or 1)])
+def test_a_worker_that_dies_takes_no_other_run_with_it(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(module, "_work", die)
+    cells = [dataclasses.replace(TINY, method=method) for method in ("trades", "mart", "pgd-at", "lbgat0")]
+    found = [outcome.status for outcome in sweep(cells, tmp_path, workers=workers, device="cpu", quiet=True)]
+    assert found[1].startswith("error: the worker process died") and [*found[:1], *found[2:]] == ["done"] * 3
 
 
 def test_too_many_workers_are_refused(tmp_path):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from d2rkit import published as published_module
 from d2rkit import tables
 from d2rkit.experiment import Experiment
 from d2rkit.presets import Preset, get_preset
@@ -259,6 +260,17 @@ def test_published_numbers_are_whole():
     assert known["source"].notna().all() and set(PUBLISHED_AS.values()) <= set(known["method"])
     unstated = known[known["radius"].isna()]
     assert len(unstated) and unstated[list(COLUMNS.values())].isna().all(axis=None), "unsourced numbers stay in notes"
+
+
+def test_published_numbers_are_found_outside_a_checkout(tmp_path, monkeypatch):
+    here, there = published_module.PROJECT / "data" / "published.csv", tmp_path / "share" / "d2rkit" / "published.csv"
+    monkeypatch.setattr(published_module, "PROJECT", tmp_path)
+    monkeypatch.setattr("sysconfig.get_path", lambda kind: str(tmp_path))
+    with pytest.raises(ValueError, match="cannot be read as the table of published numbers"):
+        published()
+    there.parent.mkdir(parents=True)
+    shutil.copy(here, there)
+    assert len(published())
 
 
 def test_compare_takes_the_same_eps_only(tmp_path):

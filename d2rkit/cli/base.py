@@ -46,6 +46,9 @@ class Changes:
     """32-true or bf16-mixed, instead of the table's own; evaluation is always float32."""
     micro_batch: int = 0
     """Images forwarded at once, gradients being added up to the batch: for small cards (0: the whole batch)."""
+    speed: str = ""
+    """exact or fast, instead of the table's own: fast attacks copies with folded BatchNorm while training, whose
+    gradients are equal to rounding."""
 
     def settings(self) -> dict[str, str | int]:
         """Those that are asked for."""

@@ -37,7 +37,8 @@ def reproduce(
         preset: a table by name, e.g. quick, or a family of tables, e.g. paper.
         rows: only these rows.
         seeds: only the first so many seeds (0: the preset's).
-        workers: processes on this machine (-1: one a core on a CPU, one run after the other on a GPU).
+        workers: processes on this machine (-1: one a core on a CPU, one run after the other on a GPU; one in a dry
+            run, whose networks are big).
         threads: torch threads of each worker (0: one; in a dry run all cores).
         devices: GPUs, or processes on a CPU, that share each run's batches; runs then go one after the other.
         results: folder for table and figures (default: results/PRESET).
@@ -46,7 +47,7 @@ def reproduce(
         batch: images of a step and of an attack in a dry run.
     """
     if dry_run:
-        return _dry_run(preset, changes, rows, batch, threads or os.cpu_count() or 1, results, place)
+        return _dry_run(preset, changes, rows, batch, max(1, workers), threads, results, place)
     threads = threads or 1
     workers = workers if workers >= 0 else workers_here(place, threads, devices)
     failed = False
@@ -67,13 +68,17 @@ def reproduce(
 
 
 def _dry_run(
-    preset: str, changes: Changes, rows: tuple[str, ...], batch: int, threads: int, results: str, place: Place
-) -> None:
+    preset: str, changes: Changes, rows: tuple[str, ...], batch: int, workers: int, threads: int, results: str,
+    place: Place,
+) -> None:  # fmt: skip
     from d2rkit.dry_run import CUT, dry_run, write_log
 
-    cells = dry_run(tables_of(preset, changes), rows, batch=batch, threads=threads, device=place.device)
+    threads = threads or max(1, (os.cpu_count() or 1) // workers)
+    tables = tables_of(preset, changes)
+    cells = dry_run(tables, rows, batch=batch, workers=workers, threads=threads, device=place.device)
+    at_once = f"{workers} process(es) of {threads} thread(s)"
     hardware = machine(place.device).split(", ")[0]
-    print(f"dry run of {preset} at batch {batch}, {threads} thread(s), {hardware}\n{CUT}", flush=True)
+    print(f"dry run of {preset} at batch {batch}, {at_once}, {hardware}\n{CUT}", flush=True)
     file = (Path(results) if results else home("results") / preset) / "dry_run.csv"
     found = []
     for each in cells:

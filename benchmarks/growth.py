@@ -1,0 +1,132 @@
+"""How time grows with training images, image size, classes, attack steps, evaluated images, and processes.
+
+    python benchmarks/growth.py                     # all lines
+    python benchmarks/growth.py --lines steps size  # some of them
+    python benchmarks/growth.py --json
+
+Each point is an epoch of D2R+CAG by `fit` (WRN-10-1 pair, random pixels, batch 64, one thread; the second epoch of two)
+or a PGD-20 evaluation. A straight line is laid through the points by least squares; what is printed beside each is how
+far it lies off that line, which shows where growth bends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from d2rkit import devices
+from d2rkit.arrays import Split
+from d2rkit.data import ImageData
+from d2rkit.evaluation import evaluate
+from d2rkit.experiment import machine
+from d2rkit.models import build_model
+from d2rkit.pair import GuidedPair
+from d2rkit.recipe import Recipe
+from d2rkit.rehearsal import own_labels
+from d2rkit.training import fit
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one point costs: an epoch of training or, with evaluated > 0, an evaluation of so many images."""
+
+    images: int = 256
+    size: int = 32
+    classes: int = 10
+    steps: int = 10
+    evaluated: int = 0
+    processes: int = 1
+
+    def pair(self) -> GuidedPair:
+        torch.manual_seed(0)
+        return GuidedPair(*(build_model("wrn-10-1", self.classes, self.size) for _ in range(2)))
+
+    def split(self, count: int) -> Split:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (count, 3, self.size, self.size), generator=generator, dtype=torch.uint8)
+        return Split(images, torch.randint(0, self.classes, (count,), generator=generator))
+
+
+# name: (what it is, values, how they set the work, what cost should be proportional to, up to a constant)
+LINES = {
+    "images": ("training images", (128, 256, 512, 1024), lambda v: Work(images=v), lambda v: v),
+    "size": ("image side, in pixels", (16, 32, 48, 64), lambda v: Work(images=128, size=v), lambda v: v * v),
+    "classes": ("classes", (10, 100, 200, 1000), lambda v: Work(classes=v), lambda v: v),
+    "steps": ("attack steps", (1, 5, 10, 20), lambda v: Work(steps=v), lambda v: v),
+    "evaluated": ("evaluated images", (64, 128, 256, 512, 1024), lambda v: Work(evaluated=v), lambda v: v),
+    "processes": ("processes", (1, 2), lambda v: Work(images=512, processes=v), lambda v: 1 / v),
+}
+
+
+def epoch(work: Work, folder: str, report=None, should_stop=None) -> None:
+    """Two epochs, and the seconds of the second one in a file; alone or as one process of a group."""
+    torch.set_num_threads(1)
+    recipe = Recipe("d2r-cag-released", epochs=2, batch_size=64, lr=0.01, steps=work.steps, val_steps=1, speed="fast")
+    names = tuple(map(str, range(work.classes)))
+    data = ImageData("random", names, work.split(work.images), work.split(8), work.split(8), "random pixels")
+    fitted = fit(work.pair(), data, recipe, device="cpu")
+    if devices.rank() == 0:
+        (Path(folder) / "seconds").write_text(str(fitted.history[-1]["seconds"]))
+
+
+def seconds_of(work: Work) -> float:
+    if work.evaluated:
+        torch.set_num_threads(1)
+        target, images = work.pair().target, work.split(work.evaluated).pixels()
+        labels = own_labels(target, images)  # else there is nothing to attack
+        began = time.perf_counter()
+        evaluate(target, (images, labels), ("pgd20",), 1e-6)
+        return time.perf_counter() - began
+    with tempfile.TemporaryDirectory() as folder:
+        if work.processes > 1:
+            torch.set_num_threads(work.processes)  # which the processes share
+            devices.start(work.processes, epoch, (work, folder))
+        else:
+            epoch(work, folder)
+        return float((Path(folder) / "seconds").read_text())
+
+
+def measured(name: str, repeats: int) -> dict:
+    """One line: median seconds of each point, the points taken in turns, and how far each lies off a straight line."""
+    words, values, work_of, cost = LINES[name]
+    seconds = [[seconds_of(replace(work_of(value))) for value in values] for _ in range(repeats)]
+    medians = [statistics.median(column) for column in zip(*seconds, strict=True)]
+    costs = [cost(value) for value in values]
+    slope, base = np.polyfit(costs, medians, 1)
+    off = [found / (base + slope * c) - 1 for found, c in zip(medians, costs, strict=True)]
+    points = [
+        {"value": value, "seconds": found, "off_line": share}
+        for value, found, share in zip(values, medians, off, strict=True)
+    ]
+    return {"line": name, "what": words, "base": float(base), "slope": float(slope), "points": points}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lines", nargs="*", choices=[*LINES], default=[*LINES], help="which lines")
+    parser.add_argument("--repeats", type=int, default=3, help="turns of each line; medians are printed")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    chosen = parser.parse_args()
+    found = []
+    for name in chosen.lines:
+        found.append(measured(name, chosen.repeats))
+        if not chosen.json:
+            print(f"{found[-1]['what']}: {found[-1]['base']:.2f} s + {found[-1]['slope']:.3g} s a unit of cost")
+            for point in found[-1]["points"]:
+                print(f"    {point['value']:>6}  {point['seconds']:7.2f} s  {point['off_line']:+.0%}", flush=True)
+    print(json.dumps({"machine": machine(), "lines": found}, indent=2) if chosen.json else machine())
+
+
+if __name__ == "__main__":
+    main()
