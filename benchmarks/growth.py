@@ -6,7 +6,8 @@
 
 Each point is an epoch of D2R+CAG by `fit` (WRN-10-1 pair, random pixels, batch 64, one thread; the second epoch of two)
 or a PGD-20 evaluation. A straight line is laid through the points by least squares; what is printed beside each is how
-far it lies off that line, which shows where growth bends.
+far it lies off that line, which shows where growth bends, and what a unit costs against the first point's (for two
+processes: how much longer they take than half the time of one).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -100,14 +101,18 @@ def seconds_of(work: Work) -> float:
 def measured(name: str, repeats: int) -> dict:
     """One line: median seconds of each point, the points taken in turns, and how far each lies off a straight line."""
     words, values, work_of, cost = LINES[name]
-    seconds = [[seconds_of(replace(work_of(value))) for value in values] for _ in range(repeats)]
+    seconds = [[seconds_of(work_of(value)) for value in values] for _ in range(repeats)]
     medians = [statistics.median(column) for column in zip(*seconds, strict=True)]
     costs = [cost(value) for value in values]
     slope, base = np.polyfit(costs, medians, 1)
-    off = [found / (base + slope * c) - 1 for found, c in zip(medians, costs, strict=True)]
     points = [
-        {"value": value, "seconds": found, "off_line": share}
-        for value, found, share in zip(values, medians, off, strict=True)
+        {
+            "value": value,
+            "seconds": found,
+            "off_line": found / (base + slope * c) - 1 if len(values) > 2 else None,  # two points always make a line
+            "unit": found / c / (medians[0] / costs[0]),
+        }
+        for value, found, c in zip(values, medians, costs, strict=True)
     ]
     return {"line": name, "what": words, "base": float(base), "slope": float(slope), "points": points}
 
@@ -124,7 +129,10 @@ def main() -> None:
         if not chosen.json:
             print(f"{found[-1]['what']}: {found[-1]['base']:.2f} s + {found[-1]['slope']:.3g} s a unit of cost")
             for point in found[-1]["points"]:
-                print(f"    {point['value']:>6}  {point['seconds']:7.2f} s  {point['off_line']:+.0%}", flush=True)
+                off = "" if point["off_line"] is None else f"{point['off_line']:+.0%} off the line, "
+                print(
+                    f"    {point['value']:>6}  {point['seconds']:7.2f} s  {off}{point['unit']:.2f} a unit", flush=True
+                )
     print(json.dumps({"machine": machine(), "lines": found}, indent=2) if chosen.json else machine())
 
 

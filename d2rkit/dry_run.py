@@ -35,7 +35,7 @@ from d2rkit.rehearsal import (
     run_stage,
     short_autoattack,
 )
-from d2rkit.sweep import threads_of_children
+from d2rkit.sweep import check_cores, threads_of_children
 from d2rkit.training import Fit, fit
 
 ITERATIONS, TARGETS, QUERIES = 3, 2, 10  # instead of 100, 9 and 5,000: those take hours for a WRN-34-10 on a CPU
@@ -84,6 +84,7 @@ def dry_run(
         raise ValueError(f"batch must be at least 2, because of BatchNorm, not {batch}")
     if workers < 1:
         raise ValueError(f"a dry run needs at least one worker, not {workers}")
+    check_cores(workers, threads)
     cells = [
         (preset, row, preset.experiment(row, preset.seeds[0])) for preset in presets for row in rows or preset.rows
     ]

@@ -10,6 +10,7 @@ nobody needs to know who started it. Locks must reach all machines: on NFS they 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -67,7 +68,8 @@ class Slurm:
 @dataclass(frozen=True)
 class Worker:
     """What a job does: it goes down the list and takes every run that is neither done nor another's. count: devices
-    of a run. card: a local worker's GPU, as CUDA_VISIBLE_DEVICES has it; a cluster hands out GPUs itself (None)."""
+    of a run. card: a local worker's GPU, as CUDA_VISIBLE_DEVICES has it; a cluster hands out GPUs itself (None). since:
+    what failed later than this is left alone: a worker of the same sweep has just tried it."""
 
     experiments: tuple[Experiment, ...]
     root: Path
@@ -76,6 +78,7 @@ class Worker:
     threads: int
     count: int = 1
     card: str | None = None
+    since: float = math.inf
 
     def __call__(self) -> str:
         """One line a run that was tried: its name and what became of it."""
@@ -85,14 +88,15 @@ class Worker:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.card
             os.setpgrp()  # Ctrl-C in the terminal is for wait(), which then asks each worker once
         found: dict[str, str] = {}
-        began = time.time()
         with _told_to_stop() as (told, requeue):
             for experiment in self.experiments:
                 name = experiment.run_name
                 # Within training SIGTERM is fit()'s; then its answer is all that is heard of it.
                 if told() or "interrupted" in found.values():
                     break
-                if not is_done(experiment, self.root) and not failed_since(began, experiment, self.root):
+                if failed_since(self.since, experiment, self.root):
+                    found[name] = "failed in another worker"
+                elif not is_done(experiment, self.root):
                     found[name] = attempt(
                         experiment, self.root, device=self.device, count=self.count, data_root=self.data_root,
                         report=_log_steps(name), should_stop=told,
@@ -173,7 +177,9 @@ def submit_local(
     try:
         with threads_of_children(threads):
             return [
-                executor.submit(Worker(tuple(todo), *place, threads, card=cards[number % len(cards)]))
+                executor.submit(
+                    Worker(tuple(todo), *place, threads, card=cards[number % len(cards)], since=time.time())
+                )
                 for number in range(min(workers, len(todo)))
             ]
     finally:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import sysconfig
 from fractions import Fraction
+from importlib.metadata import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,8 +42,8 @@ def published() -> pd.DataFrame:
     """data/published.csv: accuracies in percent; eps as printed and, as a number, in `radius` (NaN where the
     source does not state it: such a row holds no numbers, only a note)."""
     path = PROJECT / "data" / "published.csv"
-    if not path.exists():  # not a checkout: pip put it here
-        path = Path(sysconfig.get_path("data")) / "share" / "d2rkit" / "published.csv"
+    if not path.exists():  # not a checkout: pip knows where it put the file
+        path = next((Path(f.locate()) for f in files("d2rkit") or () if f.name == path.name), path)
     try:
         frame = pd.read_csv(path)
         frame["radius"] = [math.nan if eps == "unstated" else float(Fraction(eps)) for eps in frame["eps"]]

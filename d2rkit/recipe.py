@@ -66,7 +66,7 @@ class Recipe:
     """32-true or bf16-mixed; evaluation is always float32."""
     speed: str = "exact"
     """exact, or fast: the training attack runs through copies with BatchNorm folded into convolutions; its
-    gradients are equal to rounding, so single signs can differ where a gradient is about 0."""
+    gradients are equal up to rounding, so single signs can differ where a gradient is about 0."""
     val_steps: int = 10
     """Steps of the PGD attack on the validation images by which the best epoch is chosen."""
 

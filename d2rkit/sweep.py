@@ -12,6 +12,7 @@ import os
 import queue
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +45,7 @@ def sweep(
     root: str | Path | None = None,
     *,
     workers: int = 0,
-    threads: int = 1,
+    threads: int = 0,
     device: str = "auto",
     count: int = 1,
     data_root: str | Path | None = None,
@@ -52,12 +53,13 @@ def sweep(
 ) -> list[Outcome]:
     """Run all that is not done yet; returns one outcome an experiment, in order.
 
-    workers: processes; 0 runs one after the other in this process. threads: of torch, for each worker; small
-    networks are bound by threads, so workers * threads must not exceed the machine's cores (ValueError). count: devices
-    that share each run's batches, without workers.
+    workers: processes; 0 runs one after the other in this process. threads: of torch, for each worker or for this
+    process (0: one for each worker, and here as many as torch has now); small networks are bound by threads, so workers
+    * threads must not exceed the machine's cores (ValueError). count: devices that share each run's batches, without
+    workers.
     Raises KeyboardInterrupt after Ctrl-C, once every worker has saved its state."""
     root = Path(root) if root is not None else home("runs")
-    check_cores(workers, threads)
+    check_cores(max(1, workers), threads or 1)
     if workers and count > 1:
         raise ValueError(f"runs that share {count} devices go one after the other: set workers to 0, not {workers}")
     todo = unfinished(experiments, root)
@@ -70,9 +72,10 @@ def sweep(
         mininterval=seconds,
     ) as bar:  # fmt: skip
         if workers:
-            found = _with_workers(todo, root, min(workers, len(todo)), threads, device, data_root, bar)
+            found = _with_workers(todo, root, min(workers, len(todo)), threads or 1, device, data_root, bar)
         else:
-            found = _here(todo, root, device, count, data_root, bar)
+            with _threads_here(threads):
+                found = _here(todo, root, device, count, data_root, bar)
     outcomes |= {outcome.experiment.run_name: outcome for outcome in found}
     if any(outcome.status == "interrupted" for outcome in found):
         raise KeyboardInterrupt
@@ -146,6 +149,19 @@ def threads_of_children(threads: int) -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
+@contextmanager
+def _threads_here(threads: int) -> Iterator[None]:
+    """So many torch threads in this process, and afterwards as many as before; 0 leaves them alone."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _here(todo: list[Experiment], root: Path, device: str, count: int, data_root, bar: tqdm) -> list[Outcome]:
     found = []
     for number, experiment in enumerate(todo):
@@ -178,54 +194,83 @@ def _work(number: int, experiment: Experiment, root: Path, device: str, data_roo
     def report(done: float, words: str) -> None:
         _worker["messages"].put((number, done, f"{experiment.method} seed {experiment.seed}: {words}"))
 
-    stop = _worker["stop"].is_set
-    if stop():
-        return "interrupted"
-    return attempt(experiment, root, device=device, data_root=data_root, report=report, should_stop=stop)
+    return attempt(
+        experiment, root, device=device, data_root=data_root, report=report, should_stop=_worker["stop"].is_set
+    )
+
+
+class _Process:
+    """A worker process, with a queue and an event of its own: if it dies, however, no other is held up."""
+
+    def __init__(self, threads: int):
+        self.threads = threads
+        self.begin()
+
+    def begin(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.messages, self.stop = context.Queue(), context.Event()
+        arguments = (self.threads, self.messages, self.stop)
+        self.pool = ProcessPoolExecutor(1, context, _begin_worker, arguments)
+
+    def heard(self) -> Iterator[tuple[int, float, str]]:
+        with suppress(queue.Empty):
+            while True:
+                yield self.messages.get_nowait()
 
 
 def _with_workers(
     todo: list[Experiment], root: Path, workers: int, threads: int, device: str, data_root, bar: tqdm
 ) -> list[Outcome]:
-    context = multiprocessing.get_context("spawn")
-    messages, stop = context.Queue(), context.Event()
     done = [0.0] * len(todo)
     words: dict[int, str] = {}
-    processes: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
+    processes = [_Process(threads) for _ in range(workers)]
+    idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
+    stopping = threading.Event()
 
-    def process() -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, context, _begin_worker, (threads, messages, stop))
+    def stop() -> None:
+        stopping.set()
+        for process in processes:
+            process.stop.set()
 
     def alone(number: int, experiment: Experiment) -> str:
         """One run in a process that has no other: if it dies, no other run is lost."""
-        worker = processes.get()
+        process = idle.get()
         try:
-            return worker.submit(_work, number, experiment, root, device, data_root).result()
-        except BrokenProcessPool:
-            worker = process()
-            return "error: the worker process died (out of memory?); the state of its last save is kept"
+            if stopping.is_set():
+                return "interrupted"
+            return process.pool.submit(_work, number, experiment, root, device, data_root).result()
+        except Exception as error:  # of the process; for its run's errors attempt() answers
+            process.begin()
+            if stopping.is_set():
+                return "interrupted"
+            died = "the worker process died (out of memory?); the state of its last save is kept"
+            return f"error: {died if isinstance(error, BrokenProcessPool) else error}"
         finally:
-            processes.put(worker)
+            idle.put(process)
 
     with threads_of_children(threads), ThreadPoolExecutor(workers) as at_once:
-        for _ in range(workers):
-            processes.put(process())
+        for process in processes:
+            idle.put(process)
         futures = [at_once.submit(alone, number, experiment) for number, experiment in enumerate(todo)]
-        while not all(future.done() for future in futures):
-            try:
-                number, fraction, text = messages.get(timeout=0.2)
-                done[number], words[number] = fraction, text
-            except queue.Empty:
-                pass
-            except KeyboardInterrupt:
-                bar.set_description_str("stopping: every run saves its state")
-                stop.set()
-            for i, future in enumerate(futures):
-                if future.done():
-                    done[i] = 1.0 if future.result() == "done" else done[i]
-                    words.pop(i, None)
-            bar.set_postfix_str("; ".join(words[i] for i in sorted(words)), refresh=False)
-            bar.update(sum(done) - bar.n)
-        for _ in range(workers):
-            processes.get().shutdown()
+        try:
+            while not all(future.done() for future in futures):
+                try:
+                    time.sleep(0.2)
+                    for process in processes:
+                        for number, fraction, text in process.heard():
+                            done[number], words[number] = fraction, text
+                except KeyboardInterrupt:
+                    bar.set_description_str("stopping: every run saves its state")
+                    stop()
+                for i, future in enumerate(futures):
+                    if future.done():
+                        done[i] = 1.0 if future.result() == "done" else done[i]
+                        words.pop(i, None)
+                bar.set_postfix_str("; ".join(words[i] for i in sorted(words)), refresh=False)
+                bar.update(sum(done) - bar.n)
+        except BaseException:  # a second Ctrl-C: runs that have not begun must not begin now
+            stop()
+            raise
+        for process in processes:
+            process.pool.shutdown()
         return [Outcome(e, future.result()) for e, future in zip(todo, futures, strict=True)]

@@ -61,13 +61,14 @@ def test_two_local_workers_run_every_cell_once_and_a_broken_one_harms_no_other(t
     assert submit_local(CELLS, tmp_path, workers=workers, device="cpu") == []
 
 
-def test_what_failed_beside_a_worker_is_left_alone_and_what_failed_before_is_tried_again(tmp_path):
-    worker = Worker((BROKEN,), tmp_path, "cpu", None, 1)
-    assert worker().startswith(f"{BROKEN.run_name}: error")
-    assert worker().startswith(f"{BROKEN.run_name}: error")
-    later = time.time() + 1_000  # as if another worker had failed while this one was busy
-    os.utime(tmp_path / BROKEN.run_name / "error.txt", (later, later))
-    assert worker() == "nothing left to do"
+def test_what_failed_in_this_sweep_is_left_alone_and_what_failed_before_is_tried_again(tmp_path):
+    worker = Worker((BROKEN, CELLS[0]), tmp_path, "cpu", None, 1)
+    ends = worker().splitlines()
+    assert "error: test_images" in ends[0] and ends[1].endswith(": done")
+    since = time.time()
+    assert worker().startswith(f"{BROKEN.run_name}: error: test_images")  # without a moment, every error is old
+    assert dataclasses.replace(worker, since=since)() == f"{BROKEN.run_name}: failed in another worker"
+    assert "error: test_images" in dataclasses.replace(worker, since=time.time() + TICK / 1e9)()
 
 
 def test_a_killed_job_is_made_good_by_the_next_sweep(tmp_path):

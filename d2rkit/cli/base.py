@@ -48,7 +48,7 @@ class Changes:
     """Images forwarded at once, gradients being added up to the batch: for small cards (0: the whole batch)."""
     speed: str = ""
     """exact or fast, instead of the table's own: fast attacks copies with folded BatchNorm while training, whose
-    gradients are equal to rounding."""
+    gradients are equal up to rounding."""
 
     def settings(self) -> dict[str, str | int]:
         """Those that are asked for."""

@@ -39,7 +39,7 @@ def reproduce(
         seeds: only the first so many seeds (0: the preset's).
         workers: processes on this machine (-1: one a core on a CPU, one run after the other on a GPU; one in a dry
             run, whose networks are big).
-        threads: torch threads of each worker (0: one; in a dry run all cores).
+        threads: torch threads of each worker (0: one; in a dry run, or without workers, all cores).
         devices: GPUs, or processes on a CPU, that share each run's batches; runs then go one after the other.
         results: folder for table and figures (default: results/PRESET).
         dry_run: instead, try every cell for real but short, on random images: a step, a resume, another step, a
@@ -47,9 +47,8 @@ def reproduce(
         batch: images of a step and of an attack in a dry run.
     """
     if dry_run:
-        return _dry_run(preset, changes, rows, batch, max(1, workers), threads, results, place)
-    threads = threads or 1
-    workers = workers if workers >= 0 else workers_here(place, threads, devices)
+        return _dry_run(preset, changes, rows, batch, 1 if workers == -1 else workers, threads, results, place)
+    workers = workers if workers >= 0 else workers_here(place, threads or 1, devices)
     failed = False
     for chosen in tables_of(preset, changes):
         experiments = chosen.experiments(rows, seeds)
@@ -73,7 +72,7 @@ def _dry_run(
 ) -> None:  # fmt: skip
     from d2rkit.dry_run import CUT, dry_run, write_log
 
-    threads = threads or max(1, (os.cpu_count() or 1) // workers)
+    threads = threads or max(1, (os.cpu_count() or 1) // max(1, workers))
     tables = tables_of(preset, changes)
     cells = dry_run(tables, rows, batch=batch, workers=workers, threads=threads, device=place.device)
     at_once = f"{workers} process(es) of {threads} thread(s)"
@@ -105,7 +104,7 @@ def tune(
     epochs: int = 3,
     rows: tuple[str, ...] = (),
     workers: int = -1,
-    threads: int = 1,
+    threads: int = 0,
     results: str = "",
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
@@ -118,14 +117,14 @@ def tune(
         epochs: of a trial.
         rows: only these rows.
         workers: processes on this machine (-1: one a core on a CPU, one run after the other on a GPU).
-        threads: torch threads of each worker.
+        threads: torch threads of each worker (0: one; without workers, all cores).
         results: folder for learning_rates.csv (default: results/PRESET).
     """
     from d2rkit.tuning import outcomes, trials  # pandas takes a second to import
 
     chosen = get_preset(preset)
     found = trials(chosen, rates, subset, epochs, rows)
-    workers = workers if workers >= 0 else workers_here(place, threads)
+    workers = workers if workers >= 0 else workers_here(place, threads or 1)
     print(f"{chosen.title}: {len(found)} trials in {place.runs_root}", flush=True)
     done = sweep(
         [trial for _, trial in found], place.runs_root, workers=workers, threads=threads, device=place.device,
