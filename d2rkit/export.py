@@ -120,7 +120,8 @@ def look(method: str, variant: int = 0) -> Look:
         return found
     dashes = list(DASHES)[(list(DASHES).index(found.dashes) + variant) % 4]
     marker = found.marker if variant < 4 and found.marker != "x" else "8"
-    return Look(found.color, "osD^vP8hX"[variant % 9] if variant else marker, dashes, hollow=True)
+    color = (found.color, BLACK, GREY)[variant // 9 % 3]  # else the tenth row of an ablation would pass for the first
+    return Look(color, "osD^vP8hX"[variant % 9] if variant else marker, dashes, hollow=True)
 
 
 @contextmanager

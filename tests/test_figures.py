@@ -219,6 +219,8 @@ def test_every_method_looks_different_without_colour():
     assert len(set(shapes)) == len(shapes)
     variants = [(each.marker, each.dashes, each.hollow) for each in (look("d2r-cag", k) for k in range(6))]
     assert len(set(variants)) == 6
+    many = [look("d2r-cag", k) for k in range(27)]  # as many rows as an ablation may have
+    assert len({(each.color, each.marker, each.hollow) for each in many}) == 27
     assert look("trades-awp") != look("trades") and look("trades-awp").color == look("trades").color
 
 
