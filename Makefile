@@ -23,8 +23,9 @@ $(VENV)/.installed: pyproject.toml
 demo: install  ## train and attack the quick table on handwritten digits, print it and write its figures
 	$(BIN)/d2rkit reproduce quick
 
+# In the order of the files, which begins with the long ones: sorted by their number, few but long tests come last.
 test: install  ## run all tests, one process a core (small networks want one thread each)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
 lab: install  ## open JupyterLab at the start notebook
 	$(BIN)/d2rkit lab
