@@ -6,11 +6,11 @@
 
 `as released` below is written as plainly as possible: the guide is forwarded again in each attack step, tensors are
 contiguous float32, parameters keep requiring gradients, nothing is folded. `exact` is our step in float32 with a
-recipe's speed="fast" (guide forwarded once, networks frozen in the attack and BatchNorm folded into convolutions,
-channels_last in the attack): the same perturbations up to the rounding of kernels. `fast` is the same under bfloat16
+recipe's speed="fast" (guide forwarded once, networks frozen in the attack and BatchNorm folded into convolutions, all
+channels_last): the same perturbations up to the rounding of kernels. `fast` is the same under bfloat16
 autocast. The levers are measured alone, each on the attack of one step against the attack as released (`--levers`).
-Peak: the rate of the step's multiply-adds over that of the best plain matrix product on this machine. Ratios are
-medians over the turns, with their least and greatest.
+Peak: the rate of the step's multiply-adds over that of the fastest plain convolution of these shapes or matrix
+product on this machine. Ratios are medians over the turns, with their least and greatest.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -62,7 +63,7 @@ class Case:
 CASES = {
     case.name: case
     for case in (
-        Case("digits-cnn", "cnn-16", "cnn-16", 64, size=8, channels=1, steps=7, eps=0.2, step_size=0.05),
+        Case("digits-cnn", "cnn-16", "cnn-16", 64, size=8, channels=1, steps=5, eps=0.2, step_size=0.07),
         Case("wrn-small", "wrn-10-2", "wrn-10-1", 128),
         Case("resnet18-preactresnet18", "preactresnet18", "resnet18-guide", 32),
         Case("wrn-34-10", "wrn-34-10", "resnet18-guide", 4),
@@ -108,7 +109,7 @@ class Ours:
     """Our step, as fit() makes it."""
 
     def __init__(self, pair: GuidedPair, case: Case, precision: str, folded: bool = True):
-        self.pair, self.method = pair, METHODS["d2r-cag-released"]
+        self.pair, self.method = pair.to(memory_format=torch.channels_last), METHODS["d2r-cag-released"]
         self.fabric = Fabric(accelerator="auto", devices=1, precision=precision)
         optimizer = torch.optim.SGD(pair.parameters(), 0.01, 0.9, weight_decay=2e-4)
         self.model, self.optimizer = self.fabric.setup(pair, optimizer)
@@ -181,12 +182,27 @@ def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
     return {"median": statistics.median(found), "min": min(found), "max": max(found)}
 
 
-def peak_flops(device: torch.device) -> float:
-    """Floating-point operations a second of a large float32 matrix product here."""
-    n = 1024 if device.type == "cpu" else 8192
-    a, b = torch.rand(n, n, device=device), torch.rand(n, n, device=device)
-    seconds = alternated({"product": lambda: a @ b}, 10)["product"]
-    return 2 * n**3 / min(seconds)
+def peak_flops(pair: GuidedPair, x: Tensor) -> float:
+    """Operations a second of the fastest plain float32 work here: any convolution of the pair's own shapes, forward
+    and in the layout that suits it, or a large matrix product."""
+    n = 1024 if x.device.type == "cpu" else 8192
+    a, b = torch.rand(n, n, device=x.device), torch.rand(n, n, device=x.device)
+    work = {"product": (2.0 * n**3, lambda: a @ b)}
+
+    def note(conv: nn.Conv2d, inputs: tuple[Tensor], output: Tensor) -> None:
+        operations = 2.0 * output.numel() * conv.weight[0].numel()
+        for layout in (torch.contiguous_format, torch.channels_last):
+            given, weight = (t.detach().to(memory_format=layout) for t in (inputs[0], conv.weight))
+            shape = (*given.shape, *weight.shape, conv.stride, layout)
+            work[str(shape)] = operations, partial(F.conv2d, given, weight, None, conv.stride, conv.padding)
+
+    hooks = [m.register_forward_hook(note) for m in pair.modules() if isinstance(m, nn.Conv2d)]
+    with torch.no_grad():
+        pair.target(x), pair.guide(x)
+        for hook in hooks:
+            hook.remove()
+        seconds = alternated({name: run for name, (_, run) in work.items()}, 10)
+    return max(operations / min(seconds[name]) for name, (operations, _) in work.items())
 
 
 def flops_of(pair: GuidedPair, case: Case, x: Tensor) -> float:
@@ -219,7 +235,7 @@ def measure(case: Case, repeats: int, fast_repeats: int, levers: bool) -> dict:
         plain, unfolded = pair_of(case).to(device), Ours(pair_of(case), case, "32-true", folded=False)
         last = pair_of(case).to(device, memory_format=torch.channels_last)
         twin, x_last = PairTwin(plain).refresh(), x.to(memory_format=torch.channels_last)
-        compiled = GuidedPair(*(torch.compile(net) for net in (PairTwin(plain).refresh().target, twin.guide)))
+        compiled = PairTwin(plain, compiled=True).refresh()
         steps |= {
             "unfolded step": lambda: unfolded(x, y),
             "attack": lambda: attack_only(plain, case, x, hoist=False, freeze=False),
@@ -245,7 +261,7 @@ def measure(case: Case, repeats: int, fast_repeats: int, levers: bool) -> dict:
         "ratio_fast": ratio(seconds["released"], seconds["fast"])["median"],
         "exact": ratio(seconds["released"], seconds["exact"]),
         "fast": ratio(seconds["released"], seconds["fast"]),
-        "share_of_peak": flops_of(pair, case, x) / statistics.median(seconds["exact"]) / peak_flops(device),
+        "share_of_peak": flops_of(pair, case, x) / statistics.median(seconds["exact"]) / peak_flops(pair, x),
     }
     if levers:
         alone = [n for n in steps if n not in ("released", "exact", "fast", "attack", "unfolded step")]

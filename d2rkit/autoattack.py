@@ -86,7 +86,7 @@ def autoattack(
                 state.after[STAGES[number - 1]] if number else state.after.setdefault("clean", state.robust.clone())
             )
             survivors = before.nonzero().flatten().split(batch_size) if before.any() else ()
-            attack = _attacker(through or model, stage, eps, norm, seed, x.device, classes)
+            attack = _attacker(through or model, stage, eps, norm, seed, x.device, classes, batch_size)
             at_once, mine = (devices.size(), devices.rank()) if shared else (1, 0)
             for first in range(state.next_batch, len(survivors), at_once):
                 if first + mine < len(survivors):
@@ -118,11 +118,17 @@ def clean_flags(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tens
         return torch.cat([(model(images).argmax(1) == labels).cpu() for images, labels in parts])
 
 
-def _attacker(model: nn.Module, stage: str, eps: float, norm: str, seed: int, device: torch.device, classes: int):
+def _attacker(
+    model: nn.Module, stage: str, eps: float, norm: str, seed: int, device: torch.device, classes: int, rows: int
+):
     from pyautoattack import AutoAttack
 
-    attack = AutoAttack(ContiguousGradient(model), norm=norm, eps=eps, seed=seed, version="standard", device=device)
+    from d2rkit.fab import SideBySideFAB
+
+    model = ContiguousGradient(model)
+    attack = AutoAttack(model, norm=norm, eps=eps, seed=seed, version="standard", device=device)
     attack.attacks_to_run = [stage]
+    attack.fab = SideBySideFAB(model, norm=norm, eps=eps, seed=seed, device=device, rows=rows)
     for targeted in (attack.apgd_targeted, attack.fab):
         targeted.n_target_classes = min(targeted.n_target_classes, classes - 1)
     return attack

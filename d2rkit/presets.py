@@ -67,7 +67,7 @@ QUICK = Preset(
     expect="AutoAttack between 51 % and 62 % for every method, on 100 test images (standard error 5 points)",
     base=Experiment(
         data="digits", target="cnn-16", guide="cnn-16", epochs=12, batch_size=64, lr=0.4, warmup=2.0,
-        eps=0.2, step_size=0.05, steps=7, padding=0, flip=False, speed="fast", val_steps=3, test_images=100,
+        eps=0.2, step_size=0.07, steps=5, padding=0, flip=False, speed="fast", val_steps=3, test_images=100,
     ),
     rows=("pgd-at", "trades", "mart", "lbgat0", "lbgat6", "d2r", "d2r-cag", "d2r-cag-released"),
     seeds=(0, 1, 2),

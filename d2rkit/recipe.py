@@ -65,8 +65,12 @@ class Recipe:
     precision: str = "32-true"
     """32-true or bf16-mixed; evaluation is always float32."""
     speed: str = "exact"
-    """exact, or fast: the training attack runs through copies with BatchNorm folded into convolutions; its
-    gradients are equal up to rounding, so single signs can differ where a gradient is about 0."""
+    """exact, or fast: all networks are channels_last, and the training attack runs through copies with BatchNorm
+    folded into convolutions. Equal up to rounding, so single signs of the attack can differ where a gradient is
+    about 0, and weights of a long training differ as they do between two machines."""
+    compile: bool = False
+    """With speed fast: the attack's copies compiled by torch.compile (on a GPU as CUDA graphs), equal up to rounding.
+    Takes some 20 seconds a process and pays for large networks only; a CPU needs a C++ compiler."""
     val_steps: int = 10
     """Steps of the PGD attack on the validation images by which the best epoch is chosen."""
 
@@ -96,6 +100,8 @@ class Recipe:
             raise ValueError(f"update two-step splits the plain D2R loss; {method.title} is not that")
         if self.update == "two-step" and self.micro_batch:
             raise ValueError("update two-step takes the whole batch at once; set micro_batch to 0")
+        if self.compile and self.speed != "fast":
+            raise ValueError("compile is of the copies that speed fast attacks; set speed to fast")
         if self.eps > 1:
             raise ValueError(f"eps is in pixel scale, e.g. 8/255 = 0.0314, not {self.eps}")
         return method

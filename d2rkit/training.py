@@ -7,6 +7,7 @@ import csv
 import json
 import logging
 import math
+import shutil
 import signal
 import threading
 import time
@@ -82,6 +83,8 @@ def fit(
         loop.restore()
     else:
         status = "interrupted" if stopped else "stuck at chance" if loop.stuck() else "done"
+    finally:
+        pair.to(memory_format=torch.contiguous_format)
     return Fit(status, loop.history, time.monotonic() - began)
 
 
@@ -97,13 +100,17 @@ class _Loop:
         self.fabric = _fabric(device, recipe.precision, pair.guide is not None and bool(partial))
         self.pair = pair
         self.chance = 1 / data.num_classes
+        if recipe.speed == "fast":
+            pair.to(memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(pair.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
         self.model, self.optimizer = self.fabric.setup(pair, optimizer)
         device = self.fabric.device
+        if recipe.compile and device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+            raise ValueError("compile needs a C++ compiler (g++ or clang++) on a CPU, and there is none here")
         self.train = data.train.to(device)
         self.val = data.val.take(slice(devices.rank(), None, devices.size())).to(device)
         self.val_count = len(data.val)
-        self.twin = PairTwin(pair) if recipe.speed == "fast" else None
+        self.twin = PairTwin(pair, recipe.compile) if recipe.speed == "fast" else None
         decay = get_ema_multi_avg_fn(recipe.ema)
         self.average = AveragedModel(pair.target, multi_avg_fn=decay, use_buffers=True) if recipe.ema else None
         self.generators = {p: generator_for(p, recipe.seed, device, devices.rank()) for p in ("augment", "attack")}

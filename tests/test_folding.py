@@ -1,9 +1,11 @@
 """Folded twins: the same function to rounding, half the layers."""
 
 import copy
+import shutil
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from d2rkit.folding import PairTwin, Twin, folded
@@ -49,6 +51,42 @@ def test_a_batch_norm_behind_a_convolution_is_gone_and_others_stay():
     left = [name for name, module in twin.named_modules() if isinstance(module, nn.BatchNorm2d)]
     assert "bn1" in left and not any(name.endswith("bn2") for name in left)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded(build_model("cnn-4", 10, 8, 1)).modules())
+
+
+class Reused(nn.Module):
+    """The first ReLU's input is read again later; the second one's is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, x):
+        before = self.first(x)
+        return (F.relu(self.second(F.relu(before))) + before).mean((2, 3))
+
+
+def test_relu_works_in_place_only_where_nothing_else_reads_its_input():
+    twin = folded(Reused())
+    in_place = [n.kwargs.get("inplace", False) for n in twin.graph.nodes if n.target is F.relu]
+    assert in_place == [False, True]
+    assert sum(n.kwargs.get("inplace", False) for n in folded(build_model("wrn-10-1", 10)).graph.nodes) == 7
+    x = torch.rand(2, 1, 6, 6, requires_grad=True)
+    network = stir(Reused())
+    for net in (network, folded(network)):
+        torch.testing.assert_close(logits(net, x), logits(network, x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_twin_follows_the_network():
+    torch.manual_seed(0)
+    network, x = stir(build_model("cnn-4", 10, 8, 1)), images(8, 1).requires_grad_()
+    twin = Twin(network, compiled=True)
+    for seed in (1, 2):
+        stir(network, seed)
+        attacked = twin.refresh()
+        torch.testing.assert_close(logits(attacked, x), logits(network, x), rtol=1e-4, atol=1e-5)
+        gradients = [torch.autograd.grad(net(x).square().sum(), x)[0] for net in (network, attacked)]
+        torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
 
 
 def test_the_network_itself_is_left_alone():

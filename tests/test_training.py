@@ -4,6 +4,7 @@ import copy
 import csv
 import dataclasses
 import math
+import shutil
 
 import pytest
 import torch
@@ -57,6 +58,7 @@ def train(data, recipe=RECIPE, folder=None, seed=0, **how):
         ({"lr": -0.1}, "lr must be above 0, not -0.1"),
         ({"lr": math.nan}, "lr must be above 0, not nan"),
         ({"eps": 8.0}, "eps is in pixel scale"),
+        ({"compile": True}, "set speed to fast"),
         ({"steps": -1}, "steps must not be negative"),
         ({"guide_warmup": -1}, "guide_warmup must not be negative"),
         ({"guide_share": 1.5}, r"guide_share must lie in \[0, 1\], not 1.5"),
@@ -213,6 +215,28 @@ def test_methods_without_a_guide_train(few_digits, tmp_path):
     done = fit(pair, few_digits, changed(method="trades", epochs=1), tmp_path, device="cpu")
     assert done.status in FINISHED and "val_guide" not in done.history[0]
     load_weights(tmp_path / "best.safetensors", make_pair(1, guide=False))
+
+
+@pytest.mark.parametrize(("steps", "tolerance"), [(0, 1e-5), (2, 2e-3)])  # single signs of an attack may differ
+def test_speed_fast_changes_the_rounding_only(few_digits, steps, tolerance):
+    (exact, _), (fast, fitted) = (train(few_digits, changed(epochs=1, steps=steps, speed=s)) for s in ("exact", "fast"))
+    assert fitted.status in FINISHED
+    assert not same_weights(exact, make_pair()) and all(p.is_contiguous() for p in fast.parameters())
+    for name, tensor in exact.state_dict().items():
+        torch.testing.assert_close(fast.state_dict()[name], tensor, rtol=tolerance, atol=tolerance, msg=name)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_attacks_change_the_rounding_only(few_digits):
+    (fast, _), (compiled, _) = (train(few_digits, changed(epochs=1, speed="fast", compile=c)) for c in (False, True))
+    for name, tensor in fast.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], tensor, rtol=2e-3, atol=2e-3, msg=name)
+
+
+def test_compile_without_a_compiler_is_one_sentence(few_digits, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ValueError, match="compile needs a C\\+\\+ compiler"):
+        train(few_digits, changed(speed="fast", compile=True))
 
 
 def test_bf16_trains(few_digits):

@@ -1,0 +1,82 @@
+"""FAB-T side by side finds what the package's finds, class after class."""
+
+import pytest
+import torch
+from pyautoattack.fab_pt import FABAttack_PT
+
+from d2rkit.fab import SideBySideFAB
+from d2rkit.folding import folded
+
+
+@pytest.fixture(scope="module")
+def sample(digits):
+    return digits.test.pixels(slice(0, 40)), digits.test.labels[:40]
+
+
+def package(model, x, y, norm, eps):
+    attack = FABAttack_PT(
+        model, norm=norm, eps=eps, n_restarts=1, n_iter=30, targeted=True, seed=0, device=torch.device("cpu")
+    )
+    return attack.perturb(x, y)
+
+
+def side_by_side(model, x, y, norm, eps, rows):
+    attack = SideBySideFAB(model, norm=norm, eps=eps, seed=0, device=torch.device("cpu"), rows=rows)
+    attack.n_iter = 30
+    return attack, attack.perturb(x, y)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.25), ("L2", 1.2)])
+@pytest.mark.parametrize("rows", [1, 100, 1000])
+def test_the_same_images_as_class_after_class(trained, sample, norm, eps, rows):
+    model, (x, y) = folded(trained.target), sample
+    expected = package(model, x, y, norm, eps)
+    _, found = side_by_side(model, x, y, norm, eps, rows)
+    changed = (expected != x).flatten(1).any(1)
+    assert torch.equal((found != x).flatten(1).any(1), changed) and 0 < changed.sum() < 40
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+    length = (found - x).flatten(1).norm(p=torch.inf if norm == "Linf" else 2, dim=1)
+    with torch.no_grad():
+        assert (length <= eps).all() and (model(found[changed]).argmax(1) != y[changed]).all()
+
+
+def test_batches_are_as_large_as_allowed(trained, sample, monkeypatch):
+    x, y = sample
+    sizes = []
+    run = FABAttack_PT.attack_single_run
+    monkeypatch.setattr(
+        FABAttack_PT, "attack_single_run", lambda self, x, *a, **k: sizes.append(len(x)) or run(self, x, *a, **k)
+    )
+    with torch.no_grad():
+        right = (trained.target(x).argmax(1) == y).sum().item()
+    side_by_side(trained.target, x, y, "Linf", 1e-6, rows=3 * right)
+    assert sizes == [3 * right] * 3
+    sizes.clear()
+    side_by_side(trained.target, x, y, "Linf", 1e-6, rows=1)
+    assert sizes == [right] * 9
+
+
+def test_an_image_at_the_boundary_does_not_shift_the_others_targets(trained, sample, monkeypatch):
+    x, y = sample
+    expected = package(trained.target, x, y, "Linf", 0.25)
+    attack = SideBySideFAB(trained.target, norm="Linf", eps=0.25, seed=0, device=torch.device("cpu"), rows=1000)
+    attack.n_iter = 30
+    label = FABAttack_PT._get_predicted_label
+    calls = []
+
+    def rounded_otherwise(self, images):
+        calls.append(1)
+        found = label(self, images)
+        return torch.where(torch.arange(len(found)) == 0, (found + 1) % 10, found) if len(calls) == 1 else found
+
+    monkeypatch.setattr(FABAttack_PT, "_get_predicted_label", rounded_otherwise)
+    found = attack.perturb(x, y)
+    torch.testing.assert_close(found[1:], expected[1:], atol=2e-3, rtol=0)
+
+
+def test_nothing_to_attack_is_no_error(trained, sample):
+    x, _ = sample
+    with torch.no_grad():
+        wrong = (trained.target(x).argmax(1) + 1) % 10
+    _, found = side_by_side(trained.target, x, wrong, "Linf", 0.25, rows=100)
+    assert torch.equal(found, x)
