@@ -105,9 +105,10 @@ def autoattack(
                 if on_batch:
                     on_batch(state, stage, (number + state.next_batch / len(survivors)) / len(STAGES))
             state.after[stage], state.next_batch = state.robust.clone(), 0
-        gain = (state.after["fab-t"].float().mean() - state.after["square"].float().mean()).item()
-        if gain > max(SQUARE_GAIN, 2 / len(state.robust)):  # of few images, one or two say nothing
-            state.warnings.append(f"Square alone broke another {gain:.1%} of the images: gradients may be masked")
+        gained, count = int((state.after["fab-t"] & ~state.after["square"]).sum()), len(state.robust)
+        if gained > max(SQUARE_GAIN * count, 2):  # of few images, one or two say nothing
+            share = f"{gained / count:.1%}"
+            state.warnings.append(f"Square alone broke another {share} of the images: gradients may be masked")
     return state
 
 

@@ -206,6 +206,10 @@ def test_square_beating_the_gradient_attacks_is_a_warning(short, trained, sample
     broken = autoattack(trained.target, x, y, eps=0.9, state=state)
     assert not broken.robust.any()
     assert any("Square alone broke another 100.0%" in words for words in broken.warnings)
+    few = torch.zeros(len(y), dtype=torch.bool)
+    few[clean.nonzero().flatten()[:2]] = True  # of which two are no sign of anything
+    state = AutoAttackState(few.clone(), after | {"fab-t": few})
+    assert autoattack(trained.target, x, y, eps=0.9, state=state).warnings == []
 
 
 @pytest.mark.parametrize("classes", [2, 3])
