@@ -108,7 +108,7 @@ def optimizers(pair: GuidedPair) -> dict[str, Callable[[], None]]:
 class Ours:
     """Our step, as fit() makes it."""
 
-    def __init__(self, pair: GuidedPair, case: Case, precision: str, folded: bool = True):
+    def __init__(self, pair: GuidedPair, case: Case, precision: str, folded: bool = True, compiled: bool = False):
         self.pair, self.method = pair.to(memory_format=torch.channels_last), METHODS["d2r-cag-released"]
         self.fabric = Fabric(accelerator="auto", devices=1, precision=precision)
         optimizer = torch.optim.SGD(pair.parameters(), 0.01, 0.9, weight_decay=2e-4)
@@ -116,7 +116,7 @@ class Ours:
         self.recipe = Recipe(
             "d2r-cag-released", eps=case.eps, step_size=case.step_size, steps=case.steps, precision=precision
         )
-        self.twin = PairTwin(pair) if folded else None
+        self.twin = PairTwin(pair, compiled) if folded else None
         self.generator = torch.Generator(self.fabric.device).manual_seed(0)
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
@@ -217,10 +217,11 @@ def flops_of(pair: GuidedPair, case: Case, x: Tensor) -> float:
     return case.steps * 2 * f + g + 3 * (2 * f + g)
 
 
-def measure(case: Case, repeats: int, fast_repeats: int, levers: bool) -> dict:
+def measure(case: Case, repeats: int, fast_repeats: int, levers: bool, compiled: bool) -> dict:
     """One row: ratios of `exact` and `fast`, the share of the peak, and each lever alone."""
     pair = pair_of(case)
-    exact, fast = Ours(pair_of(case), case, "32-true"), Ours(pair_of(case), case, "bf16-mixed")
+    exact = Ours(pair_of(case), case, "32-true", compiled=compiled)
+    fast = Ours(pair_of(case), case, "bf16-mixed", compiled=compiled)
     device = exact.fabric.device
     pair.to(device)
     x = torch.rand(case.batch, case.channels, case.size, case.size, device=device)
@@ -235,7 +236,7 @@ def measure(case: Case, repeats: int, fast_repeats: int, levers: bool) -> dict:
         plain, unfolded = pair_of(case).to(device), Ours(pair_of(case), case, "32-true", folded=False)
         last = pair_of(case).to(device, memory_format=torch.channels_last)
         twin, x_last = PairTwin(plain).refresh(), x.to(memory_format=torch.channels_last)
-        compiled = PairTwin(plain, compiled=True).refresh()
+        compiled_twin = PairTwin(plain, compiled=True).refresh()
         steps |= {
             "unfolded step": lambda: unfolded(x, y),
             "attack": lambda: attack_only(plain, case, x, hoist=False, freeze=False),
@@ -244,25 +245,29 @@ def measure(case: Case, repeats: int, fast_repeats: int, levers: bool) -> dict:
             "channels_last": lambda: attack_only(last, case, x_last, hoist=False, freeze=False),
             "BatchNorm folded (channels_last, frozen)": lambda: attack_only(twin, case, x, hoist=False, freeze=True),
             "folded, hoisted": lambda: attack_only(twin, case, x, hoist=True, freeze=True),
-            "folded, hoisted, compiled": lambda: attack_only(compiled, case, x, hoist=True, freeze=True),
+            "folded, hoisted, compiled": lambda: attack_only(compiled_twin, case, x, hoist=True, freeze=True),
             "bfloat16": lambda: attack_only(plain, case, x, hoist=False, freeze=False, precision="bf16"),
         }
         steps |= optimizers(pair_of(case).to(device))
         compile_seconds = _seconds(steps["folded, hoisted, compiled"]) - _seconds(steps["folded, hoisted, compiled"])
+    if not fast_repeats:
+        steps = {name: step for name, step in steps.items() if name not in ("fast", "bfloat16")}
     seconds = alternated(steps, repeats, {"fast": fast_repeats, "bfloat16": fast_repeats})
     found = {
         "name": case.name,
         "batch": case.batch,
+        "compiled": compiled,
         "turns": repeats,
         "turns_fast": fast_repeats,
         "seconds_released": statistics.median(seconds["released"]),
         "seconds_exact": statistics.median(seconds["exact"]),
         "ratio_exact": ratio(seconds["released"], seconds["exact"])["median"],
-        "ratio_fast": ratio(seconds["released"], seconds["fast"])["median"],
         "exact": ratio(seconds["released"], seconds["exact"]),
-        "fast": ratio(seconds["released"], seconds["fast"]),
         "share_of_peak": flops_of(pair, case, x) / statistics.median(seconds["exact"]) / peak_flops(pair, x),
     }
+    if fast_repeats:
+        found["fast"] = ratio(seconds["released"], seconds["fast"])
+        found["ratio_fast"] = found["fast"]["median"]
     if levers:
         alone = [n for n in steps if n not in ("released", "exact", "fast", "attack", "unfolded step")]
         found["levers"] = {n: ratio(seconds["attack"], seconds[n]) for n in alone if not n.startswith("SGD")}
@@ -277,9 +282,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--cases", nargs="*", choices=[*CASES], default=[*CASES], help="which rows")
     parser.add_argument("--repeats", type=int, default=7, help="turns, at least 7 for numbers to cite")
-    parser.add_argument(
-        "--fast-repeats", type=int, default=0, help="turns of bfloat16, slow on older CPUs (default: all)"
-    )
+    parser.add_argument("--fast-repeats", type=int, help="turns of bfloat16, slow on older CPUs (default: all)")
+    parser.add_argument("--compile", action="store_true", help="ours with compiled attack copies")
     parser.add_argument("--batch", type=int, default=0, help="another batch size")
     parser.add_argument("--threads", type=int, default=0, help="torch threads (default: torch's)")
     parser.add_argument("--levers", action="store_true", help="each lever alone too")
@@ -289,7 +293,8 @@ def main() -> None:
     rows = []
     for name in chosen.cases:
         case = replace(CASES[name], batch=chosen.batch) if chosen.batch else CASES[name]
-        rows.append(measure(case, chosen.repeats, chosen.fast_repeats or chosen.repeats, chosen.levers))
+        fast_repeats = chosen.repeats if chosen.fast_repeats is None else chosen.fast_repeats
+        rows.append(measure(case, chosen.repeats, fast_repeats, chosen.levers, chosen.compile))
         if not chosen.json:
             show(rows[-1])
     if chosen.json:
@@ -303,7 +308,8 @@ def show(row: dict) -> None:
 
     print(
         f"{row['name']:24} batch {row['batch']:3}  as released {row['seconds_released']:.3f} s  "
-        f"exact {words(row['exact'])}  fast {words(row['fast'])}  {row['share_of_peak']:.0%} of the peak",
+        f"exact {words(row['exact'])}  fast {words(row['fast']) if 'fast' in row else 'not measured'}  "
+        f"{row['share_of_peak']:.0%} of the peak",
         flush=True,
     )
     for name, found in row.get("levers", {}).items():

@@ -4,6 +4,7 @@ Four attacks in order on the images that are still classified correctly: APGD-CE
 (9 targets), Square (5,000 queries). The package reseeds the global generators, fills `.grad`, calls
 `grad.view` (which fails for channels_last networks) and cannot resume; here each (attack, batch) is one call,
 so that the flags agree with a direct call of the same seed and batch size, and every batch is a checkpoint.
+FAB-T's target classes share batches (fab.py), which is faster and changes no flag.
 """
 
 from __future__ import annotations

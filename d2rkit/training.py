@@ -84,7 +84,8 @@ def fit(
     else:
         status = "interrupted" if stopped else "stuck at chance" if loop.stuck() else "done"
     finally:
-        pair.to(memory_format=torch.contiguous_format)
+        if recipe.speed == "fast":
+            pair.to(memory_format=torch.contiguous_format)
     return Fit(status, loop.history, time.monotonic() - began)
 
 
