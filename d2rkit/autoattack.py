@@ -4,7 +4,7 @@ Four attacks in order on the images that are still classified correctly: APGD-CE
 (9 targets), Square (5,000 queries). The package reseeds the global generators, fills `.grad`, calls
 `grad.view` (which fails for channels_last networks) and cannot resume; here each (attack, batch) is one call,
 so that the flags agree with a direct call of the same seed and batch size, and every batch is a checkpoint.
-FAB-T's target classes share batches (fab.py), which is faster and changes no flag.
+FAB-T's target classes share batches (fab.py), and so do Square's queries (square.py), which changes no flag.
 """
 
 from __future__ import annotations
@@ -126,11 +126,14 @@ def _attacker(
     from pyautoattack import AutoAttack
 
     from d2rkit.fab import SideBySideFAB
+    from d2rkit.square import SideBySideSquare
 
     model = ContiguousGradient(model)
     attack = AutoAttack(model, norm=norm, eps=eps, seed=seed, version="standard", device=device)
     attack.attacks_to_run = [stage]
     attack.fab = SideBySideFAB(model, norm=norm, eps=eps, seed=seed, device=device, rows=rows)
+    if norm == "Linf":  # without gradients, four times the images take no more memory
+        attack.square = SideBySideSquare(model, eps=eps, seed=seed, device=device, rows=4 * rows)
     for targeted in (attack.apgd_targeted, attack.fab):
         targeted.n_target_classes = min(targeted.n_target_classes, classes - 1)
     return attack

@@ -1,0 +1,71 @@
+"""Square side by side goes the way of the package's, query after query."""
+
+import pytest
+import torch
+from pyautoattack.square import SquareAttack
+
+from d2rkit.folding import folded
+from d2rkit.square import SideBySideSquare
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def sample(trained_once, digits):
+    model = folded(trained_once.target)
+    x, y = digits.test.pixels(slice(0, 40)), digits.test.labels[:40]
+    with torch.no_grad():
+        right = model(x).argmax(1) == y
+    return model, x[right], y[right]
+
+
+def package(model, eps):
+    return SquareAttack(model, norm="Linf", eps=eps, n_queries=600, seed=0, resc_schedule=False, device=CPU)
+
+
+def side_by_side(model, eps, rows):
+    attack = SideBySideSquare(model, eps=eps, seed=0, device=CPU, rows=rows)
+    attack.n_queries = 600
+    return attack
+
+
+@pytest.mark.parametrize("eps", [0.1, 0.25])
+@pytest.mark.parametrize("rows", [1, 100, 1000])
+def test_the_same_way_as_query_after_query(sample, eps, rows):
+    model, x, y = sample
+    runs = []
+    for attack in (package(model, eps), side_by_side(model, eps, rows)):
+        attack.init_hyperparam(x)
+        torch.manual_seed(0)
+        runs.append(attack.attack_single_run(x, y))
+    (expected_queries, expected), (queries, found) = runs
+    # Rounding in another batch may let an image take another way, but hardly ever.
+    same = (found == expected).flatten(1).all(1)
+    assert same.sum() >= len(x) - 1 and torch.equal(queries[same], expected_queries[same])
+    assert (found - x).abs().max() <= eps + 1e-6 and found.min() >= 0 and found.max() <= 1
+    with torch.no_grad():
+        fooled = model(found).argmax(1) != y
+    assert torch.equal(fooled, model(expected).argmax(1) != y) and 0 < fooled.sum() < len(x)
+
+
+def test_batches_are_as_large_as_allowed_and_fewer(sample):
+    model, x, y = sample
+    sizes = []
+
+    def counted(images):
+        sizes.append(len(images))
+        return model(images)
+
+    counts = {}
+    for rows in (1, 200):
+        sizes.clear()
+        side_by_side(counted, 0.1, rows).perturb(x, y)
+        assert max(sizes) <= max(rows, len(x))
+        counts[rows] = len(sizes)
+    assert counts[200] < counts[1] / 2 and counts[1] > 600
+
+
+def test_a_second_call_finds_the_same(sample):
+    model, x, y = sample
+    attack = side_by_side(model, 0.15, 300)
+    assert torch.equal(attack.perturb(x, y), attack.perturb(x, y))
