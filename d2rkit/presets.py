@@ -63,7 +63,7 @@ QUICK = Preset(
     name="quick",
     title="Handwritten digits (8x8), small CNN pair",
     command="d2rkit reproduce quick",
-    time="5 min 46 s to a good 6 min with two workers on a two-core x86-64 machine (24 runs, 652 s of CPU time)",
+    time="5 minutes with two workers on a two-core x86-64 machine (24 runs, 568 s of CPU time)",
     expect="AutoAttack between 51 % and 59 % for every method, on 100 test images (standard error 5 points)",
     base=Experiment(
         data="digits", target="cnn-16", guide="cnn-16", epochs=12, batch_size=64, lr=0.4, warmup=2.0,
