@@ -4,8 +4,8 @@
     python benchmarks/evaluate.py --network digits    # a digits network that is trained first
 
 The plain way to AutoAttack is one call of `pyautoattack` on the network as it is; to PGD and C&W our own loop on the
-network as it is. Ours attacks a copy with folded BatchNorm, FAB-T's classes side by side, survivors only, and lets the
-network itself judge. Each is timed once, the plain way first; flags that differ are listed. float32 throughout.
+network as it is. Ours attacks a copy with folded BatchNorm, with FAB-T's classes and Square's queries side by side, and
+lets the network itself judge. Each is timed once, the plain way first; flags that differ are listed. All in float32.
 """
 
 from __future__ import annotations

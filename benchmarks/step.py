@@ -7,10 +7,10 @@
 `as released` below is written as plainly as possible: the guide is forwarded again in each attack step, tensors are
 contiguous float32, parameters keep requiring gradients, nothing is folded. `exact` is our step in float32 with a
 recipe's speed="fast" (guide forwarded once, networks frozen in the attack and BatchNorm folded into convolutions, all
-channels_last): the same perturbations up to the rounding of kernels. `fast` is the same under bfloat16
-autocast. The levers are measured alone, each on the attack of one step against the attack as released (`--levers`).
-Peak: the rate of the step's multiply-adds over that of the fastest plain convolution of these shapes or matrix
-product on this machine. Ratios are medians over the turns, with their least and greatest.
+channels_last): the same perturbations up to the rounding of kernels. `fast` is the same under bfloat16 autocast. The
+levers are measured alone, each on the attack of one step against the attack as released (`--levers`). Peak: the rate of
+the step's multiply-adds over that of the fastest plain convolution of these shapes or matrix product on this machine.
+Ratios are medians over the turns, with their least and greatest.
 """
 
 from __future__ import annotations
