@@ -250,9 +250,20 @@ def accuracy_against_eps(
     attack: str = "pgd20",
     seed: int = 0,
     shared: bool = False,
+    known: Evaluation | None = None,
 ) -> dict[float, Tensor]:
-    """Flags of `attack` at each radius; a sound evaluation falls to about 0 as eps grows."""
-    return {eps: evaluate(model, data, (attack,), eps, seed, shared=shared).flags[attack] for eps in eps_values}
+    """Flags of `attack` at each radius; a sound evaluation falls to about 0 as eps grows. known: of the same model,
+    data and seed, so that what it holds need not be measured again."""
+    return {eps: _with_known(known, model, data, (attack,), eps, seed, shared).flags[attack] for eps in eps_values}
+
+
+def _with_known(known: Evaluation | None, model, data, attacks: Sequence[str], eps: float, seed, shared) -> Evaluation:
+    """evaluate(), but for the attacks that `known` has at this radius."""
+    there = known.flags if known and known.eps == eps else {}
+    missing = [attack for attack in attacks if attack not in there]
+    found = evaluate(model, data, missing, eps, seed, shared=shared) if missing else Evaluation(eps)
+    found.flags = {**there, **found.flags}
+    return found
 
 
 @dataclass(frozen=True)
@@ -272,12 +283,14 @@ def masking_checks(
     guide: nn.Module | None = None,
     seed: int = 0,
     shared: bool = False,
+    known: Evaluation | None = None,
 ) -> list[MaskingCheck]:
     """Four signs of masked gradients (Athalye et al. 2018; Carlini et al. 2019), each with its numbers: accuracy
     stays up at an absurd radius; more steps help the defender; the margin loss beats CE by far; images made
-    against another network (the guide) fool the target more often than its own gradients do."""
+    against another network (the guide) fool the target more often than its own gradients do. known: of the same
+    model, data and seed, so that what it holds need not be measured again."""
     images, labels = (data.pixels(), data.labels) if isinstance(data, Split) else data
-    here = evaluate(target, (images, labels), ("clean", "pgd20", "pgd100", "cw20"), eps, seed, shared=shared)
+    here = _with_known(known, target, (images, labels), ("clean", "pgd20", "pgd100", "cw20"), eps, seed, shared)
     far = min(1.0, 8 * eps)
     absurd = evaluate(target, (images, labels), ("pgd100",), far, seed, shared=shared).accuracy("pgd100")
     pgd20, pgd100, margin = (here.accuracy(name) for name in ("pgd20", "pgd100", "cw20"))

@@ -257,9 +257,9 @@ def _evaluate(experiment, folder, checkpoint, pair, test, result, report) -> dic
     if found.warnings:
         result.setdefault("autoattack_warnings", {})[checkpoint] = found.warnings
     if checkpoint == experiment.checkpoints[0]:
-        curve = accuracy_against_eps(pair.target, test, [min(1.0, r * eps) for r in SWEEP], **how)
+        curve = accuracy_against_eps(pair.target, test, [min(1.0, r * eps) for r in SWEEP], known=found, **how)
         result["eps_curve"] = {"eps": list(curve), "pgd20": [accuracy_of(flags) for flags in curve.values()]}
-        checks = masking_checks(pair.target, test, eps, guide=pair.guide, **how)
+        checks = masking_checks(pair.target, test, eps, guide=pair.guide, known=found, **how)
         result["masking"] = [dataclasses.asdict(check) for check in checks]
         if pair.guide is not None:
             result["guide_clean"] = evaluate(pair.guide, test, ("clean",), eps).accuracy("clean")

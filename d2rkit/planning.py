@@ -25,6 +25,7 @@ LOST_TO_LATER = 0.15  # of the images that AutoAttack breaks, the share that sur
 # Forward passes with a backward pass (for Square: without) that standard AutoAttack spends on an image.
 PASSES = {"apgd-ce": 101, "apgd-t": 9 * 101, "fab-t": 9 * 100, "square": 5_000}
 STEPS_AFTER = 20 * len(SWEEP) + 20 + 100 + 20 + 100 + 20  # PGD steps after the first checkpoint's attacks
+STEPS_KNOWN = {"pgd20": 40, "cw20": 20}  # of them, those that one of its attacks makes needless
 CALLS_AFTER = len(SWEEP) + 3  # and calls of evaluate(), each of which folds the network and predicts clean images
 
 
@@ -124,7 +125,8 @@ def evaluation_seconds(experiment: Experiment, cost: EvaluationCost, survivors: 
             once += images * sum(cost.passes[s] * PASSES[s] * survivors.attacked[s] for s in PASSES)
         elif kind != "clean":
             once += steps * step
-    once_more = CALLS_AFTER * call + STEPS_AFTER * step
+    steps_after = STEPS_AFTER - sum(STEPS_KNOWN.get(attack, 0) for attack in set(experiment.attacks))
+    once_more = CALLS_AFTER * call + steps_after * step
     return len(experiment.checkpoints) * once + once_more if experiment.attacks else 0.0
 
 

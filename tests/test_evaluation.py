@@ -305,6 +305,22 @@ def test_an_honest_network_passes_the_masking_checks(trained, sample):
     assert all("%" in check.words for check in checks)
 
 
+def test_what_is_known_is_not_measured_again_and_changes_nothing(trained, sample, monkeypatch):
+    known = evaluate(trained, sample, ("clean", "pgd20", "cw20"), EPS)
+    curve, checks = accuracy_against_eps(trained, sample, [0.1, EPS]), masking_checks(trained.target, sample, EPS)
+    attacked, whole = [], evaluation.evaluate
+
+    def noted(model, data, attacks, eps, *arguments, **options):
+        attacked.extend((attack, eps) for attack in attacks)
+        return whole(model, data, attacks, eps, *arguments, **options)
+
+    monkeypatch.setattr(evaluation, "evaluate", noted)
+    again = accuracy_against_eps(trained, sample, [0.1, EPS], known=known)
+    assert all(torch.equal(again[eps], curve[eps]) for eps in curve)
+    assert masking_checks(trained.target, sample, EPS, known=known) == checks
+    assert attacked == [("pgd20", 0.1), ("pgd100", EPS), ("pgd100", min(1.0, 8 * EPS))]
+
+
 class Staircase(nn.Module):
     """Rounds its input: the same predictions, no gradient."""
 

@@ -13,6 +13,7 @@ from d2rkit.measuring import EVALUATION_BATCH, EvaluationCost, Measured, TrainCo
 from d2rkit.planning import (
     PASSES,
     STEPS_AFTER,
+    STEPS_KNOWN,
     duration,
     evaluation_seconds,
     lines,
@@ -68,6 +69,8 @@ def test_evaluation_is_attacks_on_survivors_at_every_checkpoint():
     both = replace(cell, checkpoints=("best", "last"))
     assert evaluation_seconds(both, ATTACKS, survivors) == pytest.approx(2 * once + after)
     assert evaluation_seconds(replace(cell, attacks=()), ATTACKS, survivors) == 0
+    known = replace(cell, attacks=("clean", "pgd20", "cw20", "autoattack"))  # 60 of the steps after are made already
+    assert evaluation_seconds(known, ATTACKS, survivors) == pytest.approx(once + (20 + 20 - 10 - 60) * step + after)
 
 
 def test_what_is_counted_is_what_the_attacks_do(monkeypatch):
@@ -85,6 +88,12 @@ def test_what_is_counted_is_what_the_attacks_do(monkeypatch):
     accuracy_against_eps(pair.target, images, [r * 0.1 for r in SWEEP])
     masking_checks(pair.target, images, 0.1, guide=pair.guide)
     assert sum(steps) == STEPS_AFTER
+    for attack, spared in STEPS_KNOWN.items():
+        known = evaluate(pair.target, images, (attack,), 0.1)
+        steps.clear()
+        accuracy_against_eps(pair.target, images, [r * 0.1 for r in SWEEP], known=known)
+        masking_checks(pair.target, images, 0.1, guide=pair.guide, known=known)
+        assert sum(steps) == STEPS_AFTER - spared
 
 
 def test_cells_that_are_done_cost_nothing_and_workers_share_the_rest():
