@@ -1,0 +1,66 @@
+"""The benchmarks run, and what they time against each other gives equal results; how long it takes is not tested."""
+
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks import evaluate, growth, step
+
+
+@pytest.fixture
+def case():
+    return replace(step.CASES["digits-cnn"], batch=16)
+
+
+def test_the_released_schedule_and_our_step_end_with_equal_weights(case):
+    torch.manual_seed(0)
+    x, y = torch.rand(case.batch, case.channels, case.size, case.size).double(), torch.randint(10, (case.batch,))
+    plain, ours = step.pair_of(case).double(), step.Ours(step.pair_of(case).double(), case, "64-true")
+    before = [p.detach().clone() for p in plain.parameters()]
+    torch.manual_seed(0)  # the seed of our step's generator
+    step.as_released(plain, torch.optim.SGD(plain.parameters(), 0.01, 0.9, weight_decay=2e-4), case, x, y)
+    ours(x, y)
+    for old, expected, found in zip(before, plain.parameters(), ours.pair.parameters(), strict=True):
+        assert (found - expected).abs().max() < 1e-9 < (expected - old).abs().max()
+
+
+def test_the_step_benchmark_gives_its_ratios(case):
+    found = step.measure(case, repeats=1, fast_repeats=0, levers=False, compiled=False)
+    assert found["name"] == "digits-cnn" and found["ratio_exact"] > 0 and found["share_of_peak"] > 0
+    assert "ratio_fast" not in found
+    assert step.measure(case, repeats=1, fast_repeats=1, levers=False, compiled=False)["ratio_fast"] > 0
+
+
+def test_plain_attacks_and_ours_leave_equal_flags(trained_once, digits):
+    x, y = digits.test.pixels(slice(0, 60)), digits.test.labels[:60]
+    for attack in evaluate.compared(trained_once.target, x, y, 0.2, 25, 1, ("pgd20", "cw20")):
+        assert attack["differ"] == [] and 0 < attack["accuracy_ours"] == attack["accuracy_plain"] < 1
+
+
+def test_flags_that_differ_are_listed(trained_once, digits, monkeypatch):
+    x, y = digits.test.pixels(slice(0, 60)), digits.test.labels[:60]
+    monkeypatch.setattr(evaluate, "plain_pgd", lambda *_: torch.ones(60, dtype=torch.bool))
+    (found,) = evaluate.compared(trained_once.target, x, y, 0.2, 25, 1, ("pgd20",))
+    assert found["differ"] and found["accuracy_plain"] > found["accuracy_ours"]
+
+
+def test_growth_lies_on_a_line(monkeypatch):
+    monkeypatch.setitem(growth.LINES, "steps", ("attack steps", (1, 2, 3), lambda v: v, lambda v: v))
+    monkeypatch.setattr(growth, "seconds_of", lambda work: 2.0 + 3 * work)
+    found = growth.measured("steps", 2)
+    assert found["base"] == pytest.approx(2) and found["slope"] == pytest.approx(3)
+    assert all(abs(point["off_line"]) < 1e-9 for point in found["points"])
+
+
+@pytest.mark.parametrize("work", [growth.Work(images=8, size=16, steps=1), growth.Work(evaluated=2, size=16)])
+def test_points_of_growth_take_time(work):
+    assert growth.seconds_of(work) > 0
+
+
+def test_without_data_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--data-root", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        evaluate.main()
+    assert "cifar10" in str(stop.value) and "\n" not in str(stop.value)
