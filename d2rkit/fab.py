@@ -2,18 +2,54 @@
 
 Standard AutoAttack runs FAB-T (Croce & Hein 2020) once for each of 9 target classes. One run draws no random numbers
 and treats each image by itself, so runs for several classes can share a batch: a small network takes hardly longer for
-four times the images, since most of its time goes into starting operators.
+four times the images, since most of its time goes into starting operators. The package projects onto the decision
+boundary by sorting every pixel, which takes a third of its time; here a few passes over the pixels do.
 """
 
 from __future__ import annotations
+
+from types import FunctionType
 
 import torch
 from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor, nn
 
 
+def projection_linf(points: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    """The smallest steps, in L-infinity, from points (N, D) in [0, 1] to the hyperplanes <w, z> = b within [0, 1],
+    or the corner that comes nearest to one that lies outside: (N, D). w: (N, D), b: (N,).
+
+    With steps of length r every pixel moves towards the plane by r or until it meets 0 or 1. So r solves
+    sum_i |w_i| min(r, room_i) = |<w, points> - b|, whose left side is concave and piecewise linear: Newton's method
+    from r = 0 never overshoots, and ends at the solution once the same pixels are held up as in the step before."""
+    gap = (w * points).sum(1, keepdim=True) - b[:, None]
+    way = -w.sign() * torch.where(gap >= 0, 1.0, -1.0)
+    room = torch.where(way > 0, 1 - points, points)
+    weight, gap = w.abs(), gap.abs()
+    reach = weight * room
+    r = torch.zeros_like(gap)
+    for _ in range(w.shape[1]):
+        stopped = room <= r
+        left = gap - torch.where(stopped, reach, 0.0).sum(1, keepdim=True)
+        further = left / torch.where(stopped, 0.0, weight).sum(1, keepdim=True)  # beyond all bounds if all are stopped
+        further = torch.where(left > 0, further, r)
+        if (further <= r).all():
+            break
+        r = torch.maximum(r, further)
+    return way * torch.minimum(room, r)
+
+
+def _with(function: FunctionType, **names) -> FunctionType:
+    """`function`, for which some of its module's names mean something else."""
+    if missing := names.keys() - function.__globals__.keys():
+        raise ImportError(f"pyautoattack lacks {', '.join(missing)}")
+    return FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__, function.__defaults__)
+
+
 class SideBySideFAB(FABAttack_PT):
     """FAB for one restart and targets, with batches of up to `rows` images (of one class at a time if that is less)."""
+
+    attack_single_run = _with(FABAttack_PT.attack_single_run, projection_linf=projection_linf)
 
     def __init__(self, model: nn.Module, *, norm: str, eps: float, seed: int, device: torch.device, rows: int):
         super().__init__(model, norm=norm, eps=eps, seed=seed, device=device, targeted=True)

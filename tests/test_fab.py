@@ -2,10 +2,44 @@
 
 import pytest
 import torch
+from pyautoattack.fab_projections import projection_linf as packages_projection
 from pyautoattack.fab_pt import FABAttack_PT
 
-from d2rkit.fab import SideBySideFAB
+from d2rkit.fab import SideBySideFAB, projection_linf
 from d2rkit.folding import folded
+
+
+def planes(kind):
+    """Points in [0, 1] and hyperplanes: some that pass near, some beyond the box, some with weights of zero."""
+    generator = torch.Generator().manual_seed(0)
+    points, w = torch.rand(64, 50, generator=generator).double(), torch.randn(64, 50, generator=generator).double()
+    if kind == "zeros":
+        w[:, ::3] = 0
+        points[:, 1::4] = torch.rand(64, 1, generator=generator).double().round()
+    far = {"near": 0.5, "zeros": 2.0, "beyond": 200.0}[kind]
+    return points, w, (w * points).sum(1) + far * torch.randn(64, generator=generator).double()
+
+
+@pytest.mark.parametrize("kind", ["near", "zeros", "beyond"])
+def test_steps_to_the_boundary_are_the_packages_and_the_smallest(kind):
+    points, w, b = planes(kind)
+    found = projection_linf(points, w, b)
+    torch.testing.assert_close(found, packages_projection(points, w, b), atol=1e-9, rtol=0)
+    reached = points + found
+    assert reached.min() >= -1e-12 and reached.max() <= 1 + 1e-12 and not found[w == 0].any()
+    on_plane = ((w * reached).sum(1) - b).abs() < 1e-9
+    assert on_plane.all() if kind == "near" else not on_plane.all() if kind == "beyond" else True
+    # Nothing within a slightly smaller cube reaches the plane: its best corner stays on this side.
+    gap = (w * points).sum(1) - b
+    short = 0.999 * found.abs().amax(1, keepdim=True)
+    side = -w.sign() * gap.sign()[:, None]
+    best = (points + side * short).clamp(0, 1)
+    assert (((w * best).sum(1) - b) * gap.sign())[on_plane].min() > 0
+
+
+def test_a_point_on_the_boundary_stays():
+    points, w, _ = planes("near")
+    assert projection_linf(points, w, (w * points).sum(1)).abs().max() < 1e-12
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +77,9 @@ def test_the_same_images_as_class_after_class(trained, sample, norm, eps, rows):
 def test_batches_are_as_large_as_allowed(trained, sample, monkeypatch):
     x, y = sample
     sizes = []
-    run = FABAttack_PT.attack_single_run
+    run = SideBySideFAB.attack_single_run
     monkeypatch.setattr(
-        FABAttack_PT, "attack_single_run", lambda self, x, *a, **k: sizes.append(len(x)) or run(self, x, *a, **k)
+        SideBySideFAB, "attack_single_run", lambda self, x, *a, **k: sizes.append(len(x)) or run(self, x, *a, **k)
     )
     with torch.no_grad():
         right = (trained.target(x).argmax(1) == y).sum().item()
