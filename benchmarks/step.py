@@ -63,7 +63,7 @@ class Case:
 CASES = {
     case.name: case
     for case in (
-        Case("digits-cnn", "cnn-16", "cnn-16", 64, size=8, channels=1, steps=5, eps=0.2, step_size=0.07),
+        Case("digits-cnn", "cnn-16", "cnn-16", 64, size=8, channels=1, steps=3, eps=0.2, step_size=0.1),
         Case("wrn-small", "wrn-10-2", "wrn-10-1", 128),
         Case("resnet18-preactresnet18", "preactresnet18", "resnet18-guide", 32),
         Case("wrn-34-10", "wrn-34-10", "resnet18-guide", 4),

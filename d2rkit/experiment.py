@@ -105,8 +105,8 @@ class Experiment(Recipe):
     def run_name(self) -> str:
         """Folder name: a few words to read, and a hash of every setting that differs from its default, so
         that a setting added later leaves the names of old runs alone."""
-        default = Experiment()
-        changed = {k: v for k, v in self.to_dict().items() if v != default.to_dict()[k]}
+        default = Experiment().to_dict()
+        changed = {k: v for k, v in self.to_dict().items() if v != default[k]}
         digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
         return f"{self.data}-{self.target}-{self.method}-s{self.seed}-{digest}"
 

@@ -219,7 +219,7 @@ class MLP(nn.Sequential):
 def initialise(model: nn.Module) -> None:
     """He initialisation by fan-out for convolutions, zero biases for linear layers."""
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # there torch's way takes a second
             fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
             nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
         elif isinstance(module, nn.Linear):

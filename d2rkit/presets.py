@@ -63,11 +63,11 @@ QUICK = Preset(
     name="quick",
     title="Handwritten digits (8x8), small CNN pair",
     command="d2rkit reproduce quick",
-    time="5 minutes with two workers on a two-core x86-64 machine (24 runs, 568 s of CPU time)",
-    expect="AutoAttack between 51 % and 59 % for every method, on 100 test images (standard error 5 points)",
+    time="2 min 47 s with two workers on a two-core x86-64 machine with AVX-512 (24 runs, 313 s of CPU time)",
+    expect="AutoAttack between 55 % and 62 % for every method, on 100 test images (standard error 5 points)",
     base=Experiment(
-        data="digits", target="cnn-16", guide="cnn-16", epochs=12, batch_size=64, lr=0.4, warmup=2.0,
-        eps=0.2, step_size=0.07, steps=5, padding=0, flip=False, speed="fast", val_steps=3, test_images=100,
+        data="digits", target="cnn-16", guide="cnn-16", epochs=14, batch_size=48, lr=0.4, warmup=2.0,
+        eps=0.2, step_size=0.1, steps=3, padding=0, flip=False, speed="fast", val_steps=3, test_images=100,
     ),
     rows=("pgd-at", "trades", "mart", "lbgat0", "lbgat6", "d2r", "d2r-cag", "d2r-cag-released"),
     seeds=(0, 1, 2),
@@ -93,8 +93,8 @@ SMALL = Preset(
     changes={row: {"lr": rate} for row, rate in _SMALL_RATES.items()},
 )  # fmt: skip
 
-# The ablation asks what each part of D2R+CAG is worth, on digits, where a cell costs half a minute. Rows without words
-# of their own are whole methods, which quick's table has too.
+# The ablation asks what each part of D2R+CAG is worth, on digits, where a cell takes some 15 seconds. Rows without words of
+# their own are whole methods, which quick's table has too.
 _ABLATION = {
     "d2r-cag": ({}, ""),
     "no-mse": ({"loss": {"w_mse": 0.0}}, "without MSE"),
@@ -126,8 +126,8 @@ ABLATION = Preset(
     name="ablation",
     title="What each part of D2R+CAG is worth: digits, small CNN pair",
     command="d2rkit reproduce ablation",
-    time="17 minutes with two workers on a two-core x86-64 machine (54 runs, with those of quick already there)",
-    expect="AutoAttack 54 % to 59 % but for guide-warmup (42 %) and guide-share (28 %); see data/results/ablation",
+    time="6 min 35 s with two workers on a two-core machine with AVX-512 (54 runs, those of quick already there)",
+    expect="AutoAttack 57 % to 60 % but for guide-warmup (49 %) and guide-share (31 %); see data/results/ablation",
     base=QUICK.base,
     rows=tuple(_ABLATION),
     seeds=(0, 1, 2),
