@@ -93,8 +93,8 @@ SMALL = Preset(
     changes={row: {"lr": rate} for row, rate in _SMALL_RATES.items()},
 )  # fmt: skip
 
-# The ablation asks what each part of D2R+CAG is worth, on digits, where a cell takes some 15 seconds. Rows without words of
-# their own are whole methods, which quick's table has too.
+# The ablation asks what each part of D2R+CAG is worth, on digits, where a cell takes some 15 seconds. Rows without
+# words of their own are whole methods, which quick's table has too.
 _ABLATION = {
     "d2r-cag": ({}, ""),
     "no-mse": ({"loss": {"w_mse": 0.0}}, "without MSE"),
