@@ -46,7 +46,7 @@ class SideBySideSquare(SquareAttack):
                     torch.max(start[image] + squares[square], near[image] - self.eps), near[image] + self.eps
                 )
                 moved = moved.clamp(0, 1)
-                found = torch.full((len(left), at_once), torch.inf, device=x.device)
+                found = margin.new_full((len(left), at_once), torch.inf)
                 found[image, square], _ = self.margin_and_loss(moved, y[left][image])
                 better = found < margin[left, None]
                 first = torch.where(better, number, at_once).amin(1)

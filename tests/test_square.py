@@ -12,8 +12,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def sample(trained_once, digits):
-    model = folded(trained_once.target)
-    x, y = digits.test.pixels(slice(0, 40)), digits.test.labels[:40]
+    # In float64 two batches of other sizes hardly ever round to another way.
+    model = folded(trained_once.target).double()
+    x, y = digits.test.pixels(slice(0, 40)).double(), digits.test.labels[:40]
     with torch.no_grad():
         right = model(x).argmax(1) == y
     return model, x[right], y[right]
@@ -39,9 +40,7 @@ def test_the_same_way_as_query_after_query(sample, eps, rows):
         torch.manual_seed(0)
         runs.append(attack.attack_single_run(x, y))
     (expected_queries, expected), (queries, found) = runs
-    # Rounding in another batch may let an image take another way, but hardly ever.
-    same = (found == expected).flatten(1).all(1)
-    assert same.sum() >= len(x) - 1 and torch.equal(queries[same], expected_queries[same])
+    assert torch.equal(found, expected) and torch.equal(queries, expected_queries)
     assert (found - x).abs().max() <= eps + 1e-6 and found.min() >= 0 and found.max() <= 1
     with torch.no_grad():
         fooled, as_expected = (model(images).argmax(1) != y for images in (found, expected))
