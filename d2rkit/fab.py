@@ -32,10 +32,10 @@ def projection_linf(points: Tensor, w: Tensor, b: Tensor) -> Tensor:
         stopped = room <= r
         left = gap - torch.where(stopped, reach, 0.0).sum(1, keepdim=True)
         further = left / torch.where(stopped, 0.0, weight).sum(1, keepdim=True)  # beyond all bounds if all are stopped
-        further = torch.where(left > 0, further, r)
-        if (further <= r).all():
+        nearer = (left > 0) & (further > r)
+        if not nearer.any():
             break
-        r = torch.maximum(r, further)
+        r = torch.where(nearer, further, r)
     return way * torch.minimum(room, r)
 
 

@@ -42,6 +42,16 @@ def test_a_point_on_the_boundary_stays():
     assert projection_linf(points, w, (w * points).sum(1)).abs().max() < 1e-12
 
 
+def test_a_hyperplane_that_is_none_holds_nothing_up(monkeypatch):
+    points, w, b = planes("near")
+    expected = projection_linf(points, w, b)
+    w[0], w[1] = torch.nan, 0.0
+    rounds, where = [], torch.where
+    monkeypatch.setattr(torch, "where", lambda *a: rounds.append(1) or where(*a))
+    found = projection_linf(points, w, b)
+    assert torch.equal(found[2:], expected[2:]) and not found[1].any() and len(rounds) < 3 * w.shape[1] / 2
+
+
 @pytest.fixture(scope="module")
 def sample(digits):
     return digits.test.pixels(slice(0, 40)), digits.test.labels[:40]
