@@ -23,6 +23,7 @@ from d2rkit import devices
 from d2rkit.pair import eval_mode, frozen
 
 STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
+PIXELS_AT_ONCE = 2**17  # a batch of so many keeps a CPU busy: more classes or queries side by side would gain nothing
 SQUARE_GAIN = 0.002  # the package warns if Square breaks a larger share of images than this
 
 
@@ -87,7 +88,7 @@ def autoattack(
                 state.after[STAGES[number - 1]] if number else state.after.setdefault("clean", state.robust.clone())
             )
             survivors = before.nonzero().flatten().split(batch_size) if before.any() else ()
-            attack = _attacker(through or model, stage, eps, norm, seed, x.device, classes, batch_size)
+            attack = _attacker(through or model, stage, eps, norm, seed, x, classes, batch_size)
             at_once, mine = (devices.size(), devices.rank()) if shared else (1, 0)
             for first in range(state.next_batch, len(survivors), at_once):
                 if first + mine < len(survivors):
@@ -120,20 +121,19 @@ def clean_flags(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tens
         return torch.cat([(model(images).argmax(1) == labels).cpu() for images, labels in parts])
 
 
-def _attacker(
-    model: nn.Module, stage: str, eps: float, norm: str, seed: int, device: torch.device, classes: int, rows: int
-):
+def _attacker(model: nn.Module, stage: str, eps: float, norm: str, seed: int, x: Tensor, classes: int, batch_size: int):
     from pyautoattack import AutoAttack
 
     from d2rkit.fab import SideBySideFAB
     from d2rkit.square import SideBySideSquare
 
-    model = ContiguousGradient(model)
+    model, device = ContiguousGradient(model), x.device
+    most = max(1, PIXELS_AT_ONCE // x[0].numel()) if device.type == "cpu" else 4 * batch_size
     attack = AutoAttack(model, norm=norm, eps=eps, seed=seed, version="standard", device=device)
     attack.attacks_to_run = [stage]
-    attack.fab = SideBySideFAB(model, norm=norm, eps=eps, seed=seed, device=device, rows=rows)
+    attack.fab = SideBySideFAB(model, norm=norm, eps=eps, seed=seed, device=device, rows=min(batch_size, most))
     if norm == "Linf":  # without gradients, four times the images take no more memory
-        attack.square = SideBySideSquare(model, eps=eps, seed=seed, device=device, rows=4 * rows)
+        attack.square = SideBySideSquare(model, eps=eps, seed=seed, device=device, rows=min(4 * batch_size, most))
     for targeted in (attack.apgd_targeted, attack.fab):
         targeted.n_target_classes = min(targeted.n_target_classes, classes - 1)
     return attack

@@ -75,7 +75,7 @@ def test_evaluation_is_attacks_on_survivors_at_every_checkpoint():
 
 def test_what_is_counted_is_what_the_attacks_do(monkeypatch):
     assert inspect.signature(evaluate).parameters["batch_size"].default == EVALUATION_BATCH
-    attack = autoattack._attacker(torch.nn.Identity(), "square", 0.1, "Linf", 0, torch.device("cpu"), 10, 250)
+    attack = autoattack._attacker(torch.nn.Identity(), "square", 0.1, "Linf", 0, torch.zeros(1, 1, 8, 8), 10, 250)
     targets = attack.apgd_targeted.n_target_classes
     assert PASSES["apgd-ce"] == attack.apgd.n_iter + 1 and targets == attack.fab.n_target_classes
     assert PASSES["apgd-t"] == targets * (attack.apgd_targeted.n_iter + 1)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from pyautoattack.square import SquareAttack
 
+from d2rkit import autoattack
 from d2rkit.folding import folded
 from d2rkit.square import SideBySideSquare
 
@@ -68,3 +69,9 @@ def test_a_second_call_finds_the_same(sample):
     model, x, y = sample
     attack = side_by_side(model, 0.15, 300)
     assert torch.equal(attack.perturb(x, y), attack.perturb(x, y))
+
+
+@pytest.mark.parametrize(("side", "fab", "square"), [(8, 250, 1000), (32, 128, 128), (512, 1, 1)])
+def test_a_cpu_gets_batches_of_so_many_pixels(side, fab, square):
+    attack = autoattack._attacker(torch.nn.Identity(), "square", 0.1, "Linf", 0, torch.zeros(1, 1, side, side), 10, 250)
+    assert (attack.fab.rows, attack.square.rows) == (fab, square)
