@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=250)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5, help="turns of PGD and C&W")
-    parser.add_argument("--attacks", nargs="*", choices=ATTACKS, default=ATTACKS, help="which attacks")
+    parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=ATTACKS, help="which attacks")
     parser.add_argument("--data-root", default=None, help="where CIFAR-10 lies")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
