@@ -4,7 +4,8 @@ Four attacks in order on the images that are still classified correctly: APGD-CE
 (9 targets), Square (5,000 queries). The package reseeds the global generators, fills `.grad`, calls
 `grad.view` (which fails for channels_last networks) and cannot resume; here each (attack, batch) is one call,
 so that the flags agree with a direct call of the same seed and batch size, and every batch is a checkpoint.
-FAB-T's target classes share batches (fab.py), and so do Square's queries (square.py), which changes no flag.
+APGD leaves out what it has fooled (apgd.py), FAB-T's target classes share batches (fab.py), and so do Square's queries
+(square.py), which changes no flag.
 """
 
 from __future__ import annotations
@@ -124,6 +125,7 @@ def clean_flags(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tens
 def _attacker(model: nn.Module, stage: str, eps: float, norm: str, seed: int, x: Tensor, classes: int, batch_size: int):
     from pyautoattack import AutoAttack
 
+    from d2rkit.apgd import leave_out_fooled
     from d2rkit.fab import SideBySideFAB
     from d2rkit.square import SideBySideSquare
 
@@ -134,6 +136,8 @@ def _attacker(model: nn.Module, stage: str, eps: float, norm: str, seed: int, x:
     attack.fab = SideBySideFAB(model, norm=norm, eps=eps, seed=seed, device=device, rows=min(batch_size, most))
     if norm == "Linf":  # without gradients, four times the images take no more memory
         attack.square = SideBySideSquare(model, eps=eps, seed=seed, device=device, rows=min(4 * batch_size, most))
+    for apgd in (attack.apgd, attack.apgd_targeted):
+        leave_out_fooled(apgd)
     for targeted in (attack.apgd_targeted, attack.fab):
         targeted.n_target_classes = min(targeted.n_target_classes, classes - 1)
     return attack

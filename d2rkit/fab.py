@@ -22,16 +22,15 @@ def projection_linf(points: Tensor, w: Tensor, b: Tensor) -> Tensor:
     With steps of length r every pixel moves towards the plane by r or until it meets 0 or 1. So r solves
     sum_i |w_i| min(r, room_i) = |<w, points> - b|, whose left side is concave and piecewise linear: Newton's method
     from r = 0 never overshoots, and ends at the solution once the same pixels are held up as in the step before."""
-    gap = (w * points).sum(1, keepdim=True) - b[:, None]
+    gap = torch.linalg.vecdot(w, points)[:, None] - b[:, None]
     way = -w.sign() * torch.where(gap >= 0, 1.0, -1.0)
-    room = torch.where(way > 0, 1 - points, points)
+    room = (way / 2 + 0.5 - points).abs_()  # as far as 1, or as far as 0
     weight, gap = w.abs(), gap.abs()
-    reach = weight * room
-    r = torch.zeros_like(gap)
+    reach, r, passed = weight * room, torch.zeros_like(gap), torch.empty_like(room)
     for _ in range(w.shape[1]):
-        stopped = room <= r
-        left = gap - torch.where(stopped, reach, 0.0).sum(1, keepdim=True)
-        further = left / torch.where(stopped, 0.0, weight).sum(1, keepdim=True)  # beyond all bounds if all are stopped
+        # Comparisons written as numbers: on a CPU far faster than torch.where.
+        left = gap - torch.linalg.vecdot(reach, torch.le(room, r, out=passed))[:, None]
+        further = left / torch.linalg.vecdot(weight, torch.gt(room, r, out=passed))[:, None]  # infinite if all stopped
         nearer = (left > 0) & (further > r)
         if not nearer.any():
             break

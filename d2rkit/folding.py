@@ -1,8 +1,8 @@
 """Faster copies of networks for attacks: BatchNorm folded into convolutions, weights channels_last, frozen.
 
-An attack sees a network in eval mode, where a BatchNorm after a convolution is a fixed scale and shift. Folding
-both into the convolution changes logits by rounding only and saves a pass over every feature map. ReLUs then work
-in place, which changes nothing and saves the memory of a feature map.
+An attack sees a network in eval mode, where BatchNorm is a fixed scale and shift. After a convolution both fold into
+its weights, elsewhere they are one multiply-add; this changes logits by rounding only and saves passes over feature
+maps, most of all in the backward pass, where torch's BatchNorm sums up what only its own parameters would need.
 """
 
 from __future__ import annotations
@@ -10,12 +10,23 @@ from __future__ import annotations
 import copy
 
 import torch
-import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from d2rkit.pair import GuidedPair
+
+
+class Affine(nn.Module):
+    """scale * x + shift for each channel, x: (B, C, H, W): BatchNorm with fixed statistics."""
+
+    def __init__(self, norm: nn.BatchNorm2d):
+        super().__init__()
+        for name, values in zip(("scale", "shift"), _scale_and_shift(norm), strict=True):
+            self.register_buffer(name, values)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.shift.to(x.dtype), x, self.scale.to(x.dtype))  # autocast may have changed x's
 
 
 class Twin:
@@ -33,7 +44,11 @@ class Twin:
             self.folds: list[tuple[str, str]] = []
         else:
             self.folds = _conv_then_norm(traced)
-            twin = _with_relu_in_place(fuse(traced, inplace=True, no_trace=True))
+            twin = fuse(traced, inplace=True, no_trace=True)
+        norms = {name: module for name, module in twin.named_modules() if isinstance(module, nn.BatchNorm2d)}
+        self.affine = [name for name, norm in norms.items() if norm.running_var is not None]
+        for name in self.affine:
+            twin.set_submodule(name, Affine(norms[name]))
         self.twin = twin.requires_grad_(False).to(memory_format=torch.channels_last)
         self.attacked = torch.compile(self.twin, mode="reduce-overhead", dynamic=False) if compiled else self.twin
 
@@ -42,9 +57,15 @@ class Twin:
         """The twin, with the weights and statistics that the network has now."""
         theirs = self.network.state_dict()
         folded = {f"{conv}.{kind}" for conv, _ in self.folds for kind in ("weight", "bias")}
+        made = folded | {f"{name}.{kind}" for name in self.affine for kind in ("scale", "shift")}
         for name, tensor in self.twin.state_dict().items():
-            if name not in folded:
+            if name not in made:
                 tensor.copy_(theirs[name])
+        for name in self.affine:
+            new = self.twin.get_submodule(name)
+            scale, shift = _scale_and_shift(self.network.get_submodule(name))
+            new.scale.copy_(scale)
+            new.shift.copy_(shift)
         for conv, norm in self.folds:
             old, bn, new = (
                 m.get_submodule(n) for m, n in ((self.network, conv), (self.network, norm), (self.twin, conv))
@@ -85,15 +106,9 @@ def _conv_then_norm(traced: fx.GraphModule) -> list[tuple[str, str]]:
     return pairs
 
 
-def _with_relu_in_place(traced: fx.GraphModule) -> fx.GraphModule:
-    """ReLU overwrites its input where nothing else reads it: neither another node nor the backward pass of the
-    convolution or BatchNorm that made it."""
-    modules = dict(traced.named_modules())
-    for node in traced.graph.nodes:
-        if node.op != "call_function" or node.target is not F.relu:
-            continue
-        source = node.args[0]
-        if len(source.users) == 1 and isinstance(modules.get(source.target), nn.Conv2d | nn.BatchNorm2d):
-            node.kwargs = {**node.kwargs, "inplace": True}
-    traced.recompile()
-    return traced
+def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What BatchNorm in eval mode does to a channel, each of shape (1, C, 1, 1)."""
+    with torch.no_grad():
+        scale = (norm.running_var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
+        shift = (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
+    return scale.view(1, -1, 1, 1), shift.view(1, -1, 1, 1)

@@ -2,7 +2,8 @@
 
 Square (Andriushchenko et al. 2020) tries 5,000 random squares one after the other and keeps those that lower the
 margin. The squares themselves depend on nothing that was kept, so the next few can be tried side by side from where
-the images are now. Most are turned down; after one that is kept, the squares behind it are tried again for that image.
+the images are now. Most are turned down; after one that is kept, the squares behind it are tried again for that image. A square that
+changes no pixel, since all it covers are at that bound already, costs a query but no forward pass.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class SideBySideSquare(SquareAttack):
     def attack_single_run(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """x: (N, C, H, W), y: (N,). Queries spent on each image, and the images where they ended."""
         channels, height, width = x.shape[1:]
+        low, high = (x - self.eps).clamp(0, 1), (x + self.eps).clamp(0, 1)
         best = (x + self.eps * self.random_choice([len(x), channels, 1, width])).clamp(0, 1)
         margin, _ = self.margin_and_loss(best, y)
         queries = torch.ones(len(x), device=x.device)
@@ -41,13 +43,13 @@ class SideBySideSquare(SquareAttack):
             kept, tried = 0, at_once * len(left)
             while len(left):
                 image, square = (due[:, None] <= number).nonzero(as_tuple=True)
-                near, start = x[left], best[left]
-                moved = torch.min(
-                    torch.max(start[image] + squares[square], near[image] - self.eps), near[image] + self.eps
-                )
-                moved = moved.clamp(0, 1)
+                labels, start, lowest, highest = (t.index_select(0, left[image]) for t in (y, best, low, high))
+                moved = torch.clamp(start + squares.index_select(0, square), lowest, highest)
+                new = (moved - start).flatten(1).abs().amax(1).nonzero().flatten()
                 found = margin.new_full((len(left), at_once), torch.inf)
-                found[image, square], _ = self.margin_and_loss(moved, y[left][image])
+                if len(new):
+                    margins, _ = self.margin_and_loss(moved.index_select(0, new), labels[new])
+                    found[image[new], square[new]] = margins
                 better = found < margin[left, None]
                 first = torch.where(better, number, at_once).amin(1)
                 queries[left] += (first + 1).clamp(max=at_once) - due

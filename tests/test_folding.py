@@ -5,10 +5,9 @@ import shutil
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from d2rkit.folding import PairTwin, Twin, folded
+from d2rkit.folding import Affine, PairTwin, Twin, folded
 from d2rkit.models import build_model
 from tests.conftest import make_pair
 
@@ -46,34 +45,22 @@ def test_logits_and_gradients_are_equal_to_rounding(name, size, channels):
     torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-9)
 
 
-def test_a_batch_norm_behind_a_convolution_is_gone_and_others_stay():
+def test_a_batch_norm_behind_a_convolution_is_gone_and_others_are_one_multiply_add():
     twin = folded(stir(build_model("wrn-10-1", 10)))
-    left = [name for name, module in twin.named_modules() if isinstance(module, nn.BatchNorm2d)]
-    assert "bn1" in left and not any(name.endswith("bn2") for name in left)
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded(build_model("cnn-4", 10, 8, 1)).modules())
+    left = [name for name, module in twin.named_modules() if isinstance(module, Affine)]
+    assert left == [f"block{i}.layer.0.bn1" for i in (1, 2, 3)] + ["bn1"]
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in twin.modules())
+    assert not any(isinstance(m, Affine) for m in folded(build_model("cnn-4", 10, 8, 1)).modules())
 
 
-class Reused(nn.Module):
-    """The first ReLU's input is read again later; the second one's is not."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)
-
-    def forward(self, x):
-        before = self.first(x)
-        return (F.relu(self.second(F.relu(before))) + before).mean((2, 3))
-
-
-def test_relu_works_in_place_only_where_nothing_else_reads_its_input():
-    twin = folded(Reused())
-    in_place = [n.kwargs.get("inplace", False) for n in twin.graph.nodes if n.target is F.relu]
-    assert in_place == [False, True]
-    assert sum(n.kwargs.get("inplace", False) for n in folded(build_model("wrn-10-1", 10)).graph.nodes) == 7
-    x = torch.rand(2, 1, 6, 6, requires_grad=True)
-    network = stir(Reused())
-    for net in (network, folded(network)):
-        torch.testing.assert_close(logits(net, x), logits(network, x), rtol=1e-5, atol=1e-6)
+def test_a_norm_without_weights_of_its_own_is_one_multiply_add_too():
+    norm = stir(nn.Sequential(nn.BatchNorm2d(3)))[0]
+    bare = nn.BatchNorm2d(3, affine=False).eval()
+    bare.running_mean, bare.running_var = norm.running_mean, norm.running_var
+    x = torch.rand(4, 3, 5, 5)
+    for module in (norm, bare):
+        torch.testing.assert_close(Affine(module)(x), module(x), rtol=1e-5, atol=1e-6)
+    assert Affine(norm)(x.bfloat16()).dtype == torch.bfloat16
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")

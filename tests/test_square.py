@@ -65,6 +65,22 @@ def test_batches_are_as_large_as_allowed_and_fewer(sample):
     assert counts[200] < counts[1] / 2 and counts[1] > 600
 
 
+def test_squares_that_change_nothing_cost_no_forward_pass(sample):
+    model, x, y = sample
+    asked = {"package": 0, "ours": 0}
+
+    def counted(name):
+        def ask(images):
+            asked[name] += len(images)
+            return model(images)
+
+        return ask
+
+    package(counted("package"), 0.1).perturb(x, y)
+    side_by_side(counted("ours"), 0.1, rows=1).perturb(x, y)
+    assert asked["ours"] < 0.9 * asked["package"]
+
+
 def test_a_second_call_finds_the_same(sample):
     model, x, y = sample
     attack = side_by_side(model, 0.15, 300)
