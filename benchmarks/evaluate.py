@@ -5,9 +5,9 @@
 
 The plain way to AutoAttack is one call of `pyautoattack` on the network as it is; to PGD and C&W a loop over all
 images on the network as it is, as releases write it, from the same random starts. Ours attacks only images that are
-right to begin with, in a copy with folded BatchNorm, FAB-T's classes and Square's queries side by side, and lets the
-network itself judge. Plain and ours take turns (AutoAttack once, the others `--repeats` times; medians); flags that
-differ are listed. All in float32.
+right to begin with, in a copy with folded BatchNorm, APGD without what it has fooled, FAB-T's classes and Square's
+queries side by side, and lets the network itself judge. Plain and ours take turns (AutoAttack once, the others
+`--repeats` times; medians); flags that differ are listed. All in float32.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Square (Andriushchenko et al. 2020) tries 5,000 random squares one after the other and keeps those that lower the
 margin. The squares themselves depend on nothing that was kept, so the next few can be tried side by side from where
-the images are now. Most are turned down; after one that is kept, the squares behind it are tried again for that image. A square that
-changes no pixel, since all it covers are at that bound already, costs a query but no forward pass.
+the images are now. Most are turned down; after one that is kept, the squares behind it are tried again for that image.
+A square that changes no pixel, since all it covers are at that bound already, costs a query but no forward pass.
 """
 
 from __future__ import annotations
