@@ -6,8 +6,8 @@
 The plain way to AutoAttack is one call of `pyautoattack` on the network as it is; to PGD and C&W a loop over all
 images on the network as it is, as releases write it, from the same random starts. Ours attacks only images that are
 right to begin with, in a copy with folded BatchNorm, APGD without what it has fooled, FAB-T's classes and Square's
-queries side by side, and lets the network itself judge. Plain and ours take turns (AutoAttack once, the others
-`--repeats` times; medians); flags that differ are listed. All in float32.
+queries side by side, and lets the network itself judge. Plain and ours take turns (`--autoattack-repeats` and
+`--repeats`; medians); flags that differ are listed. All in float32.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ def compared(
     batch_size: int,
     repeats: int,
     attacks: Sequence[str] = ATTACKS,
+    autoattack_repeats: int = 1,
 ) -> list[dict]:
     """Each attack: seconds plainly and ours, accuracies, and the numbers of the images whose flags differ."""
     rows = []
@@ -103,7 +104,7 @@ def compared(
     start = same_starts(clean, x, eps, 0, batch_size)
     for attack in attacks:
         plain_seconds, our_seconds = [], []
-        for _ in range(1 if attack == "autoattack" else repeats):
+        for _ in range(autoattack_repeats if attack == "autoattack" else repeats):
             if attack == "autoattack":
                 seconds, plain = timed(lambda: plain_autoattack(network, x, y, eps, 0, batch_size))
             else:
@@ -140,6 +141,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=250)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5, help="turns of PGD and C&W")
+    parser.add_argument("--autoattack-repeats", type=int, default=1, help="turns of AutoAttack")
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=ATTACKS, help="which attacks")
     parser.add_argument("--data-root", default=None, help="where CIFAR-10 lies")
     parser.add_argument("--json", action="store_true")
@@ -153,7 +155,8 @@ def main() -> None:
         sys.exit(str(error))
     test = test.take(first_of_each_class(test.labels, chosen.images))
     x, y = test.pixels(), test.labels
-    rows = compared(sample.pair.target, x, y, sample.eps, chosen.batch_size, chosen.repeats, chosen.attacks)
+    network, size, repeats = sample.pair.target, chosen.batch_size, chosen.repeats
+    rows = compared(network, x, y, sample.eps, size, repeats, chosen.attacks, chosen.autoattack_repeats)
     if chosen.json:
         print(
             json.dumps(

@@ -71,7 +71,9 @@ def test_each_attack_alone_makes_every_pass_it_is_given(stage, per_unit, monkeyp
         with short_autoattack(count, 1, count), Counting(target, seen):
             run_stage(target, stage, images, labels)
         passes.append(len(seen))
-        assert all(size == len(images) for size in seen)
+        # A square that changes no pixel of an image costs that image no pass.
+        assert all(0 < size <= len(images) if stage == "square" else size == len(images) for size in seen)
+        assert sum(seen) > 0.8 * len(seen) * len(images)
     assert passes[1] - passes[0] == 5 * per_unit
 
 
