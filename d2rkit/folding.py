@@ -2,7 +2,7 @@
 
 An attack sees a network in eval mode, where BatchNorm is a fixed scale and shift. After a convolution both fold into
 its weights, elsewhere they are one multiply-add; this changes logits by rounding only and saves passes over feature
-maps, most of all in the backward pass, where torch's BatchNorm sums up what only its own parameters would need.
+maps, forward and backward.
 """
 
 from __future__ import annotations
