@@ -5,9 +5,10 @@
     python benchmarks/step.py --json                   # the same for machines
 
 `as released` below is written as plainly as possible: the guide is forwarded again in each attack step, tensors are
-contiguous float32, parameters keep requiring gradients, nothing is folded. `exact` is our step in float32 with a
-recipe's speed="fast" (guide forwarded once, networks frozen in the attack and BatchNorm folded into convolutions, all
-channels_last): the same perturbations up to the rounding of kernels. `fast` is the same under bfloat16 autocast. The
+contiguous float32, parameters keep requiring gradients, nothing is folded, ReLUs of ResNets make new tensors (those of
+the released WideResNet work in place, as all of ours do). `exact` is our step in float32 with a recipe's speed="fast"
+(guide forwarded once, networks frozen in the attack and BatchNorm folded into convolutions, channels_last but for the
+widest convolutions): the same perturbations up to the rounding of kernels. `fast` is the same under bfloat16. The
 levers are measured alone, each on the attack of one step against the attack as released (`--levers`). Peak: the rate of
 the step's multiply-adds over that of the fastest plain convolution of these shapes or matrix product on this machine.
 Ratios are medians over the turns, with their least and greatest.
@@ -26,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -38,8 +40,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from d2rkit import attacks, objectives
 from d2rkit.experiment import machine
 from d2rkit.folding import PairTwin
+from d2rkit.layout import arrange
 from d2rkit.methods import METHODS
-from d2rkit.models import build_model
+from d2rkit.models import PreActResNet18, ResNet18, build_model
 from d2rkit.pair import GuidedPair, eval_mode, frozen
 from d2rkit.recipe import Recipe
 from d2rkit.step import training_step
@@ -73,9 +76,8 @@ CASES = {
 
 def as_released(pair: GuidedPair, optimizer, case: Case, x: Tensor, y: Tensor) -> None:
     """The released schedule of a D2R+CAG step."""
-    f, g = pair.target, pair.guide
-    f.eval()
-    g.eval()
+    pair.eval()
+    f, g = as_released_network(pair.target), as_released_network(pair.guide)
     x_adv = x + 0.001 * torch.randn_like(x)
     for _ in range(case.steps):
         x_adv.requires_grad_()
@@ -85,13 +87,24 @@ def as_released(pair: GuidedPair, optimizer, case: Case, x: Tensor, y: Tensor) -
         (gradient,) = torch.autograd.grad(loss, [x_adv])
         x_adv = x_adv.detach() + case.step_size * gradient.sign()
         x_adv = torch.min(torch.max(x_adv, x - case.eps), x + case.eps).clamp(0, 1)
-    f.train()
-    g.train()
+    pair.train()
     optimizer.zero_grad()
     logits_adv, logits, guide = f(x_adv), f(x), g(x)
     loss = objectives.d2r(objectives.Logits(logits, logits_adv, guide), y, variant="released").total
     loss.backward()
     optimizer.step()
+
+
+def as_released_network(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Its forward pass, with ReLUs that make new tensors where the released network has those."""
+    if not isinstance(network, (ResNet18, PreActResNet18)):
+        return network
+
+    def forward(x: Tensor) -> Tensor:
+        with mock.patch.object(torch, "relu_", torch.relu):
+            return network(x)
+
+    return forward
 
 
 SGD_KINDS = {"loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
@@ -109,8 +122,8 @@ class Ours:
     """Our step, as fit() makes it."""
 
     def __init__(self, pair: GuidedPair, case: Case, precision: str, folded: bool = True, compiled: bool = False):
-        self.pair, self.method = pair.to(memory_format=torch.channels_last), METHODS["d2r-cag-released"]
         self.fabric = Fabric(accelerator="auto", devices=1, precision=precision)
+        self.pair, self.method = arrange(pair.to(self.fabric.device)), METHODS["d2r-cag-released"]
         optimizer = torch.optim.SGD(pair.parameters(), 0.01, 0.9, weight_decay=2e-4)
         self.model, self.optimizer = self.fabric.setup(pair, optimizer)
         self.recipe = Recipe(
@@ -235,6 +248,7 @@ def measure(case: Case, repeats: int, fast_repeats: int, levers: bool, compiled:
     if levers:
         plain, unfolded = pair_of(case).to(device), Ours(pair_of(case), case, "32-true", folded=False)
         last = pair_of(case).to(device, memory_format=torch.channels_last)
+        arranged = arrange(pair_of(case).to(device))
         twin, x_last = PairTwin(plain).refresh(), x.to(memory_format=torch.channels_last)
         compiled_twin = PairTwin(plain, compiled=True).refresh()
         steps |= {
@@ -243,7 +257,8 @@ def measure(case: Case, repeats: int, fast_repeats: int, levers: bool, compiled:
             "guide hoisted": lambda: attack_only(plain, case, x, hoist=True, freeze=False),
             "frozen": lambda: attack_only(plain, case, x, hoist=False, freeze=True),
             "channels_last": lambda: attack_only(last, case, x_last, hoist=False, freeze=False),
-            "BatchNorm folded (channels_last, frozen)": lambda: attack_only(twin, case, x, hoist=False, freeze=True),
+            "channels_last, widest contiguous": lambda: attack_only(arranged, case, x_last, hoist=False, freeze=False),
+            "BatchNorm folded (layout, frozen)": lambda: attack_only(twin, case, x, hoist=False, freeze=True),
             "folded, hoisted": lambda: attack_only(twin, case, x, hoist=True, freeze=True),
             "folded, hoisted, compiled": lambda: attack_only(compiled_twin, case, x, hoist=True, freeze=True),
             "bfloat16": lambda: attack_only(plain, case, x, hoist=False, freeze=False, precision="bf16"),

@@ -1,4 +1,4 @@
-"""Faster copies of networks for attacks: BatchNorm folded into convolutions, weights channels_last, frozen.
+"""Faster copies of networks for attacks: BatchNorm folded into convolutions, laid out for the device, frozen.
 
 An attack sees a network in eval mode, where BatchNorm is a fixed scale and shift. After a convolution both fold into
 its weights, elsewhere they are one multiply-add; this changes logits by rounding only and saves passes over feature
@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from d2rkit.layout import arrange
 from d2rkit.pair import GuidedPair
 
 
@@ -49,7 +50,7 @@ class Twin:
         self.affine = [name for name, norm in norms.items() if norm.running_var is not None]
         for name in self.affine:
             twin.set_submodule(name, Affine(norms[name]))
-        self.twin = twin.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.twin = arrange(twin.requires_grad_(False))
         self.attacked = torch.compile(self.twin, mode="reduce-overhead", dynamic=False) if compiled else self.twin
 
     @torch.no_grad()

@@ -65,7 +65,7 @@ class Recipe:
     precision: str = "32-true"
     """32-true or bf16-mixed; evaluation is always float32."""
     speed: str = "exact"
-    """exact, or fast: all networks are channels_last, and the training attack runs through copies with BatchNorm
+    """exact, or fast: networks are laid out for the device, and the training attack runs through copies with BatchNorm
     folded into convolutions. Equal up to rounding, so single signs of the attack can differ where a gradient is
     about 0, and weights of a long training differ as they do between two machines."""
     compile: bool = False

@@ -26,6 +26,7 @@ from d2rkit import attacks, devices
 from d2rkit.checkpoints import load_resume, save_resume, save_weights, write_atomically
 from d2rkit.data import ImageData, Split, augment
 from d2rkit.folding import PairTwin
+from d2rkit.layout import arrange
 from d2rkit.methods import Method
 from d2rkit.pair import GuidedPair, eval_mode
 from d2rkit.recipe import Recipe, generator_for, learning_rate
@@ -102,7 +103,7 @@ class _Loop:
         self.pair = pair
         self.chance = 1 / data.num_classes
         if recipe.speed == "fast":
-            pair.to(memory_format=torch.channels_last)
+            arrange(pair.to(self.fabric.device))
         optimizer = torch.optim.SGD(pair.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
         self.model, self.optimizer = self.fabric.setup(pair, optimizer)
         device = self.fabric.device
