@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import tempfile
 import time
+import timeit
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -125,6 +128,25 @@ def measure(
         evaluation = {name: done(_evaluation_cost, each, shares, device, clock) for name, each in evaluated.items()}
         memory, where = pool.submit(peak_memory, device).result()
     return Measured(training, evaluation, memory, where)
+
+
+def bfloat16_pace(device: str = "auto") -> float:
+    """How many times as fast a convolution of a ResNet-18 (128 channels, 16 x 16 pixels, 32 images) is in bfloat16 as
+    in float32 on `device`. Below 1 on CPUs that can calculate with it but have no fast units for it."""
+    x, w = torch.rand(32, 128, 16, 16, device=device_of(device)), torch.rand(128, 128, 3, 3, device=device_of(device))
+
+    def seconds(dtype: torch.dtype) -> float:
+        images, weight = (tensor.to(dtype, memory_format=torch.channels_last) for tensor in (x, w))
+
+        def five() -> None:
+            out = images
+            for _ in range(5):
+                out = F.conv2d(out, weight, padding=1)
+            out.sum().item()  # waits for a GPU
+
+        return min(timeit.repeat(five, number=1, repeat=5))
+
+    return seconds(torch.float32) / seconds(torch.bfloat16)
 
 
 def _train_cost(experiment: Experiment, device: str, clock: str, steps: int) -> TrainCost:

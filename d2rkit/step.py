@@ -86,15 +86,29 @@ def _total(loss, network: nn.Module) -> Tensor:
 
 
 def guide_step(
-    fabric: Fabric, model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, weight: float = 1.0
+    fabric: Fabric,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    weight: float = 1.0,
+    micro_batch: int = 0,
 ) -> tuple[Loss, dict[str, Tensor]]:
-    """One step of the guide alone on clean images."""
-    logits = model(x, None, guide_only=True)
-    ce = weight * nn.functional.cross_entropy(logits.guide_clean, y)
+    """One step of the guide alone on clean images, at most `micro_batch` of them at a time (0: all)."""
+    parts: dict[str, Tensor] = {}
+    correct: dict[str, Tensor] = {}
+    pieces = devices.pieces(len(x), micro_batch)
     optimizer.zero_grad(set_to_none=True)
-    fabric.backward(ce)
+    for number, (images, labels) in enumerate(zip(x.tensor_split(pieces), y.tensor_split(pieces), strict=True)):
+        share = weight * len(images) / len(x)
+        with nullcontext() if number == pieces - 1 or devices.size() == 1 else fabric.no_backward_sync(model):
+            logits = model(images, None, guide_only=True)
+            ce = share * nn.functional.cross_entropy(logits.guide_clean, labels)
+            fabric.backward(ce)
+        _add(parts, {"ce": ce.detach()})
+        _add(correct, _right(logits, labels, share))
     optimizer.step()
-    return Loss(ce.detach(), {"ce": ce.detach()}), _right(logits, y, weight)
+    return Loss(parts["ce"], parts), correct
 
 
 def _right(logits: Logits, y: Tensor, share: float) -> dict[str, Tensor]:

@@ -180,7 +180,7 @@ class _Loop:
             group["lr"] = recipe.lr if warming else learning_rate(recipe, moment + 1 / self.steps_per_epoch() / 2)
         self.pair.train()
         if warming:
-            loss, correct = guide_step(self.fabric, self.model, self.optimizer, x, y, weight)
+            loss, correct = guide_step(self.fabric, self.model, self.optimizer, x, y, weight, recipe.micro_batch)
         else:
             attacked = self.twin.refresh() if self.twin else self.pair
             awp = self.method.awp if self.epoch - recipe.guide_warmup >= recipe.awp_warmup else 0.0

@@ -3,11 +3,14 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from d2rkit.cli import main
+from d2rkit.cli.runs import doctor
 
 
 def d2rkit(*words):
@@ -28,6 +31,14 @@ def test_help_lists_the_commands():
     assert answer.returncode == 0
     for word in COMMANDS:
         assert word in answer.stdout
+
+
+@pytest.mark.parametrize(("slow", "advice"), [(torch.float32, "pays"), (torch.bfloat16, "does not pay")])
+def test_doctor_measures_whether_bfloat16_pays(monkeypatch, capsys, slow, advice):
+    seconds = {torch.float32: 0.002, torch.bfloat16: 0.002, slow: 0.02}
+    monkeypatch.setattr("torch.nn.functional.conv2d", lambda x, w, padding: time.sleep(seconds[x.dtype]) or x)
+    doctor()
+    assert f"--precision bf16-mixed {advice}\n" in capsys.readouterr().out
 
 
 def test_the_module_and_the_command_are_the_same():

@@ -17,7 +17,7 @@ from d2rkit.methods import METHODS
 from d2rkit.models import build_model
 from d2rkit.pair import GuidedPair
 from d2rkit.recipe import Recipe
-from d2rkit.step import training_step
+from d2rkit.step import guide_step, training_step
 from d2rkit.training import _fabric
 from tests.test_experiment import TINY
 from tests.test_training import changed
@@ -58,6 +58,16 @@ def step_gradients(path, *, report=None, should_stop=None):
         recipe = Recipe(name, eps=0.2, step_size=0.05, steps=3, micro_batch=micro_batch)
         training_step(fabric, model, pair, pair, optimizer, method, recipe, x, y, torch.Generator(), method.awp, weight)
         found[f"{name} {micro_batch}"] = {n: p.grad for n, p in pair.named_parameters() if p.grad is not None}
+    for micro_batch in (0, 7):
+        pair = mlp_pair().double()
+        model, optimizer = fabric.setup(pair, torch.optim.SGD(pair.parameters(), 0.0))
+        images: list[int] = []
+        pair.guide.register_forward_hook(lambda guide, inputs, output, seen=images: seen.append(len(output)))
+        loss, right = guide_step(fabric, model, optimizer, x, y, weight, micro_batch)
+        assert max(images) <= (micro_batch or len(x)) and sum(images) == len(x)
+        found[f"guide {micro_batch}"] = {n: p.grad for n, p in pair.guide.named_parameters()}
+        found[f"guide {micro_batch}"] |= {"loss": devices.reduced(loss.total.clone(), "mean")}
+        found[f"guide {micro_batch}"] |= {"right": devices.reduced(right["guide"].clone(), "mean")}
     if devices.rank() == 0:
         torch.save(found, path)
 
@@ -73,7 +83,7 @@ def gradients(tmp_path_factory):
     return torch.load(folder / "one.pt"), torch.load(folder / "two.pt")
 
 
-@pytest.mark.parametrize(("method", "micro_batch"), CASES)
+@pytest.mark.parametrize(("method", "micro_batch"), [*CASES, ("guide", 0), ("guide", 7)])
 def test_gradients_of_two_processes_are_those_of_one(gradients, method, micro_batch):
     one, two = (found[f"{method} {micro_batch}"] for found in gradients)
     assert one.keys() == two.keys() and all(g.abs().max() > 1e-5 for g in one.values())
@@ -81,8 +91,9 @@ def test_gradients_of_two_processes_are_those_of_one(gradients, method, micro_ba
         torch.testing.assert_close(two[name], one[name], rtol=1e-6, atol=1e-9, msg=name)
 
 
-def test_micro_batches_add_up_to_the_batch(gradients):
-    whole, pieces = gradients[0]["d2r-cag 0"], gradients[0]["d2r-cag 7"]
+@pytest.mark.parametrize("step", ["d2r-cag", "guide"])
+def test_micro_batches_add_up_to_the_batch(gradients, step):
+    whole, pieces = gradients[0][f"{step} 0"], gradients[0][f"{step} 7"]
     for name in whole:
         torch.testing.assert_close(pieces[name], whole[name], rtol=1e-6, atol=1e-9, msg=name)
 
