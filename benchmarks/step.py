@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import platform
 import statistics
 import sys
@@ -145,11 +146,21 @@ def pair_of(case: Case) -> GuidedPair:
     return GuidedPair(*(build_model(name, 10, case.size, case.channels) for name in (case.target, case.guide)))
 
 
-def attack_only(pair: GuidedPair, case: Case, x: Tensor, *, hoist: bool, freeze: bool, precision: str = "") -> None:
-    """The attack alone with chosen levers: guide hoisted or not, parameters frozen or not, bfloat16 or not."""
-    f, g = pair.target, pair.guide
-    low = torch.autocast(x.device.type, torch.bfloat16) if precision else contextlib.nullcontext()
-    with eval_mode(f, g), frozen(f, g) if freeze else contextlib.nullcontext(), low:
+def attack_only(
+    pair: GuidedPair,
+    case: Case,
+    x: Tensor,
+    *,
+    hoist: bool = False,
+    freeze: bool = False,
+    in_place: bool = False,
+    low: bool = False,
+) -> None:
+    """The attack alone, as released but for chosen levers: guide forwarded once, parameters frozen, all ReLUs in place,
+    bfloat16."""
+    f, g = (network if in_place else as_released_network(network) for network in (pair.target, pair.guide))
+    autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=low)
+    with eval_mode(pair), frozen(pair) if freeze else contextlib.nullcontext(), autocast:
         fixed = g(x).softmax(1).detach()
 
         def objective(x_adv: Tensor) -> Tensor:
@@ -253,15 +264,18 @@ def measure(case: Case, repeats: int, fast_repeats: int, levers: bool, compiled:
         compiled_twin = PairTwin(plain, compiled=True).refresh()
         steps |= {
             "unfolded step": lambda: unfolded(x, y),
-            "attack": lambda: attack_only(plain, case, x, hoist=False, freeze=False),
-            "guide hoisted": lambda: attack_only(plain, case, x, hoist=True, freeze=False),
-            "frozen": lambda: attack_only(plain, case, x, hoist=False, freeze=True),
-            "channels_last": lambda: attack_only(last, case, x_last, hoist=False, freeze=False),
-            "channels_last, widest contiguous": lambda: attack_only(arranged, case, x_last, hoist=False, freeze=False),
-            "BatchNorm folded (layout, frozen)": lambda: attack_only(twin, case, x, hoist=False, freeze=True),
-            "folded, hoisted": lambda: attack_only(twin, case, x, hoist=True, freeze=True),
-            "folded, hoisted, compiled": lambda: attack_only(compiled_twin, case, x, hoist=True, freeze=True),
-            "bfloat16": lambda: attack_only(plain, case, x, hoist=False, freeze=False, precision="bf16"),
+            "attack": lambda: attack_only(plain, case, x),
+            "guide hoisted": lambda: attack_only(plain, case, x, hoist=True),
+            "frozen": lambda: attack_only(plain, case, x, freeze=True),
+            "ReLUs in place": lambda: attack_only(plain, case, x, in_place=True),
+            "channels_last": lambda: attack_only(last, case, x_last),
+            "channels_last, widest contiguous": lambda: attack_only(arranged, case, x_last),
+            "these, frozen, BatchNorm folded": lambda: attack_only(twin, case, x, freeze=True, in_place=True),
+            "folded, hoisted": lambda: attack_only(twin, case, x, hoist=True, freeze=True, in_place=True),
+            "folded, hoisted, compiled": lambda: attack_only(
+                compiled_twin, case, x, hoist=True, freeze=True, in_place=True
+            ),
+            "bfloat16": lambda: attack_only(plain, case, x, low=True),
         }
         steps |= optimizers(pair_of(case).to(device))
         compile_seconds = _seconds(steps["folded, hoisted, compiled"]) - _seconds(steps["folded, hoisted, compiled"])
@@ -303,6 +317,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="torch threads (default: torch's)")
     parser.add_argument("--levers", action="store_true", help="each lever alone too")
     chosen = parser.parse_args()
+    os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")  # compile_seconds are those of the first time
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     rows = []

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 WIDE = 512
-"""Output channels from which on convolutions on a CPU are faster contiguous (benchmarks/step.py --levers)."""
+"""Output channels from which on convolutions on a CPU are contiguous. Chosen on a CPU with AVX-512, where that made
+those of 512 channels faster, left those of 256 as fast and made narrower ones slower."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -17,14 +18,23 @@ def arrange(network: Network) -> Network:
     """`network` itself, laid out for its device: channels_last, but on a CPU the widest convolutions contiguous.
 
     Small images under many channels leave a channels_last kernel on a CPU rows of four or eight pixels to work on.
-    Those convolutions turn their images around; what follows them keeps the layout. Numbers change by rounding only."""
+    Those convolutions copy their images first; what follows them keeps the layout. Numbers change by rounding only."""
+    restore(network)
     network.to(memory_format=torch.channels_last)
     for conv in network.modules():
         if isinstance(conv, nn.Conv2d) and conv.out_channels >= WIDE and conv.weight.device.type == "cpu":
             conv.to(memory_format=torch.contiguous_format)
-            if _contiguous not in conv._forward_pre_hooks.values():
-                conv.register_forward_pre_hook(_contiguous)
+            conv.register_forward_pre_hook(_contiguous)
     return network
+
+
+def restore(network: Network) -> Network:
+    """`network` itself as it was before arrange(): all contiguous."""
+    for module in network.modules():
+        hooks = module._forward_pre_hooks
+        for key in [key for key, hook in hooks.items() if hook is _contiguous]:
+            del hooks[key]
+    return network.to(memory_format=torch.contiguous_format)
 
 
 def _contiguous(conv: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:

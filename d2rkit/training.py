@@ -26,7 +26,7 @@ from d2rkit import attacks, devices
 from d2rkit.checkpoints import load_resume, save_resume, save_weights, write_atomically
 from d2rkit.data import ImageData, Split, augment
 from d2rkit.folding import PairTwin
-from d2rkit.layout import arrange
+from d2rkit.layout import arrange, restore
 from d2rkit.methods import Method
 from d2rkit.pair import GuidedPair, eval_mode
 from d2rkit.recipe import Recipe, generator_for, learning_rate
@@ -71,9 +71,9 @@ def fit(
     method = recipe.check()
     if method.needs_guide and pair.guide is None:
         raise ValueError(f"{method.title} trains a guide beside the target, but the pair has none")
-    loop = _Loop(pair, data, recipe, method, Path(folder) if folder else None, device)
     began = time.monotonic()
     try:
+        loop = _Loop(pair, data, recipe, method, Path(folder) if folder else None, device)
         with _polite_stop() as asked:
             stopped = loop.run(
                 lambda: asked.is_set() or bool(should_stop and should_stop()), report, on_epoch, save_every
@@ -86,7 +86,7 @@ def fit(
         status = "interrupted" if stopped else "stuck at chance" if loop.stuck() else "done"
     finally:
         if recipe.speed == "fast":
-            pair.to(memory_format=torch.contiguous_format)
+            restore(pair)
     return Fit(status, loop.history, time.monotonic() - began)
 
 

@@ -33,12 +33,19 @@ def test_help_lists_the_commands():
         assert word in answer.stdout
 
 
-@pytest.mark.parametrize(("slow", "advice"), [(torch.float32, "pays"), (torch.bfloat16, "does not pay")])
+@pytest.mark.parametrize(("slow", "advice"), [(torch.float32, "can pay"), (torch.bfloat16, "does not pay")])
 def test_doctor_measures_whether_bfloat16_pays(monkeypatch, capsys, slow, advice):
     seconds = {torch.float32: 0.002, torch.bfloat16: 0.002, slow: 0.02}
     monkeypatch.setattr("torch.nn.functional.conv2d", lambda x, w, padding: time.sleep(seconds[x.dtype]) or x)
     doctor()
-    assert f"--precision bf16-mixed {advice}\n" in capsys.readouterr().out
+    assert f"--precision bf16-mixed {advice}" in capsys.readouterr().out
+
+
+def test_doctor_goes_on_where_bfloat16_cannot_be_tried(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    doctor()
+    said = capsys.readouterr().out
+    assert "bfloat16 could not be tried" in said and "digits: 1200 train" in said
 
 
 def test_the_module_and_the_command_are_the_same():

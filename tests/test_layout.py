@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from d2rkit.folding import folded
-from d2rkit.layout import WIDE, arrange
+from d2rkit.layout import WIDE, arrange, restore
 from d2rkit.models import build_model
 from tests.test_folding import stir
 
@@ -62,3 +62,17 @@ def test_an_arranged_network_can_be_arranged_again_copied_and_sent_to_another_pr
     for same in (network, copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
         assert len(same.layer4[0].conv2._forward_pre_hooks) == 1
         assert not same.layer3[0].conv2._forward_pre_hooks
+
+
+def test_what_was_arranged_can_be_restored():
+    plain = build_model("preactresnet18", 10, 32)
+    restored = restore(arrange(copy.deepcopy(plain)))
+    assert not any(module._forward_pre_hooks for module in restored.modules())
+    for ours, theirs in zip(restored.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours, theirs) and ours.stride() == theirs.stride()
+
+
+def test_elsewhere_than_on_a_cpu_all_is_channels_last():
+    moved = arrange(arrange(build_model("preactresnet18", 10, 32)).to("meta"))
+    assert not any(module._forward_pre_hooks for module in moved.modules())
+    assert moved.layer4[1].conv2.weight.is_contiguous(memory_format=torch.channels_last)

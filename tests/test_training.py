@@ -192,6 +192,33 @@ def test_guide_warmup_trains_the_guide_alone(few_digits):
     assert not same_weights(targets[2][0].target, before.target) and "loss_adv" in targets[2][1]
 
 
+def test_no_step_forwards_more_than_a_micro_batch(few_digits):
+    pair, seen = make_pair(), []
+    pair.guide.register_forward_hook(lambda guide, inputs, out: seen.append((guide.training, len(out))))
+    done = fit(pair, few_digits, changed(guide_warmup=1, epochs=1, micro_batch=7), device="cpu")
+    sizes = [size for training, size in seen if training]
+    assert len(done.history) == 2 and max(sizes) <= 7 and sum(sizes) == 2 * len(few_digits.train)
+
+
+def test_fast_training_lays_the_pair_out_and_gives_it_back_as_it_was(few_digits, monkeypatch):
+    monkeypatch.setattr("d2rkit.layout.WIDE", 8)  # the second convolution's
+    pair, during = make_pair(), []
+
+    def look(*_):
+        during.append((_last(pair.target.convs[0]), _last(pair.target.convs[1]), _hooks(pair), _hooks(make_pair())))
+
+    def _last(conv):
+        return conv.weight.is_contiguous(memory_format=torch.channels_last)
+
+    def _hooks(network):
+        return sum(len(module._forward_pre_hooks) for module in network.modules())
+
+    fit(pair, few_digits, changed(epochs=1, speed="fast"), device="cpu", on_epoch=look)
+    assert [conv.out_channels >= 8 for conv in pair.target.convs] == [False, True, True]
+    assert during == [(True, False, 4, 0)]
+    assert _hooks(pair) == 0 and all(p.is_contiguous() for p in pair.parameters())
+
+
 def test_ema_is_what_is_kept_and_evaluated(few_digits, tmp_path):
     decay = 0.9
     pair, average, steps = make_pair(), None, 0

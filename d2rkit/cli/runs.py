@@ -31,10 +31,14 @@ def doctor() -> None:
         except PackageNotFoundError:
             print(f"  {package} is missing" + (f": pip install -e '.{part}'" if part else ": run `make install`"))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU only (no GPU is needed for digits)"
-    pace = bfloat16_pace()
-    advice = "pays" if pace > 1.1 else "does not pay"
     print(f"Device: {device}")
-    print(f"  a convolution in bfloat16 runs at {pace:.2g} times the pace of float32: --precision bf16-mixed {advice}")
+    try:
+        pace = bfloat16_pace()
+    except (ImportError, RuntimeError, TypeError) as error:
+        print(f"  bfloat16 could not be tried: {error}")
+    else:
+        advice = "can pay for large networks" if pace > 1.1 else "does not pay"
+        print(f"  a bfloat16 convolution runs at {pace:.2g} times the pace of float32: --precision bf16-mixed {advice}")
     for name in DATASETS:
         try:
             data = load_data(name, subset=None, download=False)
