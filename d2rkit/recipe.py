@@ -70,7 +70,7 @@ class Recipe:
     about 0, and weights of a long training differ as they do between two machines."""
     compile: bool = False
     """With speed fast: the attack's copies compiled by torch.compile (on a GPU as CUDA graphs), equal up to rounding.
-    Takes some seconds a process; whether it pays, benchmarks/step.py --compile tells. A CPU needs a C++ compiler."""
+    Takes half a minute at first; whether it pays, benchmarks/step.py --compile tells. A CPU needs a C++ compiler."""
     val_steps: int = 10
     """Steps of the PGD attack on the validation images by which the best epoch is chosen."""
 
