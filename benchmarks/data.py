@@ -23,7 +23,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.step import Case, Ours, alternated, pair_of
+from benchmarks.step import Case, Ours, pair_of
+from benchmarks.timing import alternated
 from d2rkit.arrays import write_cache
 from d2rkit.data import augment, load_data
 from d2rkit.experiment import machine
