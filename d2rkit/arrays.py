@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Split:
-    """images: (N, C, H, W) uint8; labels: (N,) int64; both on one device."""
+    """images: (N, C, H, W) uint8; labels: (N,) int64; both on one device. num_classes: of the data set, where known."""
 
     images: Tensor
     labels: Tensor
+    num_classes: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -29,10 +30,10 @@ class Split:
         return self.images[index].float().div_(255)
 
     def take(self, index: Tensor | slice) -> Split:
-        return Split(self.images[index], self.labels[index])
+        return replace(self, images=self.images[index], labels=self.labels[index])
 
     def to(self, device: torch.device | str) -> Split:
-        return Split(self.images.to(device), self.labels.to(device))
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
 def nchw(images: np.ndarray) -> Tensor:

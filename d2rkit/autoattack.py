@@ -21,11 +21,25 @@ import torch
 from torch import Tensor, nn
 
 from d2rkit import devices
+from d2rkit.border import as_pixels
 from d2rkit.pair import eval_mode, frozen
 
 STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
 PIXELS_AT_ONCE = 2**17  # a batch of so many keeps a CPU busy: more classes or queries side by side would gain nothing
 SQUARE_GAIN = 0.002  # the package warns if Square breaks a larger share of images than this
+
+
+@dataclass(frozen=True)
+class AutoAttackBudget:
+    """iterations of APGD-CE, APGD-T and FAB-T, targets of the last two, queries of Square; None: as in standard
+    AutoAttack, the only budget whose result goes by that name."""
+
+    iterations: int | None = None
+    targets: int | None = None
+    queries: int | None = None
+
+
+FULL = AutoAttackBudget()
 
 
 @dataclass
@@ -65,20 +79,23 @@ def autoattack(
     state: AutoAttackState | None = None,
     shared: bool = False,
     on_batch: Callable[[AutoAttackState, str, float], None] | None = None,
+    budget: AutoAttackBudget = FULL,
+    precision: str = "32-true",
 ) -> AutoAttackState:
-    """Which of the images x: (N, C, H, W) in [0, 1] survive all four attacks, as `state.robust`: (N,) bool.
+    """Which of the images x: (N, C, H, W), uint8 or in [0, 1], survive all four attacks, as `state.robust`: (N,) bool.
 
     eps in pixel scale. through: an equivalent of the model (see `folding.folded`) whose gradients and predictions
     the attacks use; the model itself has the last word on every image. state: where an earlier call stopped
     (its `robust` must start as the clean flags). shared: every process of a group (devices.start) makes this call
     and attacks its share of the batches. on_batch: told the state, the attack and the fraction done after each
-    batch, or, if they are shared, after one of each process. ValueError with fewer than four classes, for which
-    the targeted losses do not exist."""
+    batch, or, if they are shared, after one of each process. precision: of the attacks, see devices.attack_math; the
+    model judges in IEEE float32. budget: less than all, for plans and dry runs. ValueError with fewer than four
+    classes, for which the targeted losses do not exist."""
     with eval_mode(model), frozen(model), forked_rng(), _warnings() as warned:
         if state is None:
             state = AutoAttackState(clean_flags(model, x, y, batch_size))
         with torch.no_grad():
-            classes = model(x[:1]).shape[1]
+            classes = model(as_pixels(x[:1])).shape[1]
         if classes < 4:
             raise ValueError(f"standard AutoAttack needs at least 4 classes, not {classes}")
         for number, stage in enumerate(STAGES):
@@ -89,15 +106,17 @@ def autoattack(
                 state.after[STAGES[number - 1]] if number else state.after.setdefault("clean", state.robust.clone())
             )
             survivors = before.nonzero().flatten().split(batch_size) if before.any() else ()
-            attack = _attacker(through or model, stage, eps, norm, seed, x, classes, batch_size)
+            attack = _attacker(through or model, stage, eps, norm, seed, x, classes, batch_size, budget)
             at_once, mine = (devices.size(), devices.rank()) if shared else (1, 0)
             for first in range(state.next_batch, len(survivors), at_once):
                 if first + mine < len(survivors):
                     chosen = survivors[first + mine]
                     index = chosen.to(x.device)
-                    images = x[index].contiguous()
-                    adversarial, _ = attack.run_standard_evaluation(images, y[index], batch_size=len(index))
-                    fooled = ~clean_flags(model, adversarial, y[index], len(index))
+                    images = as_pixels(x[index]).contiguous()
+                    with devices.attack_math(precision):
+                        adversarial, _ = attack.run_standard_evaluation(images, y[index], batch_size=len(index))
+                    with devices.ieee_float32():
+                        fooled = ~clean_flags(model, adversarial, y[index], len(index))
                     state.robust[chosen[fooled]] = False
                 if shared:
                     state.robust = devices.reduced(state.robust, "min")
@@ -116,13 +135,23 @@ def autoattack(
 
 
 def clean_flags(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
-    """(N,) bool on the CPU: is the prediction right? The model is taken as it is."""
+    """(N,) bool on the CPU: is the prediction right? The model is taken as it is; images x: (N, C, H, W), uint8 or in
+    [0, 1]. ValueError for logits that are not finite: argmax would take NaN for the first class that has it."""
+    parts = []
     with torch.no_grad():
-        parts = zip(x.split(batch_size), y.split(batch_size), strict=True)
-        return torch.cat([(model(images).argmax(1) == labels).cpu() for images, labels in parts])
+        for images, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
+            logits = model(as_pixels(images))
+            bad = ~torch.isfinite(logits).all(1)
+            if bad.any():
+                raise ValueError(f"the network's logits are not finite on {int(bad.sum())} of {len(bad)} images")
+            parts.append((logits.argmax(1) == labels).cpu())
+    return torch.cat(parts)
 
 
-def _attacker(model: nn.Module, stage: str, eps: float, norm: str, seed: int, x: Tensor, classes: int, batch_size: int):
+def _attacker(
+    model: nn.Module, stage: str, eps: float, norm: str, seed: int, x: Tensor, classes: int, batch_size: int,
+    budget: AutoAttackBudget = FULL,
+):  # fmt: skip
     from pyautoattack import AutoAttack
 
     from d2rkit.apgd import leave_out_fooled
@@ -139,7 +168,10 @@ def _attacker(model: nn.Module, stage: str, eps: float, norm: str, seed: int, x:
     for apgd in (attack.apgd, attack.apgd_targeted):
         leave_out_fooled(apgd)
     for targeted in (attack.apgd_targeted, attack.fab):
-        targeted.n_target_classes = min(targeted.n_target_classes, classes - 1)
+        targeted.n_target_classes = min(targeted.n_target_classes, classes - 1, budget.targets or classes)
+    for iterated in (attack.apgd, attack.apgd_targeted, attack.fab):
+        iterated.n_iter = budget.iterations or iterated.n_iter
+    attack.square.n_queries = budget.queries or attack.square.n_queries
     return attack
 
 

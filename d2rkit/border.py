@@ -47,3 +47,13 @@ def check_images(images: Tensor, labels: Tensor, num_classes: int | None = None)
         raise ValueError(
             f"labels must lie in 0..{num_classes - 1}, not in {labels.min().item()}..{labels.max().item()}"
         )
+
+
+def as_pixels(images: Tensor) -> Tensor:
+    """Float pixels in [0, 1] of images that may be uint8."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; one that says nothing is named."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -51,6 +51,10 @@ class ImageData:
     test: Split
     source: str
 
+    def __post_init__(self) -> None:
+        for part in ("train", "val", "test"):  # so that a network with other outputs is not evaluated on a part alone
+            object.__setattr__(self, part, replace(getattr(self, part), num_classes=self.num_classes))
+
     @property
     def num_classes(self) -> int:
         return len(self.class_names)

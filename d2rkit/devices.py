@@ -8,6 +8,7 @@ Outside a group every function here does what one process alone needs: nothing.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -224,3 +225,17 @@ def _end(processes: list) -> None:
         if process.is_alive():
             process.kill()
             process.join()
+
+
+def resolve(device):
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
+
+
+@contextlib.contextmanager
+def ieee_float32():
+    yield
+
+
+@contextlib.contextmanager
+def attack_math(precision):
+    yield

@@ -19,10 +19,11 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from d2rkit.autoattack import STAGES
+from d2rkit.arrays import Split
+from d2rkit.autoattack import STAGES, AutoAttackBudget
 from d2rkit.checkpoints import load_resume, load_weights, write_atomically
 from d2rkit.data import ImageData
-from d2rkit.evaluation import evaluate
+from d2rkit.evaluator import Budget
 from d2rkit.experiment import Experiment, build_pair, experiment_recipe
 from d2rkit.presets import Preset
 from d2rkit.rehearsal import (
@@ -33,15 +34,16 @@ from d2rkit.rehearsal import (
     peak_memory,
     random_data,
     run_stage,
-    short_autoattack,
 )
+from d2rkit.run_evaluation import evaluate_checkpoint
 from d2rkit.sweep import check_cores, threads_of_children
 from d2rkit.training import Fit, fit
 
-ITERATIONS, TARGETS, QUERIES = 3, 2, 10  # instead of 100, 9 and 5,000: those take hours for a WRN-34-10 on a CPU
+# Instead of 20 or 100 steps, 100 iterations, 9 targets and 5,000 queries: those take hours for a WRN-34-10 on a CPU.
+BUDGET = Budget(3, AutoAttackBudget(iterations=3, targets=2, queries=10))
 CUT = (
-    f"AutoAttack is cut to {ITERATIONS} iterations of APGD-CE, APGD-T and FAB-T, {TARGETS} targets and {QUERIES} "
-    "queries of Square; the other attacks make all their steps"
+    f"PGD and C&W are cut to {BUDGET.steps} steps, AutoAttack to {BUDGET.autoattack.iterations} iterations of APGD-CE, "
+    f"APGD-T and FAB-T, {BUDGET.autoattack.targets} targets and {BUDGET.autoattack.queries} queries of Square"
 )
 
 
@@ -154,24 +156,19 @@ def _train(experiment: Experiment, data: ImageData, batch: int, folder: Path, de
 
 
 def _attack(experiment: Experiment, data: ImageData, folder: Path, device: str) -> None:
-    """Every attack on the first of the saved weights, as in a run, and a look at the others; then AutoAttack's four
-    once more, each by itself at a radius where no image falls, since in a row the first one may leave nothing for
-    the others to do."""
-    images = data.test.pixels().to(device_of(device))
-    for number, checkpoint in enumerate(experiment.checkpoints):
+    """All that a run measures of each of its checkpoints; then AutoAttack's four attacks, each by itself at a radius
+    where no image falls, since in a row the first one may leave nothing for the others to do."""
+    images = data.test.images.to(device_of(device))
+    for checkpoint in experiment.checkpoints if experiment.attacks else ():
         pair = load_weights(folder / f"{checkpoint}.safetensors", build_pair(experiment, data)).to(images.device)
-        labels = own_labels(pair.target, images)
-        attacks = ("clean",) if number else experiment.attacks
-        with short_autoattack(ITERATIONS, TARGETS, QUERIES):
-            found = evaluate(
-                pair, (images, labels), attacks, experiment.radius, experiment.seed, folder=folder,
-                checkpoint=checkpoint,
-            )  # fmt: skip
-            if missing := set(attacks) - found.flags.keys():
-                raise RuntimeError(f"no flags of {sorted(missing)}")
-            if "autoattack" in attacks:
-                for stage in STAGES:
-                    run_stage(pair.target, stage, images, labels)
+        pixels = data.test.pixels().to(images.device)
+        test = Split(images, own_labels(pair.target, pixels))
+        found = evaluate_checkpoint(experiment, pair, test, checkpoint, folder=folder, budget=BUDGET)
+        if missing := set(experiment.attacks) - found["accuracy"].keys():
+            raise RuntimeError(f"no flags of {sorted(missing)}")
+        if "autoattack" in experiment.attacks and checkpoint == experiment.checkpoints[0]:
+            for stage in STAGES:
+                run_stage(pair.target, stage, pixels, test.labels, BUDGET.autoattack)
 
 
 def write_log(path: Path, found: Sequence[Rehearsal]) -> None:

@@ -27,14 +27,14 @@ from d2rkit import devices
 from d2rkit.border import home, nearest
 from d2rkit.checkpoints import load_weights, read_json, write_json
 from d2rkit.data import DATASETS, ImageData, Split, first_of_each_class, load_data, subset_size
-from d2rkit.evaluation import ATTACKS, accuracy_against_eps, accuracy_of, evaluate, masking_checks, parse_attack
+from d2rkit.evaluator import ATTACKS, parse_attack
 from d2rkit.methods import get_method
 from d2rkit.models import build_model
 from d2rkit.pair import GuidedPair
 from d2rkit.recipe import Recipe, generator_for
+from d2rkit.run_evaluation import evaluate_checkpoint
 from d2rkit.training import Report, fit
 
-SWEEP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # radii of the accuracy curve, in units of the evaluation eps
 FORMAT = 1  # of the run folder
 
 
@@ -238,32 +238,26 @@ def _work(
         result["devices"] = devices.size()
     began = time.monotonic()
     if not trained.status.startswith("failed") and experiment.attacks:
+        result["judged_in"] = "IEEE float32"
         for number, checkpoint in enumerate(experiment.checkpoints):
             share = 0.5 / len(experiment.checkpoints)
-            result["accuracy"][checkpoint] = _evaluate(
-                experiment, folder, checkpoint, pair, test, result,
-                part(0.5 + number * share, 0.5 + (number + 1) * share),
+            pair = load_weights(folder / f"{checkpoint}.safetensors", pair)
+            found = evaluate_checkpoint(
+                experiment, pair, test, checkpoint, folder=folder, shared=devices.size() > 1,
+                report=part(0.5 + number * share, 0.5 + (number + 1) * share),
             )  # fmt: skip
+            _take_over(result, checkpoint, found)
     result["evaluation_seconds"] = round(time.monotonic() - began, 2)
     if devices.rank() == 0:
         write_json(folder / "result.json", result)
 
 
-def _evaluate(experiment, folder, checkpoint, pair, test, result, report) -> dict[str, float]:
-    """Accuracies of one checkpoint; for the first one also the curve over eps and the masking checks."""
-    pair = load_weights(folder / f"{checkpoint}.safetensors", pair)
-    eps, how = experiment.radius, {"seed": experiment.seed, "shared": devices.size() > 1}
-    found = evaluate(pair, test, experiment.attacks, eps, folder=folder, checkpoint=checkpoint, report=report, **how)
-    if found.warnings:
-        result.setdefault("autoattack_warnings", {})[checkpoint] = found.warnings
-    if checkpoint == experiment.checkpoints[0]:
-        curve = accuracy_against_eps(pair.target, test, [min(1.0, r * eps) for r in SWEEP], known=found, **how)
-        result["eps_curve"] = {"eps": list(curve), "pgd20": [accuracy_of(flags) for flags in curve.values()]}
-        checks = masking_checks(pair.target, test, eps, guide=pair.guide, known=found, **how)
-        result["masking"] = [dataclasses.asdict(check) for check in checks]
-        if pair.guide is not None:
-            result["guide_clean"] = evaluate(pair.guide, test, ("clean",), eps).accuracy("clean")
-    return found.summary()
+def _take_over(result: dict[str, Any], checkpoint: str, found: dict[str, Any]) -> None:
+    """Put what evaluate_checkpoint() found of a checkpoint into result.json's entries."""
+    for name in ("accuracy", "weights", "notes", "autoattack_warnings"):
+        if value := found.pop(name):
+            result.setdefault(name, {})[checkpoint] = value
+    result.update(found)
 
 
 def experiment_recipe(experiment: Experiment) -> Recipe:

@@ -8,6 +8,7 @@ maps, forward and backward.
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
@@ -113,3 +114,13 @@ def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
         scale = (norm.running_var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
         shift = (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
     return scale.view(1, -1, 1, 1), shift.view(1, -1, 1, 1)
+
+
+@dataclass(frozen=True)
+class AttackCopy:
+    network: nn.Module
+    reason: str = ""
+
+
+def attack_copy(network: nn.Module, x: Tensor, dtype: torch.dtype | None = None) -> AttackCopy:
+    return AttackCopy(folded(network))

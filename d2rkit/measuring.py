@@ -1,7 +1,8 @@
 """Seconds and bytes of a few steps and batches on this machine, measured in a process of their own.
 
-Steps run through fit() with the real method, networks and batch size; attacks through evaluate() and AutoAttack
-itself, at a radius where no image falls, on as many images as are expected to survive that long.
+Steps run through fit() with the real method, networks and batch size; attacks through the Evaluator and AutoAttack
+itself, at a radius where no image falls, on as many images as are expected to survive that long. One checkpoint is
+evaluated as a run does it, with a step of each attack, so that peak memory is that of all a run's parts.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from d2rkit.autoattack import STAGES
+from d2rkit.arrays import Split
+from d2rkit.autoattack import STAGES, AutoAttackBudget
 from d2rkit.border import nearest
-from d2rkit.evaluation import evaluate
+from d2rkit.evaluator import Budget, Evaluator
 from d2rkit.experiment import Experiment, build_pair, experiment_recipe
 from d2rkit.methods import get_method
+from d2rkit.pair import GuidedPair
 from d2rkit.rehearsal import (
     HARMLESS,
     Counts,
@@ -35,8 +38,8 @@ from d2rkit.rehearsal import (
     peak_memory,
     random_data,
     run_stage,
-    short_autoattack,
 )
+from d2rkit.run_evaluation import evaluate_checkpoint
 from d2rkit.training import fit
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -44,6 +47,7 @@ WARM_UP = 2  # training steps that are not counted: they allocate, and choose al
 EVALUATION_BATCH = 250  # images attacked at once, as evaluate() does by itself
 VALIDATION_BATCH = 500  # images validated at once, as fit() does
 LONG_ENOUGH = 0.5  # seconds that an attack is repeated for
+ONCE = Budget(1, AutoAttackBudget(1, 1, 1))
 # Settings that change what comes out of a step, but not what it costs.
 FREE = {
     "seed": 0, "epochs": 1, "lr": 1e-3, "schedule": "constant", "warmup": 0.0, "weight_decay": 5e-4, "eps": 8 / 255,
@@ -66,21 +70,31 @@ class TrainCost:
 
 @dataclass(frozen=True)
 class EvaluationCost:
-    """Seconds of a call of evaluate() on one batch without attacks, of a PGD step an image, and of each attack of
-    AutoAttack an image and pass."""
+    """Of a target: seconds to prepare an evaluation of one batch (checks, clean pass, attacked copy) and of a PGD step
+    per image; of each attack of AutoAttack per image and pass."""
 
-    call: float
+    prepare: float
     pgd_step: float
     passes: Mapping[str, float]
 
 
 @dataclass(frozen=True)
+class GuideCost:
+    """Of a guide beside its target: seconds of its checks and clean pass for one batch, and of a PGD step per image
+    against it."""
+
+    prepare: float
+    pgd_step: float
+
+
+@dataclass(frozen=True)
 class Measured:
-    """Costs by the name of like(experiment) and of evaluated_like(experiment). memory: bytes at most, over all
-    that was measured; where: what they were measured on, in words."""
+    """Costs by the name of like(experiment), of target_like(experiment) and, for methods that have one, of
+    guide_like(experiment). memory: bytes at most, over all that was measured; where: what they were measured on."""
 
     training: Mapping[str, TrainCost]
-    evaluation: Mapping[str, EvaluationCost]
+    targets: Mapping[str, EvaluationCost]
+    guides: Mapping[str, GuideCost]
     memory: int
     where: str
 
@@ -91,10 +105,17 @@ def like(experiment: Experiment) -> Experiment:
     return replace(experiment, **FREE, guide=guide, guide_warmup=min(1, experiment.guide_warmup))
 
 
-def evaluated_like(experiment: Experiment) -> Experiment:
-    """The same for evaluation, which sees the target alone."""
+def target_like(experiment: Experiment) -> Experiment:
+    """The same for evaluation, which attacks the target alone."""
     test = counts_of(experiment).test
     return Experiment(method="natural", data=experiment.data, target=experiment.target, test_images=test)
+
+
+def guide_like(experiment: Experiment) -> Experiment | None:
+    """The same for what evaluation does with a guide beside the target, if the method has one."""
+    if not get_method(experiment.method).needs_guide:
+        return None
+    return replace(target_like(experiment), method="d2r-cag", guide=experiment.guide)
 
 
 def measure(
@@ -115,8 +136,10 @@ def measure(
     if clock not in CLOCKS:
         raise nearest(clock, CLOCKS, "clock")
     trained = {alike.run_name: alike for alike in map(like, experiments)}
-    evaluated = {alike.run_name: alike for alike in map(evaluated_like, experiments)}
-    with lone_process(threads) as pool, tqdm(total=len(trained) + len(evaluated), desc="measuring") as bar:
+    targets = {alike.run_name: alike for alike in map(target_like, experiments)}
+    guides = {alike.run_name: alike for alike in map(guide_like, experiments) if alike}
+    count = len(trained) + len(targets) + len(guides)
+    with lone_process(threads) as pool, tqdm(total=count, desc="measuring") as bar:
 
         def done(task: Callable, *arguments):
             try:
@@ -124,10 +147,13 @@ def measure(
             finally:
                 bar.update()
 
-        training = {name: done(_train_cost, each, device, clock, steps) for name, each in trained.items()}
-        evaluation = {name: done(_evaluation_cost, each, shares, device, clock) for name, each in evaluated.items()}
+        costs = (
+            {name: done(_train_cost, each, device, clock, steps) for name, each in trained.items()},
+            {name: done(_target_cost, each, shares, device, clock) for name, each in targets.items()},
+            {name: done(_guide_cost, each, shares["pgd"], device, clock) for name, each in guides.items()},
+        )
         memory, where = pool.submit(peak_memory, device).result()
-    return Measured(training, evaluation, memory, where)
+    return Measured(*costs, memory, where)
 
 
 def bfloat16_pace(device: str = "auto") -> float:
@@ -172,42 +198,73 @@ def _train_cost(experiment: Experiment, device: str, clock: str, steps: int) -> 
     return TrainCost(median(last[-1 - steps : -1]), median(first[-1 - steps : -1]), last[-1], validated, disk)
 
 
-def _evaluation_cost(experiment: Experiment, shares: Mapping[str, float], device: str, clock: str) -> EvaluationCost:
-    count = experiment.test_images
-    data = random_data(experiment.data, Counts(1, 1, min(count, EVALUATION_BATCH)))
-    network = build_pair(experiment, data).target.to(device_of(device)).eval()
-    x = data.test.pixels().to(device_of(device))
-    y = own_labels(network, x)
+@dataclass(frozen=True)
+class _Stage:
+    """Networks and images that attacks are measured on, one batch of them; how many images a run has; a clock."""
 
-    def seconds(action: Callable[[], object]) -> float:
+    pair: GuidedPair
+    images: Tensor
+    labels: Tensor
+    count: int
+    clock: str
+
+    def seconds(self, action: Callable[[], object]) -> float:
         def once() -> float:
-            before = CLOCKS[clock]()
+            before = CLOCKS[self.clock]()
             action()
-            return CLOCKS[clock]() - before
+            return CLOCKS[self.clock]() - before
 
         times = [once()]  # the first time also allocates and chooses algorithms; next to seconds that is nothing
         while times[0] < 4 * LONG_ENOUGH and sum(times[1:]) < LONG_ENOUGH:
             times.append(once())
         return median(times[1:] or times)
 
-    def each(share: float, more: int, action: Callable[[int, Tensor, Tensor], object]) -> float:
-        """Seconds of an iteration an image, apart from what a call costs before its first one."""
-        n = max(1, min(len(x), round(share * count)))
-        long, short = (seconds(lambda k=k: action(k, x[:n], y[:n])) for k in (1 + more, 1))
+    def each(self, share: float, more: int, action: Callable[[int, Tensor, Tensor], object]) -> float:
+        """Seconds of an iteration per image, apart from what a call costs before its first one. share: of a run's
+        images that the action works on."""
+        n = max(1, min(len(self.images), round(share * self.count)))
+        x, y = self.images[:n], self.labels[:n]
+        long, short = (self.seconds(lambda k=k: action(k, x, y)) for k in (1 + more, 1))
         return max(long - short, 0.0) / (more * n)
 
+
+def _staged(experiment: Experiment, device: str, clock: str) -> _Stage:
+    """Ready to be measured, after all that a run does was done once, if only with a step of each attack: that takes as
+    much memory as a run's evaluation."""
+    count = experiment.test_images
+    data = random_data(experiment.data, Counts(1, 1, min(count, EVALUATION_BATCH)))
+    pair = build_pair(experiment, data).to(device_of(device)).eval()
+    x = data.test.pixels().to(device_of(device))
+    y = own_labels(pair.target, x)
+    test = Split(data.test.images.to(x.device), y)
+    evaluate_checkpoint(replace(experiment, eps=HARMLESS), pair, test, "best", budget=ONCE)
+    return _Stage(pair, x, y, count, clock)
+
+
+def _target_cost(experiment: Experiment, shares: Mapping[str, float], device: str, clock: str) -> EvaluationCost:
+    stage = _staged(experiment, device, clock)
+    network = stage.pair.target
+
+    def prepare() -> None:
+        evaluator = Evaluator(network, (stage.images, stage.labels))
+        evaluator.clean, evaluator.attacked  # noqa: B018  (both are made when they are first asked for)
+
     def pgd(steps: int, images: Tensor, labels: Tensor) -> None:
-        evaluate(network, (images, labels), (f"pgd{steps}",), HARMLESS)
+        Evaluator(network, (images, labels)).flags(f"pgd{steps}", HARMLESS)
 
-    def alone(stage: str) -> Callable[[int, Tensor, Tensor], None]:
-        def attack(passes: int, images: Tensor, labels: Tensor) -> None:
-            with short_autoattack(passes, 1, passes):
-                run_stage(network, stage, images, labels)
+    def alone(name: str) -> Callable[[int, Tensor, Tensor], None]:
+        return lambda passes, x, y: run_stage(network, name, x, y, AutoAttackBudget(passes, 1, passes))
 
-        return attack
+    passes = {name: stage.each(shares[name], 40 if name == "square" else 10, alone(name)) for name in STAGES}
+    return EvaluationCost(stage.seconds(prepare), stage.each(shares["pgd"], 10, pgd), passes)
 
-    return EvaluationCost(
-        seconds(lambda: evaluate(network, (x, y), ("clean",))),
-        each(shares["pgd"], 10, pgd),
-        {stage: each(shares[stage], 40 if stage == "square" else 10, alone(stage)) for stage in STAGES},
-    )
+
+def _guide_cost(experiment: Experiment, share: float, device: str, clock: str) -> GuideCost:
+    stage = _staged(experiment, device, clock)
+    pair = stage.pair
+
+    def transfer(steps: int, images: Tensor, labels: Tensor) -> None:
+        Evaluator(pair.target, (images, labels)).transferred(pair.guide, steps, HARMLESS)
+
+    prepare = stage.seconds(lambda: Evaluator(pair.guide, (stage.images, stage.labels)).clean)
+    return GuideCost(prepare, stage.each(share, 10, transfer))

@@ -107,6 +107,7 @@ class WideResNet(nn.Module):
         count = (depth - 4) // 6
         widths = [16, 16 * widen, 32 * widen, 64 * widen]
         self.cells = 2 if image_size == 64 else 1
+        self.image_size = 64 if self.cells == 2 else None  # such a head runs on other sizes, but means nothing there
         self.conv1 = conv3x3(channels, widths[0])
         self.block1 = WideGroup(count, widths[0], widths[1], 1)
         self.block2 = WideGroup(count, widths[1], widths[2], 2)
@@ -185,6 +186,7 @@ class PreActResNet18(nn.Module):
     def __init__(self, num_classes: int, image_size: int = 32, channels: int = 3):
         super().__init__()
         self.cells = 2 if image_size == 64 else 1
+        self.image_size = 64 if self.cells == 2 else None  # such a head runs on other sizes, but means nothing there
         self.conv1 = conv3x3(channels, 64)
         self.layer1 = stage(PreActBlock, 64, 64, 1)
         self.layer2 = stage(PreActBlock, 64, 128, 2)

@@ -12,11 +12,21 @@ from dataclasses import dataclass
 from itertools import cycle
 from statistics import mean
 
-from d2rkit.evaluation import parse_attack
-from d2rkit.experiment import SWEEP, Experiment, Run
-from d2rkit.measuring import EVALUATION_BATCH, EvaluationCost, Measured, TrainCost, evaluated_like, like
+from d2rkit.evaluator import parse_attack
+from d2rkit.experiment import Experiment, Run
+from d2rkit.measuring import (
+    EVALUATION_BATCH,
+    EvaluationCost,
+    GuideCost,
+    Measured,
+    TrainCost,
+    guide_like,
+    like,
+    target_like,
+)
 from d2rkit.presets import Preset
-from d2rkit.rehearsal import counts_of
+from d2rkit.rehearsal import bytes_of, counts_of
+from d2rkit.run_evaluation import TRANSFER_STEPS, Measurement, measurements
 
 # Accuracy (clean, under AutoAttack) of a table without finished cells: AutoAttack's cost goes with its survivors.
 ASSUMED = {"digits": (0.93, 0.57), "cifar10": (0.82, 0.49), "cifar100": (0.58, 0.26), "tiny-imagenet": (0.48, 0.18)}
@@ -24,9 +34,6 @@ ASSUMED_SUBSET = (0.42, 0.24)  # of a small network on a part of CIFAR-10
 LOST_TO_LATER = 0.15  # of the images that AutoAttack breaks, the share that survives its first attack (as on digits)
 # Forward passes with a backward pass (for Square: without) that standard AutoAttack spends on an image.
 PASSES = {"apgd-ce": 101, "apgd-t": 9 * 101, "fab-t": 9 * 100, "square": 5_000}
-STEPS_AFTER = 20 * len(SWEEP) + 20 + 100 + 20 + 100 + 20  # PGD steps after the first checkpoint's attacks
-STEPS_KNOWN = {"pgd20": 40, "cw20": 20}  # of them, those that one of its attacks makes needless
-CALLS_AFTER = len(SWEEP) + 3  # and calls of evaluate(), each of which folds the network and predicts clean images
 
 
 @dataclass(frozen=True)
@@ -114,20 +121,30 @@ def train_seconds(experiment: Experiment, cost: TrainCost) -> float:
     return steps * (epochs * cost.step + warm_up * cost.guide_step) + ends
 
 
-def evaluation_seconds(experiment: Experiment, cost: EvaluationCost, survivors: Survivors) -> float:
-    """All attacks at each checkpoint, and after the first one the curve over eps and the masking checks."""
+def evaluation_seconds(
+    experiment: Experiment, target: EvaluationCost, guide: GuideCost | None, survivors: Survivors
+) -> float:
+    """Of all measurements of all checkpoints."""
+    if not experiment.attacks:
+        return 0.0
     images = counts_of(experiment).test
-    call = cost.call * max(1.0, images / EVALUATION_BATCH)
-    step = cost.pgd_step * survivors.clean * images
-    once = call
-    for kind, steps in map(parse_attack, experiment.attacks):
-        if kind == "autoattack":
-            once += images * sum(cost.passes[s] * PASSES[s] * survivors.attacked[s] for s in PASSES)
-        elif kind != "clean":
-            once += steps * step
-    steps_after = STEPS_AFTER - sum(STEPS_KNOWN.get(attack, 0) for attack in set(experiment.attacks))
-    once_more = CALLS_AFTER * call + steps_after * step
-    return len(experiment.checkpoints) * once + once_more if experiment.attacks else 0.0
+    return sum(
+        measurement_seconds(each, images, guide if each.network == "guide" else target, survivors)
+        for checkpoint in experiment.checkpoints
+        for each in measurements(experiment, checkpoint)
+    )
+
+
+def measurement_seconds(
+    measurement: Measurement, images: int, cost: EvaluationCost | GuideCost, survivors: Survivors
+) -> float:
+    """Of one measurement on so many test images; attacks work on those that are right without them."""
+    if measurement.attack == "prepare":
+        return cost.prepare * max(1.0, images / EVALUATION_BATCH)
+    if measurement.attack == "autoattack":
+        return images * sum(cost.passes[s] * PASSES[s] * survivors.attacked[s] for s in PASSES)
+    steps = TRANSFER_STEPS if measurement.network == "guide" else parse_attack(measurement.attack)[1]
+    return steps * cost.pgd_step * survivors.clean * images
 
 
 def plan(
@@ -138,9 +155,12 @@ def plan(
     for experiment, row in zip(preset.experiments(rows, seeds), cycle(rows or preset.rows), strict=False):
         cost = measured.training[like(experiment).run_name]
         train = train_seconds(experiment, cost)
-        attacks = evaluation_seconds(experiment, measured.evaluation[evaluated_like(experiment).run_name], survivors)
+        guided = guide_like(experiment)
+        guide = measured.guides[guided.run_name] if guided else None
+        attacks = evaluation_seconds(experiment, measured.targets[target_like(experiment).run_name], guide, survivors)
         cells.append(Cell(row, experiment.run_name in done, cost.step, train, attacks, cost.disk))
-    return Plan(preset, tuple(cells), survivors, measured.memory, measured.where)
+    memory = measured.memory + max(map(bytes_of, preset.experiments(rows, seeds)))
+    return Plan(preset, tuple(cells), survivors, memory, measured.where)
 
 
 def lines(plan: Plan, workers: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""What `plan` and `--dry-run` share: images that cost like the real ones, a process of its own, a short AutoAttack.
+"""What `plan` and `--dry-run` share: images that cost like the real ones, a process of its own, one attack alone.
 
 Neither needs a data set: a network's speed and memory depend on the shape of the images, not on what they show.
 """
@@ -19,12 +19,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from d2rkit import autoattack
 from d2rkit.arrays import Split
-from d2rkit.autoattack import STAGES, AutoAttackState
+from d2rkit.autoattack import STAGES, AutoAttackBudget, AutoAttackState, autoattack
 from d2rkit.data import BIG_VALIDATION, DIGITS_TEST, DIGITS_VALIDATION, ImageData, subset_size
 from d2rkit.experiment import Experiment
-from d2rkit.folding import folded
+from d2rkit.folding import attack_copy
 from d2rkit.pair import eval_mode
 from d2rkit.sweep import threads_of_children
 
@@ -80,6 +79,12 @@ def random_data(name: str, counts: Counts, seed: int = 0) -> ImageData:
     return ImageData(name, names, split(counts.train), split(counts.val), split(counts.test), "random pixels")
 
 
+def bytes_of(experiment: Experiment) -> int:
+    """Of the data set's images in memory: all of the training images that are used, and all test images."""
+    shape, counts = SHAPES[experiment.data], counts_of(experiment)
+    return (counts.train + counts.val + shape.test) * shape.channels * shape.size**2
+
+
 def own_labels(network: nn.Module, images: Tensor) -> Tensor:
     """What `network` itself says of images (N, C, H, W): with these labels an untrained network is always right,
     and every attack has something to attack."""
@@ -123,30 +128,11 @@ def peak_memory(device: str) -> tuple[int, str]:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024), words
 
 
-@contextmanager
-def short_autoattack(iterations: int, targets: int, queries: int) -> Iterator[None]:
-    """Inside, AutoAttack stops after so many iterations of APGD and FAB, targets of both, and queries of Square."""
-    whole = autoattack._attacker
-
-    def short(*arguments, **options):
-        attack = whole(*arguments, **options)
-        attack.apgd.n_iter = attack.apgd_targeted.n_iter = attack.fab.n_iter = iterations
-        attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
-        attack.square.n_queries = queries
-        return attack
-
-    autoattack._attacker = short
-    try:
-        yield
-    finally:
-        autoattack._attacker = whole
-
-
-def run_stage(network: nn.Module, stage: str, images: Tensor, labels: Tensor, batch_size: int = 250) -> None:
+def run_stage(network: nn.Module, stage: str, images: Tensor, labels: Tensor, budget: AutoAttackBudget) -> None:
     """One attack of AutoAttack alone, on every image, at a radius where none falls."""
     robust = torch.ones(len(labels), dtype=torch.bool)
     others = {name: robust.clone() for name in ("clean", *STAGES) if name != stage}
-    autoattack.autoattack(
-        network, images, labels, eps=HARMLESS, batch_size=batch_size, through=folded(network),
-        state=AutoAttackState(robust, others),
+    autoattack(
+        network, images, labels, eps=HARMLESS, through=attack_copy(network, images).network,
+        state=AutoAttackState(robust, others), budget=budget,
     )  # fmt: skip

@@ -10,7 +10,15 @@ from pyautoattack import AutoAttack
 from torch import nn
 
 from d2rkit import autoattack as autoattack_module
-from d2rkit.autoattack import STAGES, AutoAttackState, ContiguousGradient, autoattack, clean_flags, forked_rng
+from d2rkit.autoattack import (
+    STAGES,
+    AutoAttackBudget,
+    AutoAttackState,
+    ContiguousGradient,
+    autoattack,
+    clean_flags,
+    forked_rng,
+)
 from d2rkit.models import build_model
 
 EPS, SEED, BATCH = 0.22, 3, 20
@@ -34,17 +42,21 @@ class Contiguous(nn.Module):
         return self.network(x)
 
 
+# Few iterations, for what does not depend on their number: standard AutoAttack takes seconds an image.
+SHORT = AutoAttackBudget(iterations=5, queries=20)
+
+
 def shorten(attack):
-    """Few iterations, for what does not depend on their number: standard AutoAttack takes seconds an image."""
-    attack.apgd.n_iter = attack.apgd_targeted.n_iter = attack.fab.n_iter = 5
-    attack.square.n_queries = 20
+    """The package's own AutoAttack, cut to SHORT."""
+    attack.apgd.n_iter = attack.apgd_targeted.n_iter = attack.fab.n_iter = SHORT.iterations
+    attack.square.n_queries = SHORT.queries
     return attack
 
 
 @pytest.fixture
 def short(monkeypatch):
     whole = autoattack_module._attacker
-    monkeypatch.setattr(autoattack_module, "_attacker", lambda *how: shorten(whole(*how)))
+    monkeypatch.setattr(autoattack_module, "_attacker", lambda *how: whole(*how[:-1], SHORT))
 
 
 def direct(model, x, y, eps=EPS, prepare=lambda attack: attack):

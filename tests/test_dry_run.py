@@ -8,11 +8,12 @@ import torch
 
 from d2rkit import dry_run as module
 from d2rkit import square
+from d2rkit.autoattack import AutoAttackBudget
 from d2rkit.cli import main
 from d2rkit.dry_run import Rehearsal, dry_run, rehearse
 from d2rkit.methods import METHODS
 from d2rkit.presets import PRESETS
-from d2rkit.rehearsal import Counts, own_labels, random_data, run_stage, short_autoattack
+from d2rkit.rehearsal import Counts, own_labels, random_data, run_stage
 from tests.conftest import make_pair
 from tests.synthetic import preset
 
@@ -51,7 +52,7 @@ def test_training_anew_is_not_taken_for_a_resume(monkeypatch):
 
 
 def test_an_attack_that_fails_is_told_apart_from_training(monkeypatch):
-    def broken(network, stage, images, labels):
+    def broken(network, stage, images, labels, budget):
         raise RuntimeError(f"no {stage}")
 
     monkeypatch.setattr(module, "run_stage", broken)
@@ -68,8 +69,8 @@ def test_each_attack_alone_makes_every_pass_it_is_given(stage, per_unit, monkeyp
     passes = []
     for count in (2, 7):
         seen = []
-        with short_autoattack(count, 1, count), Counting(target, seen):
-            run_stage(target, stage, images, labels)
+        with Counting(target, seen):
+            run_stage(target, stage, images, labels, AutoAttackBudget(count, 1, count))
         passes.append(len(seen))
         # A square that changes no pixel of an image costs that image no pass.
         assert all(0 < size <= len(images) if stage == "square" else size == len(images) for size in seen)

@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from d2rkit import attacks, evaluation
+from d2rkit import attacks
 from d2rkit.arrays import Split
 from d2rkit.autoattack import autoattack
-from d2rkit.evaluation import ATTACKS, accuracy_against_eps, evaluate, masking_checks, parse_attack
+from d2rkit.evaluation import ATTACKS, evaluate, parse_attack
+from d2rkit.evaluator import Evaluator
+from d2rkit.gradient_masking import checks_of, masking_checks
 from d2rkit.pair import GuidedPair
 from tests.test_autoattack import short  # noqa: F401  a fixture: AutoAttack with few iterations
 
@@ -155,8 +157,8 @@ def test_flags_are_kept_and_read_back(short, trained, sample, tmp_path, monkeypa
     assert sorted(p.name for p in (tmp_path / "evaluation").iterdir()) == sorted(f"{name}.npz" for name in ATTACKS)
     with np.load(tmp_path / "evaluation" / "pgd20.npz", allow_pickle=False) as arrays:
         assert arrays["flags"].tolist() == first.flags["pgd20"].tolist()
-    monkeypatch.setattr(evaluation, "_attacked", lambda *_: pytest.fail("measured again"))
-    monkeypatch.setattr(evaluation, "_autoattack", lambda *_: pytest.fail("measured again"))
+    for name in ("judge", "_attack", "autoattack"):
+        monkeypatch.setattr(Evaluator, name, lambda *_: pytest.fail("measured again"))
     again = evaluate(trained, sample, eps=EPS, folder=str(tmp_path))
     assert all(torch.equal(first.flags[name], again.flags[name]) for name in ATTACKS)
     assert all(torch.equal(first.details[name], again.details[name]) for name in first.details)
@@ -293,7 +295,7 @@ def test_autoattack_with_too_few_classes_is_refused():
 
 
 def test_accuracy_falls_with_eps(trained, sample):
-    curve = accuracy_against_eps(trained, sample, [0.0, 0.1, 0.2, 0.6])
+    curve = Evaluator(trained, sample).curve([0.0, 0.1, 0.2, 0.6])
     values = [flags.float().mean().item() for flags in curve.values()]
     assert list(curve) == [0.0, 0.1, 0.2, 0.6] and values == sorted(values, reverse=True) and values[-1] <= 0.05
 
@@ -301,25 +303,27 @@ def test_accuracy_falls_with_eps(trained, sample):
 def test_an_honest_network_passes_the_masking_checks(trained, digits):
     # All test images: on 60 of them PGD and C&W part by chance, on one CPU more than on another.
     checks = masking_checks(trained.target, digits.test, EPS, guide=trained.guide)
-    assert [check.name for check in checks] == ["large radius", "more steps", "margin loss", "transfer"]
+    names = ["large radius", "more steps", "margin loss", "same answer", "outputs", "gradients", "transfer"]
+    assert [check.name for check in checks] == names
     assert all(check.passed for check in checks), checks
-    assert all("%" in check.words for check in checks)
 
 
-def test_what_is_known_is_not_measured_again_and_changes_nothing(trained, sample, monkeypatch):
-    known = evaluate(trained, sample, ("clean", "pgd20", "cw20"), EPS)
-    curve, checks = accuracy_against_eps(trained, sample, [0.1, EPS]), masking_checks(trained.target, sample, EPS)
-    attacked, whole = [], evaluation.evaluate
+def test_what_is_known_is_not_measured_again(trained, sample, monkeypatch):
+    evaluator = Evaluator(trained, sample)
+    expected = {eps: Evaluator(trained, sample).flags("pgd20", eps) for eps in (0.1, EPS)}
+    measured, whole = [], Evaluator._attack
 
-    def noted(model, data, attacks, eps, *arguments, **options):
-        attacked.extend((attack, eps) for attack in attacks)
-        return whole(model, data, attacks, eps, *arguments, **options)
+    def noted(self, kind, steps, eps, progress):
+        measured.append((f"{kind}{steps}", eps))
+        return whole(self, kind, steps, eps, progress)
 
-    monkeypatch.setattr(evaluation, "evaluate", noted)
-    again = accuracy_against_eps(trained, sample, [0.1, EPS], known=known)
-    assert all(torch.equal(again[eps], curve[eps]) for eps in curve)
-    assert masking_checks(trained.target, sample, EPS, known=known) == checks
-    assert attacked == [("pgd20", 0.1), ("pgd100", EPS), ("pgd100", min(1.0, 8 * EPS))]
+    monkeypatch.setattr(Evaluator, "_attack", noted)
+    for _ in range(2):
+        curve = evaluator.curve([0.0, 0.1, EPS])
+        checks = checks_of(evaluator, EPS, trained.guide)
+    assert all(torch.equal(curve[eps], flags) for eps, flags in expected.items())
+    assert measured == [("pgd20", 0.1), ("pgd20", EPS), ("pgd100", 1.0), ("pgd100", EPS), ("cw20", EPS)]
+    assert checks == masking_checks(trained.target, sample, EPS, guide=trained.guide)
 
 
 class Staircase(nn.Module):

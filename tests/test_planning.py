@@ -4,16 +4,23 @@ from dataclasses import replace
 import pytest
 import torch
 
-from d2rkit import attacks, autoattack
+from d2rkit import autoattack
 from d2rkit.cli import main
 from d2rkit.data import load_data
-from d2rkit.evaluation import accuracy_against_eps, evaluate, masking_checks
-from d2rkit.experiment import SWEEP, build_pair
-from d2rkit.measuring import EVALUATION_BATCH, EvaluationCost, Measured, TrainCost, evaluated_like, like, measure
+from d2rkit.evaluation import evaluate
+from d2rkit.measuring import (
+    EVALUATION_BATCH,
+    EvaluationCost,
+    GuideCost,
+    Measured,
+    TrainCost,
+    guide_like,
+    like,
+    measure,
+    target_like,
+)
 from d2rkit.planning import (
     PASSES,
-    STEPS_AFTER,
-    STEPS_KNOWN,
     duration,
     evaluation_seconds,
     lines,
@@ -23,7 +30,7 @@ from d2rkit.planning import (
     train_seconds,
 )
 from d2rkit.presets import PRESETS
-from d2rkit.rehearsal import SHAPES, Counts, counts_of, lone_process, own_labels, random_data
+from d2rkit.rehearsal import SHAPES, Counts, counts_of, lone_process, random_data
 from tests.synthetic import make_run, preset
 
 TINY = preset(
@@ -31,14 +38,15 @@ TINY = preset(
     flip=False, test_images=20,
 )  # fmt: skip
 TRAIN = TrainCost(step=2.0, guide_step=1.0, epoch_end=10.0, validated=100, disk=1_000)
-ATTACKS = EvaluationCost(call=3.0, pgd_step=0.01, passes=dict.fromkeys(PASSES, 1e-4))
+ATTACKS = EvaluationCost(prepare=3.0, pgd_step=0.01, passes=dict.fromkeys(PASSES, 1e-4))
+GUIDE = GuideCost(prepare=5.0, pgd_step=0.02)
 
 
 def measured(*presets):
     cells = [cell for each in presets for cell in each.experiments()]
-    return Measured(
-        {like(c).run_name: TRAIN for c in cells}, {evaluated_like(c).run_name: ATTACKS for c in cells}, 2**30, "a test"
-    )
+    targets = {target_like(c).run_name: ATTACKS for c in cells}
+    guides = {alike.run_name: GUIDE for alike in map(guide_like, cells) if alike}
+    return Measured({like(c).run_name: TRAIN for c in cells}, targets, guides, 2**30, "a test")
 
 
 def test_random_images_are_as_many_and_as_large_as_the_real_ones():
@@ -58,54 +66,43 @@ def test_training_is_steps_and_the_ends_of_epochs():
     assert train_seconds(warm, TRAIN) == 4 * (75 * 2 + 20) + 2 * (75 * 1 + 20)
 
 
-def test_evaluation_is_attacks_on_survivors_at_every_checkpoint():
+def test_evaluation_is_every_measurement_on_the_images_it_attacks():
     survivors = survivors_of(TINY, [], clean=0.8, robust=0.4)
-    cell = replace(TINY.base, test_images=100, attacks=("clean", "pgd10", "autoattack"))
+    cell = replace(TINY.base, test_images=100, attacks=("clean", "pgd10", "autoattack"), method="trades")
     step = 0.01 * 80  # a PGD step on the 80 images that are right
     # APGD-CE on 80, APGD-T on the mean of 40 + 0.15 * 40 and 40, the others on 40.
     autoattack_seconds = 1e-4 * (101 * 80 + 909 * 43 + 900 * 40 + 5_000 * 40)
-    once, after = 3 + 10 * step + autoattack_seconds, (len(SWEEP) + 3) * 3 + STEPS_AFTER * step
-    assert evaluation_seconds(cell, ATTACKS, survivors) == pytest.approx(once + after)
+    once = 3 + 10 * step + autoattack_seconds
+    after = (7 * 20 + 2 * 100 + 20) * step  # PGD-20 at seven radii, PGD-100 at two, C&W-20
+    assert evaluation_seconds(cell, ATTACKS, None, survivors) == pytest.approx(once + after)
     both = replace(cell, checkpoints=("best", "last"))
-    assert evaluation_seconds(both, ATTACKS, survivors) == pytest.approx(2 * once + after)
-    assert evaluation_seconds(replace(cell, attacks=()), ATTACKS, survivors) == 0
-    known = replace(cell, attacks=("clean", "pgd20", "cw20", "autoattack"))  # 60 of the steps after are made already
-    assert evaluation_seconds(known, ATTACKS, survivors) == pytest.approx(once + (20 + 20 - 10 - 60) * step + after)
+    assert evaluation_seconds(both, ATTACKS, None, survivors) == pytest.approx(2 * once + after)
+    assert evaluation_seconds(replace(cell, attacks=()), ATTACKS, None, survivors) == 0
+    known = replace(cell, attacks=("clean", "pgd20", "cw20", "autoattack"))  # what the checks want is there already
+    assert evaluation_seconds(known, ATTACKS, None, survivors) == pytest.approx(once - 10 * step + after)
+    guided = replace(cell, method="d2r-cag")
+    assert evaluation_seconds(guided, ATTACKS, GUIDE, survivors) == pytest.approx(once + after + 5 + 20 * 0.02 * 80)
 
 
-def test_what_is_counted_is_what_the_attacks_do(monkeypatch):
+def test_passes_are_those_of_the_package():
     assert inspect.signature(evaluate).parameters["batch_size"].default == EVALUATION_BATCH
     attack = autoattack._attacker(torch.nn.Identity(), "square", 0.1, "Linf", 0, torch.zeros(1, 1, 8, 8), 10, 250)
     targets = attack.apgd_targeted.n_target_classes
     assert PASSES["apgd-ce"] == attack.apgd.n_iter + 1 and targets == attack.fab.n_target_classes
     assert PASSES["apgd-t"] == targets * (attack.apgd_targeted.n_iter + 1)
     assert PASSES["fab-t"] == targets * attack.fab.n_iter and PASSES["square"] == attack.square.n_queries
-    steps, whole = [], attacks.pgd
-    monkeypatch.setattr(attacks, "pgd", lambda *a, **k: steps.append(k["steps"]) or whole(*a, **k))
-    data = random_data("digits", Counts(1, 1, 4))
-    pair = build_pair(TINY.experiments()[1], data)
-    images = data.test.pixels(), own_labels(pair.target, data.test.pixels())
-    accuracy_against_eps(pair.target, images, [r * 0.1 for r in SWEEP])
-    masking_checks(pair.target, images, 0.1, guide=pair.guide)
-    assert sum(steps) == STEPS_AFTER
-    for attack, spared in STEPS_KNOWN.items():
-        known = evaluate(pair.target, images, (attack,), 0.1)
-        steps.clear()
-        accuracy_against_eps(pair.target, images, [r * 0.1 for r in SWEEP], known=known)
-        masking_checks(pair.target, images, 0.1, guide=pair.guide, known=known)
-        assert sum(steps) == STEPS_AFTER - spared
 
 
 def test_cells_that_are_done_cost_nothing_and_workers_share_the_rest():
     cells = TINY.experiments()
     survivors = survivors_of(TINY, [])
     whole = plan(TINY, (), 0, set(), measured(TINY), survivors)
-    each = whole.cells[0].seconds
-    assert [cell.row for cell in whole.cells] == ["trades", "d2r-cag"] * 2
-    assert whole.seconds() == pytest.approx(4 * each) and whole.seconds(2) == pytest.approx(2 * each)
-    assert whole.seconds(100) == pytest.approx(each)
+    trades, guided = (cell.seconds for cell in whole.cells[:2])
+    assert [cell.row for cell in whole.cells] == ["trades", "d2r-cag"] * 2 and guided > trades
+    assert whole.seconds() == pytest.approx(2 * (trades + guided))
+    assert whole.seconds(2) == pytest.approx(trades + guided) and whole.seconds(100) == pytest.approx(guided)
     rest = plan(TINY, (), 0, {cells[0].run_name}, measured(TINY), survivors)
-    assert rest.seconds() == pytest.approx(3 * each)
+    assert rest.seconds() == pytest.approx(trades + 2 * guided)
     assert "4 cells, 1 done" in lines(rest, 2)[0]
     assert lines(rest, 2)[2].endswith("1 of 2") and lines(rest, 2)[3].endswith("2 of 2")
     assert "1.0 GiB at batch 16 (a test)" in "\n".join(lines(rest, 2)) and "2.9 KiB for what is left" in "\n".join(
@@ -172,6 +169,6 @@ def test_the_command_measures_each_kind_once_and_names_the_rest(tmp_path, monkey
     assert caught.value.code == 0 and sorted(tmp_path.rglob("*")) == before
     told = capsys.readouterr()
     assert "4 cells, 1 done" in told.out and "mean of 1 finished evaluations" in told.out
-    assert "3/3" in told.err  # two methods and one evaluation, not one for each seed
+    assert "4/4" in told.err  # two methods, one target and one guide, not one for each seed
     rest = f"d2rkit reproduce tiny --runs {tmp_path} --device cpu --workers 2 --threads 1"
     assert told.out.splitlines()[-1] == f"the rest: {rest}"

@@ -15,7 +15,7 @@ from d2rkit.sweep import check_cores
 
 ASSUMPTIONS = """Counted: training with validation, every attack at every checkpoint, curve over eps, masking checks.
 Assumed: a run that has begun costs as much as a new one; workers do not slow each other down; AWP perturbs from the
-first epoch on; attacking a guide costs what attacking its target does."""
+first epoch on."""
 
 
 @app.command(name="plan")

@@ -15,11 +15,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from d2rkit import attacks
-from d2rkit.autoattack import clean_flags
 from d2rkit.border import nearest
-from d2rkit.evaluation import evaluate
-from d2rkit.pair import GuidedPair, eval_mode
+from d2rkit.evaluator import Evaluator, check_radius
+from d2rkit.pair import GuidedPair
 from d2rkit.panels import base
 from d2rkit.panels.base import Choice, Panel, Slider
 from d2rkit.sample_pairs import SamplePair
@@ -113,16 +111,13 @@ def measure(
 ) -> np.ndarray:  # fmt: skip
     """(N,) bool flags of one attack. x: (N, C, H, W) in [0, 1]; eps: pixel scale; other: the network that the
     images of "transfer" are made against. ValueError for impossible settings, or if `other` is needed and missing."""
-    if not 0 <= eps <= 1:
-        raise ValueError(f"eps is in pixel scale and must lie in [0, 1], e.g. 8/255 = 0.0314, not {eps}")
-    name = attack_name(attack, steps)
+    check_radius(eps)
+    name, evaluator = attack_name(attack, steps), Evaluator(model, (x, y), seed=seed)
     if attack != "transfer":
-        return evaluate(model, (x, y), (name,), eps, seed).flags[name].numpy()
+        return evaluator.flags(name, eps).numpy()
     if other is None:
         raise ValueError("a transfer attack needs another network to make its images against; none was given")
-    x_adv = attacks.pgd_ce(other, x, y, eps=eps, step_size=eps / 4, steps=steps)
-    with eval_mode(model):
-        return (clean_flags(model, x_adv, y, 250) & clean_flags(model, x, y, 250)).numpy()
+    return evaluator.transferred(other, steps, eps).numpy()
 
 
 # -- picture ----------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from d2rkit.evaluation import evaluate, masking_checks
+from d2rkit.evaluation import evaluate
+from d2rkit.gradient_masking import masking_checks
 from d2rkit.panels import measuring
 from d2rkit.panels.measuring import Measuring, masked
 from d2rkit.sample_pairs import digits_pair

@@ -95,7 +95,7 @@ if result:
 # %% [markdown]
 # ## Going further
 #
-# - Run the kit's four checks on each model: `d2rkit.evaluation.masking_checks(model, (case.x, case.y), case.eps)`. Which of them speak?
+# - Run the kit's checks on each model: `d2rkit.gradient_masking.masking_checks(model, (case.x, case.y), case.eps)`. Which of them speak?
 # - Repair PGD: divide the masked model's logits by a constant before cross-entropy. Why is that fair?
 # - Run `evaluate(model, (case.x, case.y), ("autoattack",), case.eps)` and read its warnings. Which of its four attacks breaks the masked model?
 
