@@ -38,8 +38,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.timing import alternated, flops_of, peak_flops, ratio, seconds_of
 from d2rkit import attacks, objectives
+from d2rkit.attack_copies import PairTwin
 from d2rkit.experiment import machine
-from d2rkit.folding import PairTwin
 from d2rkit.layout import arrange
 from d2rkit.methods import METHODS
 from d2rkit.models import PreActResNet18, ResNet18, build_model
@@ -129,12 +129,13 @@ class Ours:
         self.recipe = Recipe(
             "d2r-cag-released", eps=case.eps, step_size=case.step_size, steps=case.steps, precision=precision
         )
-        self.twin = PairTwin(pair, compiled) if folded else None
+        low = torch.bfloat16 if precision == "bf16-mixed" else None
+        self.twin = PairTwin(pair, compiled, dtype=low) if folded else None
         self.generator = torch.Generator(self.fabric.device).manual_seed(0)
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
         self.pair.train()
-        attacked = self.twin.refresh() if self.twin else self.pair
+        attacked = self.twin.refresh(x) if self.twin else self.pair
         training_step(
             self.fabric, self.model, self.pair, attacked, self.optimizer, self.method, self.recipe, x, y, self.generator
         )
@@ -190,8 +191,8 @@ def measure(case: Case, repeats: int, fast_repeats: int, levers: bool, compiled:
         plain, unfolded = pair_of(case).to(device), Ours(pair_of(case), case, "32-true", folded=False)
         last = pair_of(case).to(device, memory_format=torch.channels_last)
         arranged = arrange(pair_of(case).to(device))
-        twin, x_last = PairTwin(plain).refresh(), x.to(memory_format=torch.channels_last)
-        compiled_twin = PairTwin(plain, compiled=True).refresh()
+        twin, x_last = PairTwin(plain).refresh(x), x.to(memory_format=torch.channels_last)
+        compiled_twin = PairTwin(plain, compiled=True).refresh(x)
         steps |= {
             "unfolded step": lambda: unfolded(x, y),
             "attack": lambda: attack_only(plain, case, x),

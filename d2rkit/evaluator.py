@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from d2rkit import attacks, devices
 from d2rkit.adapters import as_images, as_network
+from d2rkit.attack_copies import attack_copy, has_gradient
 from d2rkit.autoattack import FULL, AutoAttackBudget, AutoAttackState, autoattack, clean_flags
 from d2rkit.border import as_pixels, first_line, nearest
-from d2rkit.folding import attack_copy
 from d2rkit.pair import eval_mode
 
 ATTACKS = ("clean", "fgsm", "pgd20", "cw20", "autoattack")
@@ -135,7 +135,13 @@ class Evaluator:
 
     @cached_property
     def attacked(self) -> nn.Module:
-        """What attacks go through: a copy that was proven to be the same function, or else the network."""
+        """What attacks go through: a copy that was proven to be the same function, or else the network. ValueError for
+        a network without gradients, as most quantised ones are."""
+        if not has_gradient(self.network, self.batch(slice(1))[0]):
+            raise ValueError(
+                "the network's logits have no gradient with respect to the images (is it quantised?), so it "
+                "can be judged but not attacked; evaluate it with the attack clean alone"
+            )
         if self.exact or self.randomised:
             network = self.network
         else:

@@ -1,22 +1,20 @@
-"""Faster copies of networks for attacks: BatchNorm folded into convolutions, laid out for the device, frozen.
+"""Folded copies of networks for attacks: BatchNorm folded into convolutions, laid out for the device, frozen.
 
 An attack sees a network in eval mode, where BatchNorm is a fixed scale and shift. After a convolution both fold into
 its weights, elsewhere they are one multiply-add; this changes logits by rounding only and saves passes over feature
-maps, forward and backward.
+maps, forward and backward. Whether a copy is the same function is not known here: see attack_copies.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from d2rkit.layout import arrange
-from d2rkit.pair import GuidedPair
 
 
 class Affine(nn.Module):
@@ -24,75 +22,90 @@ class Affine(nn.Module):
 
     def __init__(self, norm: nn.BatchNorm2d):
         super().__init__()
-        for name, values in zip(("scale", "shift"), _scale_and_shift(norm), strict=True):
-            self.register_buffer(name, values)
+        scale = _scale(norm)
+        shift = (0 if norm.bias is None else norm.bias.detach()) - norm.running_mean * scale
+        self.register_buffer("scale", scale.view(1, -1, 1, 1))
+        self.register_buffer("shift", shift.view(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.addcmul(self.shift.to(x.dtype), x, self.scale.to(x.dtype))  # autocast may have changed x's
 
 
 class Twin:
-    """A folded copy of `network` that can follow it through training: `refresh()` takes over its weights.
+    """A folded copy of `network` that can follow it through training: `refresh()` takes over its weights, in place, so
+    that nothing compiled or captured as a CUDA graph has to be so again.
 
-    A network that torch.fx cannot trace gets a plain frozen copy. compiled: by torch.compile, for the shapes that
-    come first, on a GPU as CUDA graphs; weights are taken over in place, so nothing is compiled or captured again."""
+    Raises whatever torch.fx raises for a network that it cannot trace."""
 
-    def __init__(self, network: nn.Module, compiled: bool = False):
+    def __init__(self, network: nn.Module):
         self.network = network
-        twin = copy.deepcopy(network).eval()
-        try:
-            traced = fx.symbolic_trace(twin)
-        except (fx.proxy.TraceError, TypeError, NameError):
-            self.folds: list[tuple[str, str]] = []
-        else:
-            self.folds = _conv_then_norm(traced)
-            twin = fuse(traced, inplace=True, no_trace=True)
+        traced = fx.symbolic_trace(copy.deepcopy(network).eval())
+        self.folds = _conv_then_norm(traced)
+        twin = fuse(traced, inplace=True, no_trace=True)
         norms = {name: module for name, module in twin.named_modules() if isinstance(module, nn.BatchNorm2d)}
         self.affine = [name for name, norm in norms.items() if norm.running_var is not None]
         for name in self.affine:
             twin.set_submodule(name, Affine(norms[name]))
         self.twin = arrange(twin.requires_grad_(False))
-        self.attacked = torch.compile(self.twin, mode="reduce-overhead", dynamic=False) if compiled else self.twin
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """Hold what autocast would cast to `dtype` in each pass in `dtype`: the same logits, without the casts."""
+        for module in self.twin.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear, Affine)):
+                module.to(dtype)
+        arrange(self.twin)
 
     @torch.no_grad()
     def refresh(self) -> nn.Module:
         """The twin, with the weights and statistics that the network has now."""
-        theirs = self.network.state_dict()
+        theirs, ours = self.network.state_dict(), self.twin.state_dict()
         folded = {f"{conv}.{kind}" for conv, _ in self.folds for kind in ("weight", "bias")}
         made = folded | {f"{name}.{kind}" for name in self.affine for kind in ("scale", "shift")}
-        for name, tensor in self.twin.state_dict().items():
-            if name not in made:
-                tensor.copy_(theirs[name])
-        for name in self.affine:
-            new = self.twin.get_submodule(name)
-            scale, shift = _scale_and_shift(self.network.get_submodule(name))
-            new.scale.copy_(scale)
-            new.shift.copy_(shift)
-        for conv, norm in self.folds:
-            old, bn, new = (
-                m.get_submodule(n) for m, n in ((self.network, conv), (self.network, norm), (self.twin, conv))
-            )
-            weight, bias = fuse_conv_bn_weights(
-                old.weight, old.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias
-            )
-            new.weight.copy_(weight)
-            new.bias.copy_(bias)
-        return self.attacked
+        kept = [name for name in ours if name not in made]
+        if kept:
+            torch._foreach_copy_([ours[name] for name in kept], [theirs[name] for name in kept])
+        if self.folds:
+            self._refresh_folds(ours)
+        if self.affine:
+            self._refresh_affine(ours)
+        return self.twin
+
+    # From all BatchNorms at once: a kernel for each step of the calculation, not for each layer.
+    def _refresh_folds(self, ours: dict[str, Tensor]) -> None:
+        convs, norms = ([self.network.get_submodule(name) for name in names] for names in zip(*self.folds, strict=True))
+        scales, biases = _rsqrt_of_variances(norms), torch._foreach_neg([norm.running_mean for norm in norms])
+        _where_there(torch._foreach_add_, biases, [conv.bias for conv in convs])
+        torch._foreach_mul_(biases, scales)
+        for change in (biases, scales):
+            _where_there(torch._foreach_mul_, change, [norm.weight for norm in norms])
+        _where_there(torch._foreach_add_, biases, [norm.bias for norm in norms])
+        torch._foreach_copy_([ours[f"{name}.bias"] for name, _ in self.folds], biases)
+        for (name, _), conv, scale in zip(self.folds, convs, scales, strict=True):
+            torch.mul(conv.weight, scale.view(-1, 1, 1, 1), out=ours[f"{name}.weight"])
+
+    def _refresh_affine(self, ours: dict[str, Tensor]) -> None:
+        norms = [self.network.get_submodule(name) for name in self.affine]
+        scales = _rsqrt_of_variances(norms)
+        _where_there(torch._foreach_mul_, scales, [norm.weight for norm in norms])
+        shifts = torch._foreach_mul([norm.running_mean for norm in norms], scales)
+        torch._foreach_neg_(shifts)
+        _where_there(torch._foreach_add_, shifts, [norm.bias for norm in norms])
+        for kind, values in (("scale", scales), ("shift", shifts)):
+            places = [ours[f"{name}.{kind}"] for name in self.affine]
+            torch._foreach_copy_(places, [value.view(1, -1, 1, 1) for value in values])
 
 
-class PairTwin:
-    """Twins of both networks of a pair; `refresh()` gives a pair to attack."""
-
-    def __init__(self, pair: GuidedPair, compiled: bool = False):
-        self.twins = [Twin(net, compiled) for net in (pair.target, pair.guide) if net is not None]
-
-    def refresh(self) -> GuidedPair:
-        return GuidedPair(*(twin.refresh() for twin in self.twins))
+def _rsqrt_of_variances(norms: Sequence[nn.BatchNorm2d]) -> list[Tensor]:
+    values = torch._foreach_add([norm.running_var for norm in norms], [norm.eps for norm in norms])
+    torch._foreach_rsqrt_(values)
+    return values
 
 
-def folded(network: nn.Module) -> nn.Module:
-    """A folded, frozen copy of `network` as it is now."""
-    return Twin(network).twin
+def _where_there(operation: Callable, values: list[Tensor], others: Sequence[Tensor | None]) -> None:
+    """operation(values, others), without the pairs whose other is None."""
+    pairs = [(value, other) for value, other in zip(values, others, strict=True) if other is not None]
+    if pairs:
+        operation(*map(list, zip(*pairs, strict=True)))
 
 
 def _conv_then_norm(traced: fx.GraphModule) -> list[tuple[str, str]]:
@@ -108,19 +121,7 @@ def _conv_then_norm(traced: fx.GraphModule) -> list[tuple[str, str]]:
     return pairs
 
 
-def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """What BatchNorm in eval mode does to a channel, each of shape (1, C, 1, 1)."""
-    with torch.no_grad():
-        scale = (norm.running_var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
-        shift = (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
-    return scale.view(1, -1, 1, 1), shift.view(1, -1, 1, 1)
-
-
-@dataclass(frozen=True)
-class AttackCopy:
-    network: nn.Module
-    reason: str = ""
-
-
-def attack_copy(network: nn.Module, x: Tensor, dtype: torch.dtype | None = None) -> AttackCopy:
-    return AttackCopy(folded(network))
+def _scale(norm: nn.BatchNorm2d) -> Tensor:
+    """What BatchNorm in eval mode multiplies each channel by: (C,)."""
+    scale = (norm.running_var + norm.eps).rsqrt()
+    return scale if norm.weight is None else norm.weight.detach() * scale

@@ -101,7 +101,7 @@ def _outputs(evaluator: Evaluator) -> list[MaskingCheck]:
         x = x.detach().requires_grad_()
         logits = network(x)
         loss = F.cross_entropy(logits, y, reduction="sum")
-        gradient = torch.autograd.grad(loss, x)[0] if loss.requires_grad else torch.zeros_like(x)
+        (gradient,) = torch.autograd.grad(loss, x)
     probable = _are_probabilities(logits.detach())
     without = float((gradient.flatten(1).abs().amax(1) == 0).float().mean())
     says = "probabilities, which losses take for logits" if probable else "logits"

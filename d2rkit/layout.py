@@ -32,9 +32,14 @@ def restore(network: Network) -> Network:
     """`network` itself as it was before arrange(): all contiguous."""
     for module in network.modules():
         hooks = module._forward_pre_hooks
-        for key in [key for key, hook in hooks.items() if hook is _contiguous]:
+        for key in [key for key, hook in hooks.items() if is_layout_hook(hook)]:
             del hooks[key]
     return network.to(memory_format=torch.contiguous_format)
+
+
+def is_layout_hook(hook: object) -> bool:
+    """Whether a module's forward pre-hook is one of arrange(), which changes no number but by rounding."""
+    return hook is _contiguous
 
 
 def _contiguous(conv: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from d2rkit.arrays import Split
+from d2rkit.attack_copies import attack_copy
 from d2rkit.autoattack import STAGES, AutoAttackBudget, AutoAttackState, autoattack
 from d2rkit.data import BIG_VALIDATION, DIGITS_TEST, DIGITS_VALIDATION, ImageData, subset_size
 from d2rkit.experiment import Experiment
-from d2rkit.folding import attack_copy
 from d2rkit.pair import eval_mode
 from d2rkit.sweep import threads_of_children
 

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from d2rkit import attacks, devices
+from d2rkit.attack_copies import PairTwin
 from d2rkit.checkpoints import load_resume, save_resume, save_weights, write_atomically
 from d2rkit.data import ImageData, Split, augment
-from d2rkit.folding import PairTwin
 from d2rkit.layout import arrange, restore
 from d2rkit.methods import Method
 from d2rkit.pair import GuidedPair, eval_mode
@@ -112,7 +112,10 @@ class _Loop:
         self.train = data.train.to(device)
         self.val = data.val.take(slice(devices.rank(), None, devices.size())).to(device)
         self.val_count = len(data.val)
-        self.twin = PairTwin(pair, recipe.compile) if recipe.speed == "fast" else None
+        self.twin = None
+        if recipe.speed == "fast":  # only CAG's attack looks at the guide
+            dtype = torch.bfloat16 if recipe.precision == "bf16-mixed" else None
+            self.twin = PairTwin(pair, recipe.compile, method.attack == "cag", dtype)
         decay = get_ema_multi_avg_fn(recipe.ema)
         self.average = AveragedModel(pair.target, multi_avg_fn=decay, use_buffers=True) if recipe.ema else None
         self.generators = {p: generator_for(p, recipe.seed, device, devices.rank()) for p in ("augment", "attack")}
@@ -182,7 +185,7 @@ class _Loop:
         if warming:
             loss, correct = guide_step(self.fabric, self.model, self.optimizer, x, y, weight, recipe.micro_batch)
         else:
-            attacked = self.twin.refresh() if self.twin else self.pair
+            attacked = self.twin.refresh(x) if self.twin else self.pair
             awp = self.method.awp if self.epoch - recipe.guide_warmup >= recipe.awp_warmup else 0.0
             loss, correct = training_step(
                 self.fabric, self.model, self.pair, attacked, self.optimizer, self.method, recipe, x, y,

@@ -5,7 +5,7 @@ import torch
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
 from d2rkit.apgd import StillRight, leave_out_fooled
-from d2rkit.folding import folded
+from tests.test_folding import folded
 
 EPS = 0.15
 

@@ -6,7 +6,7 @@ from pyautoattack.fab_projections import projection_linf as packages_projection
 from pyautoattack.fab_pt import FABAttack_PT
 
 from d2rkit.fab import SideBySideFAB, projection_linf
-from d2rkit.folding import folded
+from tests.test_folding import folded
 
 
 def planes(kind):

@@ -2,13 +2,18 @@
 
 import copy
 import shutil
+from collections import Counter
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from d2rkit.folding import Affine, PairTwin, Twin, folded
+from d2rkit.attack_copies import PairTwin, attack_copy
+from d2rkit.folding import Affine, Twin
 from d2rkit.models import build_model
+from d2rkit.pair import GuidedPair
 from tests.conftest import make_pair
 
 NETWORKS = [("wrn-10-1", 32, 3), ("preactresnet18", 16, 3), ("resnet18-guide", 16, 3), ("cnn-4", 8, 1), ("mlp-8", 2, 1)]
@@ -28,6 +33,10 @@ def stir(network, seed=0):
 
 def images(size, channels):
     return torch.rand((4, size) if channels == 1 and size == 2 else (4, channels, size, size))
+
+
+def folded(network):
+    return Twin(network).twin
 
 
 def logits(network, x):
@@ -67,10 +76,10 @@ def test_a_norm_without_weights_of_its_own_is_one_multiply_add_too():
 def test_a_compiled_twin_follows_the_network():
     torch.manual_seed(0)
     network, x = stir(build_model("cnn-4", 10, 8, 1)), images(8, 1).requires_grad_()
-    twin = Twin(network, compiled=True)
+    twin = PairTwin(GuidedPair(network), compiled=True)
     for seed in (1, 2):
         stir(network, seed)
-        attacked = twin.refresh()
+        attacked = twin.refresh(x).target
         torch.testing.assert_close(logits(attacked, x), logits(network, x), rtol=1e-4, atol=1e-5)
         gradients = [torch.autograd.grad(net(x).square().sum(), x)[0] for net in (network, attacked)]
         torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
@@ -104,7 +113,7 @@ def test_refresh_follows_the_network_through_training(name, size, channels):
 @pytest.mark.parametrize("guide", [True, False])
 def test_a_pair_has_twins_of_what_it_has(guide):
     pair, x = make_pair(guide=guide).eval(), torch.rand(3, 1, 8, 8)
-    twins = PairTwin(pair).refresh()
+    twins = PairTwin(pair).refresh(x)
     torch.testing.assert_close(logits(twins.target, x), logits(pair.target, x), rtol=1e-4, atol=1e-5)
     assert (twins.guide is not None) == guide
     if guide:
@@ -123,9 +132,78 @@ class Branching(nn.Module):
         return (out if out.mean() > 0 else -out).mean((2, 3))
 
 
-def test_a_network_that_cannot_be_traced_gets_a_plain_copy_that_follows():
+def test_a_network_that_cannot_be_traced_is_attacked_itself(caplog):
     network, x = stir(Branching()), torch.rand(2, 1, 6, 6)
+    copied = attack_copy(network, x)
+    assert copied.network is network and "torch.fx cannot trace it" in copied.reason
+    twins = PairTwin(GuidedPair(network))
+    assert all(twins.refresh(x).target is network for _ in range(2))
+    assert [r.getMessage() for r in caplog.records].count(
+        f"the target is attacked as it is, not in a faster copy: {copied.reason}"
+    ) == 1
+
+
+def old_refresh(twin):
+    """Each layer by itself, as torch's own helper does it."""
+    for conv, norm in twin.folds:
+        old, bn = twin.network.get_submodule(conv), twin.network.get_submodule(norm)
+        yield (
+            conv,
+            fuse_conv_bn_weights(old.weight, old.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias),
+        )
+
+
+@pytest.mark.parametrize(("name", "size", "channels"), NETWORKS)
+def test_all_layers_at_once_are_each_layer_by_itself_bit_for_bit(name, size, channels):
+    network = stir(build_model(name, 10, size, channels))
     twin = Twin(network)
-    torch.testing.assert_close(logits(twin.twin, x), logits(network, x))
-    stir(network, seed=2)
-    torch.testing.assert_close(logits(twin.refresh(), x), logits(network, x))
+    stir(network, seed=3)
+    twin.refresh()
+    for conv, (weight, bias) in old_refresh(twin):
+        ours = twin.twin.get_submodule(conv)
+        assert torch.equal(ours.weight, weight) and torch.equal(ours.bias, bias)
+    for affine in twin.affine:
+        ours, fresh = twin.twin.get_submodule(affine), Affine(network.get_submodule(affine))
+        assert torch.equal(ours.scale, fresh.scale) and torch.equal(ours.shift, fresh.shift)
+
+
+class Operators(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.seen = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen[func._schema.name.split("::")[-1]] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_refresh_takes_few_kernels():
+    """One for each folded convolution, and a dozen for all that are as long as a channel."""
+    twin = Twin(stir(build_model("preactresnet18", 10, 32)))
+    with Operators() as found:
+        twin.refresh()
+    kernels = {k: n for k, n in found.seen.items() if k not in ("view", "detach", "alias")}
+    assert sum(kernels.values()) <= len(twin.folds) + 20, kernels
+
+
+@pytest.mark.parametrize(("name", "size", "channels"), NETWORKS)
+def test_bfloat16_weights_give_what_autocast_gives_without_its_casts(name, size, channels):
+    torch.manual_seed(0)
+    network, x = stir(build_model(name, 10, size, channels)), images(size, channels)
+    kept, cast = Twin(network), Twin(network)
+    cast.cast(torch.bfloat16)
+    found = {}
+    for key, twin in (("kept", kept), ("cast", cast)):
+        twin.refresh()
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad(), Operators() as operators:
+            found[key] = twin.twin(x), operators.seen["_to_copy"]
+    assert torch.equal(found["cast"][0], found["kept"][0])
+    assert found["cast"][1] <= 2 < found["kept"][1]  # the images, and at most the logits
+
+
+@pytest.mark.parametrize(("guide", "uses"), [(True, True), (True, False), (False, True)])
+def test_a_guide_has_a_copy_only_where_the_attack_uses_it(guide, uses):
+    pair, x = make_pair(guide=guide).eval(), torch.rand(3, 1, 8, 8)
+    attacked = PairTwin(pair, guide=uses).refresh(x)
+    assert attacked.target is not pair.target
+    assert (attacked.guide is pair.guide) == (not (guide and uses))

@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from d2rkit.folding import folded
 from d2rkit.layout import WIDE, arrange, restore
 from d2rkit.models import build_model
-from tests.test_folding import stir
+from tests.test_folding import folded, stir
 
 
 def layouts(network, x):

@@ -5,8 +5,8 @@ import torch
 from pyautoattack.square import SquareAttack
 
 from d2rkit import autoattack
-from d2rkit.folding import folded
 from d2rkit.square import SideBySideSquare
+from tests.test_folding import folded
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,161 @@
+"""Networks to attack through: a folded copy where it was proven to be the same function, else the network itself.
+
+torch.fx does not see all that a network does: hooks, parametrizations and Python code that depends on values are lost
+or frozen in a traced copy, and an attack on another function than the one that is judged reports robustness that is
+not there. So a copy is used only after its logits and its gradients with respect to the images agreed with the
+network's, on the images at hand and at their corners, in batches of two sizes.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as global_hooks
+
+from d2rkit.border import first_line
+from d2rkit.folding import Twin
+from d2rkit.layout import is_layout_hook
+from d2rkit.pair import GuidedPair, eval_mode, frozen
+
+log = logging.getLogger("d2rkit")
+
+SAME_LOGITS = 1e-3  # of the largest logit
+SAME_GRADIENTS = 1e-2  # of the gradient's length: a ReLU whose input is 0 but for rounding may pass it or not
+CORNER = 8 / 255  # how far from the images, in every pixel, agreement is asked for, too
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+@dataclass(frozen=True)
+class AttackCopy:
+    """network: what attacks should use. reason: why that is the network itself, in a clause; "" for a proven copy."""
+
+    network: nn.Module
+    reason: str = ""
+
+
+def attack_copy(network: nn.Module, x: Tensor, dtype: torch.dtype | None = None) -> AttackCopy:
+    """A folded, frozen copy of `network` as it is now, proven on images x: (B, C, H, W) in [0, 1], or the network.
+
+    dtype: hold the copy's weights in it, for use under autocast; the proof is in float32 and comes before. Never
+    raises for a network that itself takes x."""
+    if reason := why_not(network):
+        return AttackCopy(network, reason)
+    try:
+        twin = Twin(network)
+    except Exception as error:  # torch.fx runs the network's own code on its proxies: anything may happen
+        return AttackCopy(network, f"torch.fx cannot trace it ({first_line(error)})")
+    if reason := difference(network, twin.twin, x):
+        return AttackCopy(network, reason)
+    if dtype is not None:
+        twin.cast(dtype)
+    return AttackCopy(twin.twin)
+
+
+def why_not(network: nn.Module) -> str:
+    """What in `network` a traced copy would lose, in a clause; "" if nothing of the kind is known of it."""
+    if isinstance(network, torch.jit.ScriptModule):
+        return "it is scripted"
+    if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return f"it is wrapped in {type(network).__name__}"
+    if any(vars(global_hooks)[f"_global{kind}"] for kind in HOOKS if f"_global{kind}" in vars(global_hooks)):
+        return "hooks are registered for all modules"
+    for name, module in network.named_modules():
+        where = f" (in {name})" if name else ""
+        if isinstance(module, torch._dynamo.eval_frame.OptimizedModule):
+            return f"it is compiled by torch.compile{where}"
+        if "__call__" in vars(type(module)) or type(module).__call__ is not nn.Module.__call__:
+            return f"{type(module).__name__} overrides __call__{where}"
+        if any(not is_layout_hook(hook) for kind in HOOKS for hook in getattr(module, kind).values()):
+            return f"it has hooks{where}"
+        if hasattr(module, "parametrizations"):
+            return f"it has parametrizations{where}"
+    return ""
+
+
+def difference(network: nn.Module, other: nn.Module, x: Tensor) -> str:
+    """How `other` differs from `network` as a function of images x: (B, C, H, W), in a clause; "" if it does not but
+    for rounding. In eval mode; in the precision that the networks have."""
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, x.shape, generator=generator).to(x.device, x.dtype).mul_(2).sub_(1)
+    corners = (x + CORNER * signs).clamp_(0, 1)
+    batches = {"the first batch": x, "one image": x[:1], "the corners of the first batch": corners}
+    for words, images in batches.items():
+        try:
+            (logits, gradient), (others, other_gradient) = (
+                _logits_and_gradient(net, images) for net in (network, other)
+            )
+        except Exception as error:
+            return f"its copy fails on {words} ({first_line(error)})"
+        if others.shape != logits.shape:
+            return f"its copy returns {tuple(others.shape)} instead of {tuple(logits.shape)} on {words}"
+        apart, scale = (others - logits).abs().max(), logits.abs().max()
+        if not apart <= SAME_LOGITS * scale:  # also catches NaN
+            return f"its copy's logits differ by {float(apart):.2g} on {words}"
+        if gradient is None or other_gradient is None:
+            return f"there are no gradients to compare on {words}"
+        apart, scale = (other_gradient - gradient).norm(), gradient.norm()
+        if not apart <= SAME_GRADIENTS * scale:
+            return f"its copy's gradients differ by {float(apart / scale):.1%} on {words}"
+    return ""
+
+
+def has_gradient(network: nn.Module, x: Tensor) -> bool:
+    """Whether the network's logits of images x: (B, C, H, W) can be differentiated with respect to them at all."""
+    return _logits_and_gradient(network, x[:1])[1] is not None
+
+
+def _logits_and_gradient(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Logits, and the gradient of a sum of them in which no two classes weigh the same; None if there is none."""
+    images = images.detach().clone().requires_grad_()
+    with eval_mode(network), frozen(network), torch.enable_grad():
+        logits = network(images)
+        weights = torch.arange(1, logits.shape[1] + 1, device=logits.device).cos()
+        total, gradient = (logits * weights).sum(), None
+        if total.requires_grad:
+            (gradient,) = torch.autograd.grad(total, images, allow_unused=True)
+    return logits.detach(), gradient
+
+
+class PairTwin:
+    """Copies of a pair's networks that follow it through training; `refresh(x)` gives a pair to attack.
+
+    compiled: the copies by torch.compile, for the shapes that come first, on a GPU as CUDA graphs. guide: whether the
+    attack uses the guide, too. dtype: of the copies' weights, for use under autocast. A network whose copy is not
+    proven the same function on the first images is attacked itself, with a warning that says why."""
+
+    def __init__(self, pair: GuidedPair, compiled: bool = False, guide: bool = True, dtype: torch.dtype | None = None):
+        self.pair, self.compiled, self.dtype = pair, compiled, dtype
+        self.copied = ["target"] + (["guide"] if guide and pair.guide is not None else [])
+        self.twins: dict[str, Twin] | None = None
+        self.attacked: dict[str, nn.Module] = {}
+
+    def refresh(self, x: Tensor) -> GuidedPair:
+        """The pair to attack at images like x: (B, C, H, W), with the weights that the pair has now."""
+        if self.twins is None:
+            self._start(x)
+        for twin in self.twins.values():
+            twin.refresh()
+        return GuidedPair(*(self.attacked.get(name, getattr(self.pair, name)) for name in ("target", "guide")))
+
+    def _start(self, x: Tensor) -> None:
+        self.twins = {}
+        for name in self.copied:
+            network = getattr(self.pair, name)
+            reason = why_not(network)
+            try:
+                twin = None if reason else Twin(network)
+            except Exception as error:  # as in attack_copy
+                reason = f"torch.fx cannot trace it ({first_line(error)})"
+            if not reason:
+                reason = difference(network, twin.refresh(), x)
+            if reason:
+                log.warning("the %s is attacked as it is, not in a faster copy: %s", name, reason)
+                continue
+            if self.dtype is not None:
+                twin.cast(self.dtype)
+            self.twins[name] = twin
+            compiled = torch.compile(twin.twin, mode="reduce-overhead", dynamic=False) if self.compiled else twin.twin
+            self.attacked[name] = compiled
