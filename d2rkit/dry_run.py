@@ -24,7 +24,7 @@ from d2rkit.autoattack import STAGES, AutoAttackBudget
 from d2rkit.checkpoints import load_resume, load_weights, write_atomically
 from d2rkit.data import ImageData
 from d2rkit.evaluator import Budget
-from d2rkit.experiment import Experiment, build_pair, experiment_recipe
+from d2rkit.experiment import Experiment, build_pair
 from d2rkit.presets import Preset
 from d2rkit.rehearsal import (
     Counts,
@@ -134,7 +134,7 @@ def rehearse(blank: Rehearsal, experiment: Experiment, batch: int, device: str) 
 def _train(experiment: Experiment, data: ImageData, batch: int, folder: Path, device: str) -> tuple[float, float]:
     """The losses of two steps, the second one made by another pair that went on from the first one's resume.pt."""
     warm_up = min(1, experiment.guide_warmup)
-    recipe = replace(experiment_recipe(experiment), batch_size=batch, epochs=1, awp_warmup=0, guide_warmup=warm_up)
+    recipe = replace(experiment, batch_size=batch, epochs=1, awp_warmup=0, guide_warmup=warm_up)
 
     def go(seed: int, stop: bool) -> tuple[Fit, int]:
         """What fit() says of a fresh pair, and how many steps it made."""

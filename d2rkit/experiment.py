@@ -215,7 +215,7 @@ def _work(
     trained = fit(
         pair,
         data,
-        experiment_recipe(experiment),
+        experiment,
         folder,
         device=device,
         report=report and _scaled(report, 0.5),
@@ -258,11 +258,6 @@ def _take_over(result: dict[str, Any], checkpoint: str, found: dict[str, Any]) -
         if value := found.pop(name):
             result.setdefault(name, {})[checkpoint] = value
     result.update(found)
-
-
-def experiment_recipe(experiment: Experiment) -> Recipe:
-    """The part of an experiment that fit() needs."""
-    return Recipe(**{f.name: getattr(experiment, f.name) for f in dataclasses.fields(Recipe)})
 
 
 def read_run(folder: str | Path) -> Run:

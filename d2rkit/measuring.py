@@ -25,7 +25,7 @@ from d2rkit.arrays import Split
 from d2rkit.autoattack import STAGES, AutoAttackBudget
 from d2rkit.border import nearest
 from d2rkit.evaluator import Budget, Evaluator
-from d2rkit.experiment import Experiment, build_pair, experiment_recipe
+from d2rkit.experiment import Experiment, build_pair
 from d2rkit.methods import get_method
 from d2rkit.pair import GuidedPair
 from d2rkit.rehearsal import (
@@ -187,7 +187,7 @@ def _train_cost(experiment: Experiment, device: str, clock: str, steps: int) -> 
 
     with tempfile.TemporaryDirectory() as folder:
         fitted = fit(
-            build_pair(experiment, data), data, experiment_recipe(experiment), folder, device=device,
+            build_pair(experiment, data), data, experiment, folder, device=device,
             report=lambda done, words: stamps[-1].append(now()), on_epoch=on_epoch, save_every=float("inf"),
         )  # fmt: skip
         disk = sum(file.stat().st_size for file in Path(folder).rglob("*"))

@@ -60,6 +60,7 @@ def fit(
 ) -> Fit:
     """Train `pair` in place on data.train; return what happened, one row of history an epoch.
 
+    recipe: an Experiment is one too; what it adds about data, networks and evaluation is not looked at here.
     Inside a group of processes (devices.start) every process calls this alike, each works on its part of every
     batch, and all end with the same weights.
     folder: a run folder. It gets history.csv, last.safetensors and best.safetensors (highest PGD accuracy
@@ -133,9 +134,10 @@ class _Loop:
         return self.pair.target if self.average is None else self.average.module
 
     def fingerprint(self) -> str:
-        """The settings that differ from their defaults: one that is added later leaves old states as good as new."""
-        default = asdict(Recipe())
-        changed = {name: value for name, value in asdict(self.recipe).items() if value != default[name]}
+        """The settings that differ from their defaults: one that is added later leaves old states as good as new.
+        Of an Experiment only the Recipe in it counts: the rest changes no weights that data and pair do not show."""
+        used = asdict(self.recipe)
+        changed = {name: used[name] for name, value in asdict(Recipe()).items() if used[name] != value}
         return json.dumps(changed, sort_keys=True, default=dict)
 
     def steps_per_epoch(self) -> int:

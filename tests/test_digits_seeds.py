@@ -8,7 +8,7 @@ import torch
 
 from d2rkit.data import load_data
 from d2rkit.evaluation import evaluate
-from d2rkit.experiment import build_pair, experiment_recipe
+from d2rkit.experiment import build_pair
 from d2rkit.presets import QUICK
 from d2rkit.training import fit
 
@@ -19,7 +19,7 @@ def clean_accuracy(seed):
     (experiment,) = (e for e in QUICK.experiments(("d2r-cag",), seeds=seed + 1) if e.seed == seed)
     data = load_data(experiment.data)
     pair = build_pair(experiment, data)
-    status = fit(pair, data, experiment_recipe(experiment), device="cpu").status
+    status = fit(pair, data, experiment, device="cpu").status
     return seed, status, evaluate(pair, data.test, ("clean",), experiment.eps).accuracy("clean")
 
 

@@ -1,8 +1,15 @@
 """Schedules and generators; what settings are refused is tested with fit(), in test_training."""
 
+import json
+
 import pytest
 
+from d2rkit.checkpoints import load_resume
+from d2rkit.experiment import Experiment
 from d2rkit.recipe import Recipe, generator_for, learning_rate
+from d2rkit.training import fit
+from tests.conftest import make_pair
+from tests.test_training import same_weights, without_seconds
 
 
 def test_released_schedule_is_the_one_of_the_release():
@@ -23,3 +30,17 @@ def test_each_purpose_has_a_generator_of_its_own():
     seeds = [generator_for(p, s).initial_seed() for p in ("init", "shuffle", "augment", "attack") for s in range(5)]
     assert len(set(seeds)) == 20
     assert generator_for("attack", 0).initial_seed() == generator_for("attack", 0).initial_seed()
+
+
+def test_an_experiment_is_a_recipe_and_trains_as_its_recipe_does(few_digits, tmp_path):
+    settings = {"epochs": 1, "batch_size": 80, "eps": 0.1, "step_size": 0.05, "steps": 1, "loss": {"w_clean": 1.0}}
+    recipe = Recipe(**settings)
+    experiment = Experiment(**settings, data="cifar10", target="cnn-4", test_images=40, attacks=(), checkpoints=())
+    fits = []
+    for how, folder in ((recipe, tmp_path / "recipe"), (experiment, tmp_path / "both"), (recipe, tmp_path / "both")):
+        pair = make_pair()
+        fits.append((pair, fit(pair, few_digits, how, folder, device="cpu")))
+        assert json.loads(load_resume(folder / "resume.pt")["recipe"]) == settings
+    (first, alone), (second, whole), (third, gone_on) = fits
+    assert same_weights(first, second) and same_weights(first, third)
+    assert without_seconds(alone.history) == without_seconds(whole.history) and gone_on.history == whole.history

@@ -17,7 +17,7 @@ import torch
 from d2rkit.arrays import Split
 from d2rkit.checkpoints import load_weights
 from d2rkit.data import ImageData, first_of_each_class
-from d2rkit.experiment import Experiment, build_pair, experiment_recipe
+from d2rkit.experiment import Experiment, build_pair
 from d2rkit.methods import METHODS
 from d2rkit.pair import GuidedPair
 from d2rkit.training import fit
@@ -113,7 +113,7 @@ class Session:
             # A new pair each time: fit() brings it to where the folder says the run stood.
             self.pair = build_pair(self.experiment, self.data)
             found = fit(
-                self.pair, self.data, experiment_recipe(self.experiment), self.folder, device="cpu",
+                self.pair, self.data, self.experiment, self.folder, device="cpu",
                 report=self._report, on_epoch=self._epoch, should_stop=self._stop.is_set,
             )  # fmt: skip
         except Exception as error:  # of a thread nobody would see it; the panel shows it
