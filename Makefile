@@ -6,7 +6,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lab lint clean
+.PHONY: help install demo test check lab lint clean
 
 help:  ## list these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ demo: install  ## train and attack the quick table on handwritten digits, print 
 # In the order of the files, which begins with the long ones: sorted by their number, few but long tests come last.
 test: install  ## run all tests, one process a core (small networks want one thread each)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
+
+check: install  ## run the quick tests, those for daily work: under 90 s on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical -m "not slow"
 
 lab: install  ## open JupyterLab at the start notebook
 	$(BIN)/d2rkit lab

@@ -12,6 +12,14 @@ A reader's table of contents:
     evaluation   evaluate -> Evaluation(flags)
     experiment   Experiment, run -> a run folder
     presets, sweep, tables, figures, panels, exercises
+
+Divergences and objectives are functions of logits; to look at one takes no network:
+
+>>> import torch
+>>> from d2rkit.divergences import kl
+>>> certain, torn = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+>>> print(f"{kl(torn, certain).item():.4f} {kl(certain, torn).item():.4f}")  # KL(first ‖ second)
+0.4338 0.3278
 """
 
 from d2rkit.data import ImageData, load_data

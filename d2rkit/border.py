@@ -22,7 +22,7 @@ def nearest(value: object, allowed: Iterable[str], what: str) -> ValueError:
 
 
 def home(kind: str) -> Path:
-    """The folder for `kind` ("data", "runs", "results"): $D2RKIT_DATA and so on, else the folder of
+    """The folder for `kind` ("data", "runs", "results", "notebooks"): $D2RKIT_DATA and so on, else the folder of
     that name in the checkout this file belongs to, else in the current directory."""
     chosen = os.environ.get(f"D2RKIT_{kind.upper()}")
     if chosen:

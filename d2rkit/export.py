@@ -294,6 +294,8 @@ def made_with() -> dict[str, Any]:
 
 def git_revision(folder: Path = PROJECT) -> str | None:
     """The commit that is checked out, or None outside a checkout."""
+    if not (folder / "pyproject.toml").exists():  # installed, perhaps into somebody else's repository
+        return None
     try:
         asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False)
     except OSError:  # no git

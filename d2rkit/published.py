@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from importlib.metadata import files
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from d2rkit.border import PROJECT
 from d2rkit.tidy import attack_title, eps_words
 
+FILE = Path(__file__).with_name("published.csv")
 PUBLISHED_AS = {
     "pgd-at": "PGD-AT",
     "trades": "TRADES",
@@ -39,16 +38,13 @@ class Comparison(NamedTuple):
 
 
 def published() -> pd.DataFrame:
-    """data/published.csv: accuracies in percent; eps as printed and, as a number, in `radius` (NaN where the
-    source does not state it: such a row holds no numbers, only a note)."""
-    path = PROJECT / "data" / "published.csv"
-    if not path.exists():  # not a checkout: pip knows where it put the file
-        path = next((Path(f.locate()) for f in files("d2rkit") or () if f.name == path.name), path)
+    """published.csv: accuracies in percent; eps as printed and, as a number, in `radius` (NaN where the source does not
+    state it: such a row holds no numbers, only a note). ValueError if the file cannot be read."""
     try:
-        frame = pd.read_csv(path)
+        frame = pd.read_csv(FILE)
         frame["radius"] = [math.nan if eps == "unstated" else float(Fraction(eps)) for eps in frame["eps"]]
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read as the table of published numbers: {error}") from error
+    except (OSError, ValueError, KeyError, ZeroDivisionError) as error:
+        raise ValueError(f"{FILE} cannot be read as the table of published numbers: {error}") from error
     return frame
 
 

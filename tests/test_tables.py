@@ -1,10 +1,8 @@
 """Run folders made by hand -> tables: what is averaged, what is bold, what is missing, and that bytes repeat."""
 
-import importlib.metadata
 import math
 import shutil
 import subprocess
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pandas as pd
@@ -264,18 +262,14 @@ def test_published_numbers_are_whole():
     assert len(unstated) and unstated[list(COLUMNS.values())].isna().all(axis=None), "unsourced numbers stay in notes"
 
 
-def test_published_numbers_are_found_outside_a_checkout(tmp_path, monkeypatch):
-    here, there = published_module.PROJECT / "data" / "published.csv", tmp_path / "share" / "d2rkit" / "published.csv"
-    there.parent.mkdir(parents=True)
-    shutil.copy(here, there)
-    installed = [importlib.metadata.PackagePath(p) for p in ("d2rkit/data.py", "share/d2rkit/published.csv")]
-    for path in installed:
-        path.dist = importlib.metadata.PathDistribution(tmp_path / "d2rkit.dist-info")
-    monkeypatch.setattr(published_module, "PROJECT", tmp_path)
-    for files, missing in ((installed, False), (installed[:1], True), (None, True)):
-        monkeypatch.setattr(published_module, "files", lambda name, files=files: files)
-        with pytest.raises(ValueError, match="cannot be read as") if missing else nullcontext():
-            assert len(published())
+def test_published_numbers_that_are_missing_or_damaged_are_named(tmp_path, monkeypatch):
+    file = tmp_path / "published.csv"
+    monkeypatch.setattr(published_module, "FILE", file)
+    for text in (None, "", "dataset,eps\ncifar10,8/0\n", "dataset\ncifar10\n"):
+        if text is not None:
+            file.write_text(text)
+        with pytest.raises(ValueError, match=r"published\.csv cannot be read as the table of published numbers"):
+            published()
 
 
 def test_compare_takes_the_same_eps_only(tmp_path):

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import torch
 import tyro
 
-from d2rkit.border import PROJECT, nearest
+from d2rkit.border import home, nearest
 from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
 from d2rkit.data import DATASETS, load_data
 from d2rkit.evaluation import ATTACKS, evaluate
@@ -129,19 +129,25 @@ def evaluate_command(
 
 @app.command
 def lab(notebook: Word = "00_start_here.ipynb", port: int = 8888, browser: bool = True) -> None:
-    """Open JupyterLab on a notebook of the kit.
+    """Open JupyterLab on a notebook of the kit, which a checkout has and an installed package lacks.
 
     Args:
         notebook: a file in notebooks/.
         port: where JupyterLab listens (the next free one if it is taken).
         browser: whether to open one.
     """
+    folder = home("notebooks")
+    there = sorted(p.name for p in folder.glob("*.ipynb"))
+    if not there:
+        raise ValueError(
+            f"there are no notebooks in {folder}: a checkout of d2rkit has them, the installed package does not; run "
+            "`d2rkit lab` in its top folder, or set $D2RKIT_NOTEBOOKS to its folder notebooks"
+        )
+    if not (folder / notebook).is_file():
+        raise nearest(notebook, there, "notebook")
     if find_spec("jupyterlab") is None:
         raise ValueError("JupyterLab is not installed: pip install -e '.[lab]'")
-    folder = PROJECT / "notebooks"
-    if not (folder / notebook).exists():
-        raise nearest(notebook, sorted(p.name for p in folder.glob("*.ipynb")), "notebook")
-    words = [sys.executable, "-m", "jupyterlab", str(folder / notebook), f"--port={port}", f"--notebook-dir={PROJECT}"]
-    words += [] if browser else ["--no-browser"]
+    words = [sys.executable, "-m", "jupyterlab", str(folder / notebook), f"--port={port}"]
+    words += [f"--notebook-dir={folder.parent}"] + ([] if browser else ["--no-browser"])
     words += ["--allow-root"] if os.geteuid() == 0 else []  # in a container, which has no other user
     sys.exit(subprocess.call(words))

@@ -1,6 +1,6 @@
 """Rows of notebook 07's tables: ours beside published, and what is still missing.
 
-Ours are run folders; published numbers are data/published.csv. The two are never mixed: they stand in columns of
+Ours are run folders; published numbers are published.csv. The two are never mixed: they stand in columns of
 their own, a difference is taken only at the same data set, network and ε, and each source keeps a row of its own.
 """
 

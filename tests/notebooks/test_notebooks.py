@@ -7,6 +7,7 @@ import nbformat
 import pytest
 
 from tests.notebooks.check_notebook import run_notebook
+from tests.notebooks.try_it import HEADING, cells_that_try, snippets
 
 PROJECT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
@@ -18,7 +19,8 @@ every_notebook = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda f: f.stem
 @every_notebook
 @pytest.mark.timeout(600)
 def test_runs_clean_and_in_time(file):
-    found = run_notebook(nbformat.read(file, as_version=4), file.parent)
+    notebook = nbformat.read(file, as_version=4)
+    found = run_notebook(notebook, file.parent, more=cells_that_try(notebook))
     assert found.faults == []
     assert found.seconds < BUDGET, f"{found.seconds:.0f} s of CPU"
 
@@ -60,6 +62,36 @@ def test_has_the_sections(file):
     assert words.startswith("# ")
     for section in ("What you will be able to", "## Setup", "## Try it yourself", "## Limits", "## References"):
         assert section in words, f"{file.name} lacks {section!r}"
+
+
+def test_what_there_is_to_try_is_found():
+    found = {file.stem[:2]: snippets(nbformat.read(file, as_version=4)) for file in NOTEBOOKS}
+    assert {number for number, code in found.items() if code} >= {"00", "05", "06", "07"}
+
+
+def trying(words: str) -> nbformat.NotebookNode:
+    notebook = made("x = 1", "y = 10 * x")
+    notebook.cells.append(nbformat.v4.new_markdown_cell(f"{HEADING}\n\n{words}\n\n## Limits\n\n`1 / 0`"))
+    return notebook
+
+
+def test_what_is_tried_runs_from_the_line_that_it_replaces(tmp_path):
+    notebook = trying("Set `x = 2`, look at `y + 1`, run `d2rkit lab`.")
+    assert cells_that_try(notebook) == ["x = 2", "y = 10 * x", "y + 1"]
+    found = run_notebook(notebook, tmp_path, more=cells_that_try(notebook))
+    assert found.faults == [] and notebook.cells[-1].outputs[0].data["text/plain"] == "21"
+
+
+@pytest.mark.parametrize(("words", "sign"), [("`f(x, )(`", "no Python"), ("`z = 2`", "does not have")])
+def test_what_cannot_be_tried_is_refused(words, sign):
+    with pytest.raises(ValueError, match=sign):
+        cells_that_try(trying(words))
+
+
+def test_a_snippet_that_raises_is_seen(tmp_path):
+    notebook = trying("`x + y + undefined`")
+    found = run_notebook(notebook, tmp_path, more=cells_that_try(notebook))
+    assert found.faults == ["a cell raised NameError: name 'undefined' is not defined"]
 
 
 # -- the checker itself: each of these must turn red ---------------------------------------------------------

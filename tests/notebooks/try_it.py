@@ -1,0 +1,43 @@
+"""What a notebook's "Try it yourself" tells its reader to write, as cells that do it."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import nbformat
+
+HEADING = "## Try it yourself"
+NO_PYTHON = ("d2rkit ", "make ", "\\")  # commands are checked with the documents; LaTeX is the reader's own
+
+
+def snippets(notebook: nbformat.NotebookNode) -> list[str]:
+    """Code spans and Python blocks of the section, Python only. ValueError for what is neither Python nor a command."""
+    words = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    section = re.split(r"^## ", words.split(HEADING, 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    found = re.findall(r"```python\n(.*?)```|`([^`\n]+)`", section, re.DOTALL)
+    code = [block or span for block, span in found if not (block or span).startswith(NO_PYTHON)]
+    for piece in code:
+        try:
+            ast.parse(piece)
+        except SyntaxError as error:
+            raise ValueError(f"{piece!r} is no Python that could be run: {error.msg}") from error
+    return code
+
+
+def cells_that_try(notebook: nbformat.NotebookNode) -> list[str]:
+    """An expression is a cell. An assignment takes the place of the notebook's own first one to that name, and all
+    cells from there on run again, as a reader would run them. ValueError if the notebook has no such line."""
+    own = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    cells = []
+    for piece in snippets(notebook):
+        name = re.match(r"(\w+) = ", piece)
+        if not name:
+            cells.append(piece)
+            continue
+        line = re.compile(rf"^{name[1]} = .*$", re.MULTILINE)
+        start = next((i for i, source in enumerate(own) if line.search(source)), None)
+        if start is None:
+            raise ValueError(f"{piece!r} replaces a line that the notebook does not have")
+        cells += [line.sub(lambda _, new=piece: new, own[start], count=1), *own[start + 1 :]]
+    return cells
