@@ -12,6 +12,24 @@ from d2rkit.models import build_model
 from d2rkit.pair import GuidedPair
 from d2rkit.training import Recipe, fit
 
+SLOW = (
+    "browser", "exercises/test_checks_trained.py", "exercises/test_notebooks.py", "notebooks", "panels",
+    "test_autoattack.py", "test_benchmarks.py", "test_cli.py", "test_devices.py", "test_digits_seeds.py",
+    "test_dry_run.py", "test_figures.py", "test_install.py", "test_jobs.py", "test_packing.py", "test_planning.py",
+    "test_progress.py", "test_real_images.py", "test_resume.py", "test_sweep.py", "test_tiny_imagenet.py",
+    "test_training.py", "test_tuning.py",
+)  # fmt: skip
+"""Files and folders that `make check` leaves out: they train, start processes or draw for more than a few seconds."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        path = item.path.relative_to(here)
+        if any(path == Path(slow) or Path(slow) in path.parents for slow in SLOW):
+            item.add_marker("slow")
+
+
 torch.set_num_threads(1)  # small networks on busy cores: more threads only wait for each other
 
 

@@ -17,6 +17,7 @@ import d2rkit
 from d2rkit.cli.base import app
 from d2rkit.data import DATASETS
 from d2rkit.presets import presets_of
+from tests.conftest import SLOW
 from tests.documents import DOCUMENTS, NOTEBOOKS, PROJECT, Piece, blocks, commands, spans, words_of
 
 LANGUAGES = ("python", "sh", "text")
@@ -117,6 +118,10 @@ def test_every_benchmark_line_names_a_script_and_its_options():
         source = (PROJECT / script).read_text()
         for word in words:
             assert not word.startswith("--") or f'"{word}"' in source or word[2:].replace("-", "_") in source, piece
+
+
+def test_what_make_check_leaves_out_exists():
+    assert [name for name in SLOW if not (PROJECT / "tests" / name).exists()] == []
 
 
 LINK = re.compile(r"\]\(([^)\s#]+)[^)\s]*\)")

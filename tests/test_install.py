@@ -38,7 +38,7 @@ for words in json.loads(sys.argv[1]):
 print(json.dumps(answers))
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 def call(*words, folder, **environment):
