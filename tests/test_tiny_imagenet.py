@@ -87,7 +87,7 @@ def test_the_cache_appears_and_serves_without_the_source(tmp_path):
     assert [p.name for p in (tmp_path / "cache").iterdir()] == ["tiny-imagenet-200.safetensors"]
     archive.rename(tmp_path / "moved away")
     second = load_data("tiny-imagenet", tmp_path, download=False)
-    assert second.source == first.source == "tiny-imagenet-200, 3 classes"
+    assert second.source == first.source == "tiny-imagenet-200, 3 classes of 10 training and 2 test images"
     for part in ("train", "val", "test"):
         assert torch.equal(getattr(first, part).images, getattr(second, part).images)
         assert torch.equal(getattr(first, part).labels, getattr(second, part).labels)
