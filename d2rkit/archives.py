@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
+from d2rkit.border import printable
+
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MEMBERS = 500_000  # files in one source; Tiny ImageNet has 120,609
 MEMBER = 8 << 20  # bytes of one file; its images have a few thousand
@@ -49,14 +51,14 @@ def open_files(source: Path) -> Iterator[tuple[list[str], Reader]]:
         except Refused:
             raise
         except Exception as error:  # zipfile, tarfile, zlib and the disk each have their own
-            raise ValueError(f"{source} cannot be read as an archive (truncated?): {_line(error)}") from error
+            raise ValueError(f"{source} cannot be read as an archive (truncated?): {printable(error)}") from error
 
         def read(name: str) -> bytes:
             place = places[name]
             try:
                 return raw(place)
             except Exception as error:
-                raise ValueError(f"{source}: {name} is missing or damaged ({_line(error)})") from error
+                raise ValueError(f"{source}: {printable(name)} is missing or damaged ({printable(error)})") from error
 
         yield sorted(places), read
 
@@ -77,9 +79,11 @@ def listing(folder: Path) -> dict[str, os.stat_result]:
                 try:
                     inside = path.resolve(strict=True).is_relative_to(top)
                 except (OSError, RuntimeError):  # Python 3.12 and older raise RuntimeError for a ring
-                    raise Refused(f"{folder}: {path.relative_to(folder)} is a link to nowhere") from None
+                    raise Refused(f"{folder}: {printable(path.relative_to(folder))} is a link to nowhere") from None
                 if not inside:
-                    raise Refused(f"{folder}: {path.relative_to(folder)} is a link that leads out of the folder")
+                    raise Refused(
+                        f"{folder}: {printable(path.relative_to(folder))} is a link that leads out of the folder"
+                    )
                 state = path.stat()
             if stat.S_ISREG(state.st_mode) and (kept := _clean(folder, path.relative_to(folder).as_posix())):
                 found[kept] = state
@@ -158,9 +162,3 @@ def _from_disk(path: Path) -> bytes:
     if path.stat().st_size > MEMBER:
         raise ValueError(f"of {path.stat().st_size:,} bytes")
     return path.read_bytes()
-
-
-def _line(error: Exception) -> str:
-    """What an error says, in one printable line; some say nothing, so their name stands for it."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-    return "".join(c if c.isprintable() else "?" for c in text)

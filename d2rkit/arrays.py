@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from d2rkit.archives import bound
+from d2rkit.border import printable
 from d2rkit.checkpoints import write_atomically
 
 log = logging.getLogger("d2rkit")
@@ -87,7 +88,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             else:
                 reason, found = "", {name: file[name] for name in ("images", "labels", "class_names")}
     except Exception as error:  # zipfile, zlib and numpy each have their own way of saying "truncated"
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        first = printable(error)
         if "pickle" in first:  # NumPy's text advises to allow it
             first = "it holds Python objects, which need code to be read"
         raise ValueError(f"{path} cannot be read as an .npz file of arrays (truncated?): {first}") from error
@@ -157,7 +158,7 @@ def read_cache(path: Path, test_only: bool = False) -> tuple[Split, Split, tuple
             parts = {p: _cached(file, facts, p) for p in (("test",) if test_only else ("train", "test"))}
     except (SafetensorError, KeyError, OSError, ValueError) as error:
         raise ValueError(
-            f"{path} is not a readable array cache ({error}); move it away to have it built anew"
+            f"{path} is not a readable array cache ({printable(error)}); move it away to have it built anew"
         ) from error
     return parts.get("train") or no_images(*parts["test"].images.shape[1:3]), parts["test"], names
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from d2rkit.arrays import Split, cache_file, keep, nchw, no_images, read_cache, read_npz, say_once
+from d2rkit.border import printable
 
 CLASSES = {"cifar10": 10, "cifar100": 100}
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
@@ -134,8 +135,7 @@ def _torchvision_cifar(name: str, root: Path) -> tuple[Split, Split, tuple[str, 
     try:
         parts = [cls(root, train=train, download=True) for train in (True, False)]
     except Exception as error:  # no network, a checksum that does not match, files that are none of CIFAR's
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{_where_to_put(name, root)} (download failed: {reason})") from error
+        raise ValueError(f"{_where_to_put(name, root)} (download failed: {printable(error)})") from error
     train, test = (Split(nchw(part.data), torch.tensor(part.targets)) for part in parts)
     return train, test, tuple(parts[0].classes)
 

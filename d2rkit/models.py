@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d2rkit.border import nearest
+from d2rkit.border import nearest, printable
 from d2rkit.normalisation import Normalize, from_buffers, parse_normalisation
 from d2rkit.released import architecture, complete, convert, find_network
 
@@ -317,7 +317,9 @@ def load_released(
         "of another shape": sorted(k for k in wanted.keys() & state.keys() if wanted[k].shape != state[k].shape),
     }
     if any(faults.values()):
-        problem = "; ".join(f"{len(keys)} {what} (first: {keys[0]})" for what, keys in faults.items() if keys)
+        problem = "; ".join(
+            f"{len(keys)} {what} (first: {printable(keys[0])})" for what, keys in faults.items() if keys
+        )
         raise ValueError(f"{path} does not fit {chosen}: {problem}")
     state = {k: state[k] for k in wanted}
     notes += [*filled, *convert(path, state)]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from d2rkit.border import nearest
+from d2rkit.border import nearest, printable
 
 # Per-channel mean and standard deviation of the training sets, as the field's training scripts write them.
 NORMALISATIONS = {
@@ -105,12 +105,12 @@ def from_buffers(extra: Mapping[str, Tensor], channels: int) -> tuple[Normalisat
     if not found:
         return None, set()
     if len(found) > 1:
-        listed = ", ".join(f"`{mean}`/`{std}`" for mean, std in found[:4])
+        listed = ", ".join(f"`{printable(mean)}`/`{printable(std)}`" for mean, std in found[:4])
         raise ValueError(
             f"the file holds {len(found)} input normalisations ({listed}); the kit cannot tell which is used"
         )
     mean, std = (extra[name].detach().double().flatten().tolist() for name in found[0])
-    source = f"from the buffers `{found[0][0]}`/`{found[0][1]}` of the file"
+    source = f"from the buffers `{printable(found[0][0])}`/`{printable(found[0][1])}` of the file"
     return checked(mean, std, channels, source), set(found[0])
 
 

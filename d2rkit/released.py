@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from d2rkit.border import nearest
+from d2rkit.border import nearest, printable
 from d2rkit.normalisation import BUFFERS
 
 DEPTH = 6  # how deep a state dict may lie in dicts of dicts
@@ -190,14 +190,14 @@ def find_network(path: str | Path, key: str | None = None) -> Network:
     networks = [network for found in dicts for network in _networks(found)]
     if not networks:
         names = ", ".join(sorted(dicts[0].tensors)[:3])
-        raise ValueError(f"{path} holds no network of this kit (its tensors: {_short(names)}, ...)")
+        raise ValueError(f"{path} holds no network of this kit (its tensors: {printable(names)}, ...)")
     chosen = _chosen(path, networks, key)
     strange = [word for word in chosen.prefix.split(".") if word and not WRAPPERS.match(word)]
     if len(networks) == 1 and strange and not key:
-        hint = f"`{_short(chosen.prefix)}`, a wrapper the kit does not know; if it only hands on, --key {chosen.place}"
+        hint = f"`{printable(chosen.prefix)}`, a wrapper the kit does not know; if it only hands on, --key {printable(chosen.place)}"
         raise ValueError(f"{path} holds a network below {hint} takes it")
     if chosen.place:
-        chosen.notes.insert(0, f"read from `{_short(chosen.place)}` of the file")
+        chosen.notes.insert(0, f"read from `{printable(chosen.place)}` of the file")
     if isinstance(content, Mapping) and any(k in content for words in BUFFERS for k in words) and dicts[0].place:
         chosen.notes.append("a mean or std lies beside the weights in the file and was not used: give it yourself")
     return chosen
@@ -210,13 +210,13 @@ def _networks(found: Found) -> Iterator[Network]:
         longer = tuple(other for other in roots if other != root and other.startswith(root))
         own = {k: v for k, v in found.tensors.items() if k.startswith(root) and not k.startswith(longer)}
         place = ".".join(filter(None, (found.place, root.removesuffix("."))))
-        notes = [f"no tensors and left out: {_short(', '.join(found.others))}"] if found.others else []
+        notes = [f"no tensors and left out: {printable(', '.join(found.others))}"] if found.others else []
         yield Network(place, root, {k.removeprefix(root): v for k, v in own.items()}, beside, notes)
 
 
 def _chosen(path: str | Path, networks: list[Network], key: str | None) -> Network:
     places = [network.place or "(the file itself)" for network in networks]
-    listed = _short(", ".join(places))
+    listed = printable(", ".join(places))
     if key:
         fitting = [n for n in networks if f".{key.strip('.')}." in f".{n.place}."]
         exact = [n for n in fitting if n.place == key.strip(".")]
@@ -236,14 +236,8 @@ def _chosen(path: str | Path, networks: list[Network], key: str | None) -> Netwo
     else:
         raise ValueError(f"{path} holds {len(networks)} networks; choose one with --key: {listed}")
     other = next(n.place for n in networks if n is not chosen)
-    chosen.notes.append(f"{why}{f' (that is at --key {other})' if other else ''}")
+    chosen.notes.append(f"{why}{f' (that is at --key {printable(other)})' if other else ''}")
     return chosen
-
-
-def _short(text: str) -> str:
-    """At most 200 characters, without what a terminal would take for a command."""
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def complete(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

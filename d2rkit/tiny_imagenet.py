@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from d2rkit.archives import SUFFIXES, Reader, fingerprint, open_files
 from d2rkit.arrays import Split, cache_file, cached_source, keep, nchw, no_images, read_cache
+from d2rkit.border import printable
 
 NAME = "tiny-imagenet-200"
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -126,23 +127,25 @@ def _validation(source: Path, pictures: list[str], rows: list[str] | None, wnids
     place: dict[str, str] = {}
     for name in pictures:
         if (other := place.setdefault(Path(name).stem, name)) != name:
-            raise ValueError(f"{source} holds the validation image {name} twice, also as {other}")
+            raise ValueError(f"{source} holds the validation image {printable(name)} twice, also as {printable(other)}")
     found = []
     for row in rows:
         file, *wnid = (row.split("\t") if "\t" in row else row.split())[:2]
         if not wnid:
             raise ValueError(f"{source}: val/val_annotations.txt names no class for {file[:80]!r}")
         if (name := place.pop(Path(file.strip()).stem, None)) is None:
-            raise ValueError(f"{source}: val/images/{file[:80]} is missing or damaged (val_annotations.txt names it)")
+            raise ValueError(
+                f"{source}: val/images/{printable(file)} is missing or damaged (val_annotations.txt names it)"
+            )
         found.append((name, wnid[0].strip()))
         folder = name.split("/")[1]
         if folder in wnids and folder != found[-1][1]:
-            raise ValueError(f"{source}: {name} is of class {found[-1][1]} by val_annotations.txt")
+            raise ValueError(f"{source}: {printable(name)} is of class {printable(wnid[0])} by val_annotations.txt")
     strays = {wnid for _, wnid in found} - wnids
     if place and not strays:
         raise ValueError(
             f"{source} holds {len(place)} validation images that val_annotations.txt does not name "
-            f"(first: {next(iter(place.values()))})"
+            f"(first: {printable(next(iter(place.values())))})"
         )
     return found
 
@@ -152,12 +155,12 @@ def _check(source: Path, wnids: list[str], train: Files, test: Files, test_only:
         raise ValueError(f"{source}: wnids.txt must name at least two classes, each of them once")
     strays = sorted({wnid for _, wnid in train + test} - set(wnids))
     if strays:
-        raise ValueError(f"{source} holds images of class {strays[0][:80]}, which is not in wnids.txt")
+        raise ValueError(f"{source} holds images of class {printable(strays[0])}, which is not in wnids.txt")
     if not (train or test_only) or not test:
         raise ValueError(f"{source} holds {len(train)} training and {len(test)} validation images; both are needed")
     for part, what in ((train, "training"), (test, "validation")):
         if part and (empty := sorted(set(wnids) - {wnid for _, wnid in part})):
-            raise ValueError(f"{source} holds no {what} image of class {empty[0][:80]}")
+            raise ValueError(f"{source} holds no {what} image of class {printable(empty[0])}")
 
 
 def _split(source: Path, files: list[tuple[str, int]], read: Reader, bar: tqdm) -> Split:
@@ -178,10 +181,9 @@ def _picture(source: Path, name: str, content: bytes) -> np.ndarray:
             size = picture.size
             pixels = np.asarray(picture.convert("RGB")) if size == (SIZE, SIZE) else None
     except Exception as error:  # each image format has its own ways of being broken
-        reason = str(error).splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{source}: {name} is missing or damaged ({reason})") from error
+        raise ValueError(f"{source}: {printable(name)} is missing or damaged ({printable(error)})") from error
     if pixels is None:
-        raise ValueError(f"{source}: {name} is {size[0]}x{size[1]} pixels, not {SIZE}x{SIZE}")
+        raise ValueError(f"{source}: {printable(name)} is {size[0]}x{size[1]} pixels, not {SIZE}x{SIZE}")
     return pixels
 
 
