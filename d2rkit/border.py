@@ -21,6 +21,12 @@ def nearest(value: object, allowed: Iterable[str], what: str) -> ValueError:
     return ValueError(f"unknown {what} {value!r}{hint}; allowed: {', '.join(allowed)}")
 
 
+def printable(text: object, limit: int = 200) -> str:
+    """The first line of what a file or a foreign library says, without what a terminal would take for a command."""
+    line = next(iter(str(text).strip().splitlines()), "") or type(text).__name__
+    return "".join(c if c.isprintable() else "?" for c in line[:limit]) + ("..." if len(line) > limit else "")
+
+
 def home(kind: str) -> Path:
     """The folder for `kind` ("data", "runs", "results", "notebooks"): $D2RKIT_DATA and so on, else the folder of
     that name in the checkout this file belongs to, else in the current directory."""

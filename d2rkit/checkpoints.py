@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from d2rkit.pair import GuidedPair
 
@@ -84,27 +84,3 @@ def load_resume(path: Path) -> dict[str, Any]:
     except Exception as error:  # zip, pickle and tensor readers each have their own exceptions
         reason = _first_line(error)
         raise ValueError(f"{path} is damaged ({reason}); move it away to train anew") from error
-
-
-WRAPPERS = ("state_dict", "model_state_dict", "net", "model")
-
-
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The named tensors of a .safetensors file or of a torch file (also one level inside "state_dict" and
-    the like), without running code in it; ValueError, in one sentence, if there are none to be had."""
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"checkpoint {path} does not exist")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle and tensor readers each have their own exceptions
-        reason = _first_line(error)
-        raise ValueError(f"{path} cannot be read as a checkpoint of tensors (truncated?): {reason}") from error
-    for wrapper in WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"{path} does not hold a network's named tensors")
-    return state

@@ -7,7 +7,6 @@ until a batch is used: `Split.pixels` turns the chosen images into floats in [0,
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,28 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from d2rkit.arrays import Split, nchw, read_cache, read_npz, write_cache
+from d2rkit.arrays import Split, no_images
 from d2rkit.border import home, nearest
+from d2rkit.cifar import load_cifar
 from d2rkit.tiny_imagenet import load_tiny_imagenet
 
 DATASETS = ("digits", "cifar10", "cifar100", "tiny-imagenet")
 BIG_VALIDATION = 1_000  # validation images held out of the training set of the big data sets
 DIGITS_TEST, DIGITS_VALIDATION = 397, 200
 CHUNK = 1_024  # images that are moved at once
-
-# SHA-1 of the arrays in the layout of CIFAR-10's binary version (label byte, then 3,072 bytes CHW).
-# JPEG copies of CIFAR-10 circulate; their mean error is as large as the attack.
-CIFAR10_SHA1 = {
-    "train": (
-        "aadd24acce27caa71bf4b10992e9e7b2d74c2540",
-        "c0ba65cce70568cd57b4e03e9ac8d2a5367c1795",
-        "1dd00a74ab1d17a6e7d73e185b69dbf31242f295",
-        "aab85764eb3584312d3c7f65fd2fd016e36a258e",
-        "26e2849e66a845b7f1e4614ae70f4889ae604628",
-    ),
-    "test": ("67eb016db431130d61cd03c7ad570b013799c88c",),
-    "train10k": ("c5196f47b7b6aef37280bb1078ab150ad7bd17a5",),  # the first 1,000 training images of each class
-}
 
 
 @dataclass(frozen=True)
@@ -79,14 +65,16 @@ def load_data(
     *,
     download: bool = True,
     verify: bool = True,
+    test_only: bool = False,
 ) -> ImageData:
     """Load a data set by name, from `root` (default: $D2RKIT_DATA, else `data/`).
 
     subset: how many training images to use ("10k" or 10000): the first so many of each class.
     The validation split is held out of them: 1,000 images (digits: 200), class-balanced and the same
-    in every run. download: whether a missing set may be fetched. verify: whether CIFAR-10 arrays must
-    match the official SHA-1. Raises ValueError, in one sentence, for whatever is unknown, missing,
-    truncated or altered.
+    in every run. download: whether a missing set may be fetched. verify: whether CIFAR-10 arrays must match the
+    official SHA-1, and CIFAR-100's are compared with the official set. test_only: for an evaluation; only the test
+    images need to be there, train and val are empty. Raises ValueError, in one sentence, for whatever is unknown,
+    missing, truncated or altered.
     """
     if name not in DATASETS:
         raise nearest(name, DATASETS, "data set")
@@ -95,9 +83,14 @@ def load_data(
     if name == "digits":
         train, test, class_names, source = _digits()
     elif name == "tiny-imagenet":
-        train, test, class_names, source = load_tiny_imagenet(root, download)
+        train, test, class_names, source = load_tiny_imagenet(root, download, test_only)
     else:
-        train, test, class_names, source = _cifar(name, root, wanted, download, verify)
+        train, test, class_names, source = load_cifar(
+            name, root, wanted, download=download, verify=verify, test_only=test_only
+        )
+    if test_only:
+        nothing = no_images(*test.images.shape[1:3])
+        return ImageData(name, class_names, nothing, nothing, test, source).to(device)
     if wanted is not None:
         if wanted > len(train):
             raise ValueError(f"subset {subset!r} asks for more than the {len(train)} training images of {name}")
@@ -189,57 +182,3 @@ def _digits() -> Arrays:
     rest[test_index] = False
     names = tuple(str(digit) for digit in range(10))
     return everything.take(rest), everything.take(test_index), names, "scikit-learn digits, 1,797 scans of 8x8 pixels"
-
-
-def _cifar(name: str, root: Path, wanted: int | None, download: bool, verify: bool) -> Arrays:
-    """The user's own arrays come first, then the cache, then torchvision's download."""
-    test_file, train_file = root / f"{name}_test.npz", root / f"{name}_train.npz"
-    part_file = root / f"{name}_train10k.npz"
-    cache = root / "cache" / f"{name}.safetensors"
-    if not train_file.exists() and part_file.exists() and wanted is not None and wanted <= 10_000:
-        train_file = part_file
-    if train_file.exists() and test_file.exists():
-        train, names = read_npz(train_file)
-        test, _ = read_npz(test_file, classes=len(names))
-        source = f"{train_file.name} and {test_file.name}"
-        checked = ((train_file, train, "train10k" if train_file == part_file else "train"), (test_file, test, "test"))
-        for file, split, part in checked if verify and name == "cifar10" else ():
-            if cifar_sha1(split) != CIFAR10_SHA1[part]:
-                raise ValueError(f"{file} does not hold the official CIFAR-10 images (SHA-1 differs; JPEG copies do)")
-    elif cache.exists():
-        train, test, names = read_cache(cache)
-        source = f"{name}, official files"
-    elif download:
-        train, test, names = _torchvision_cifar(name, root)
-        write_cache(cache, train, test, names)
-        source = f"{name}, official files"
-    else:
-        train = None
-    if train is None:
-        raise ValueError(_where_to_put(name, root))
-    return train, test, names, source
-
-
-def _where_to_put(name: str, root: Path) -> str:
-    return (
-        f"{name} is not in {root}: run `d2rkit data {name}` with a network, or put {name}_train.npz and "
-        f"{name}_test.npz there ({name}_train10k.npz serves --subset 10k); see data/README.md"
-    )
-
-
-def _torchvision_cifar(name: str, root: Path) -> tuple[Split, Split, tuple[str, ...]]:
-    import torchvision
-
-    cls = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
-    try:
-        parts = [cls(root, train=train, download=True) for train in (True, False)]
-    except (OSError, RuntimeError) as error:  # no network, or a checksum that does not match
-        raise ValueError(f"{_where_to_put(name, root)} (download failed: {error})") from error
-    train, test = (Split(nchw(part.data), torch.tensor(part.targets)) for part in parts)
-    return train, test, tuple(parts[0].classes)
-
-
-def cifar_sha1(split: Split, part: int = 10_000) -> tuple[str, ...]:
-    """SHA-1 of each `part` images in the layout of the binary version of CIFAR-10."""
-    rows = torch.cat([split.labels[:, None].to(torch.uint8), split.images.flatten(1)], dim=1).numpy()
-    return tuple(hashlib.sha1(rows[i : i + part].tobytes()).hexdigest() for i in range(0, len(rows), part))

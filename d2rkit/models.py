@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d2rkit.border import nearest
-from d2rkit.checkpoints import read_tensors
+from d2rkit.border import nearest, printable
+from d2rkit.normalisation import Normalize, from_buffers, parse_normalisation
+from d2rkit.released import architecture, complete, convert, find_network
 
 NAMES = ("wrn-34-10", "preactresnet18", "resnet18-guide", "resnet18", "patch-resnet-64", "cnn-16", "mlp-64")
+MAX_DEPTH, MAX_WIDTH = 1_000, 4_096  # beyond them a name, mistyped or out of a file, would only fill the memory
 
 
 def build_model(name: str, num_classes: int, image_size: int = 32, channels: int = 3) -> nn.Module:
@@ -36,8 +39,10 @@ def build_model(name: str, num_classes: int, image_size: int = 32, channels: int
     if num_classes < 2 or image_size < 1 or channels < 1:
         given = f"{num_classes}, {image_size}, {channels}"
         raise ValueError(f"a network needs num_classes >= 2, image_size >= 1 and channels >= 1, not {given}")
-    if re.fullmatch(r"(cnn|mlp|patch-resnet)-0+", name):
-        raise ValueError(f"{name} is impossible: its width must be at least 1")
+    if re.search(r"\d{7}", name):
+        raise nearest(name[:40], NAMES, "network")
+    if (match := re.fullmatch(r"(cnn|mlp|patch-resnet)-(\d+)", name)) and not 1 <= int(match[2]) <= MAX_WIDTH:
+        raise ValueError(f"{name} is impossible: its width must be 1 to {MAX_WIDTH}")
     if match := re.fullmatch(r"wrn-(\d+)-(\d+)", name):
         return WideResNet(int(match[1]), int(match[2]), num_classes, image_size, channels)
     if match := re.fullmatch(r"cnn-(\d+)", name):
@@ -102,8 +107,9 @@ class WideResNet(nn.Module):
 
     def __init__(self, depth: int, widen: int, num_classes: int, image_size: int = 32, channels: int = 3):
         super().__init__()
-        if depth < 10 or (depth - 4) % 6 or widen < 1:
-            raise ValueError(f"wrn-{depth}-{widen} is impossible: depth must be 6n + 4 with n >= 1, width at least 1")
+        if not 10 <= depth <= MAX_DEPTH or (depth - 4) % 6 or not 1 <= widen <= MAX_WIDTH // 16:
+            limits = f"6n + 4 from 10 to {MAX_DEPTH}, width 1 to {MAX_WIDTH // 16}"
+            raise ValueError(f"wrn-{depth}-{widen} is impossible: depth must be {limits}")
         count = (depth - 4) // 6
         widths = [16, 16 * widen, 32 * widen, 64 * widen]
         self.cells = 2 if image_size == 64 else 1
@@ -254,68 +260,75 @@ def initialise(model: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-class Normalize(nn.Module):
-    """(x - mean) / std per channel, for released networks that were trained on normalised pixels:
-    `nn.Sequential(Normalize(mean, std), network)` takes pixels in [0, 1] like every other network."""
-
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
-
-
-# The released WideResNet carries its first group twice; the forward uses one.
-UNUSED = re.compile(r"^sub_block1\.")
+# What released files carry besides the network's own: WideResNet's first group twice, of which the forward uses one,
+# and the counter of torch.optim.swa_utils.AveragedModel.
+UNUSED = re.compile(r"sub_block1\.|n_averaged$")
 
 
 class Released(NamedTuple):
-    """A network with a released checkpoint's weights, and the names of what was dropped from the file."""
+    """A network with a released checkpoint's weights, and what was done to get it.
+
+    model: takes pixels in [0, 1]; dropped: names of tensors that no forward uses; notes: one sentence each on what was
+    chosen, filled in or converted; normalisation: the words after "input normalisation:"."""
 
     model: nn.Module
     dropped: list[str]
+    notes: list[str]
+    normalisation: str
 
 
-def load_released(path: str | Path, name: str | None = None, image_size: int | None = None) -> Released:
-    """Load a checkpoint in the field's common naming (TRADES, LBGAT, AWP and D2R files), with or without
-    `module.`, strictly: everything must fit but `sub_block1`, which the released WideResNet never uses.
+def load_released(
+    path: str | Path,
+    name: str | None = None,
+    image_size: int | None = None,
+    *,
+    key: str | None = None,
+    mean: str | Sequence[float] | None = None,
+    std: str | Sequence[float] | None = None,
+) -> Released:
+    """Load a checkpoint of the field (TRADES, LBGAT, AWP, D2R and like files, a run's best.safetensors), strictly and
+    without running code in it: every tensor must fit, but those that no forward uses.
 
-    name, image_size: as in build_model; None reads the network off the file's tensors. (The strides of a
-    ResNet-18 leave no trace there: it is taken for the guide.) Raises ValueError if the file is missing,
-    damaged, cannot be loaded without running code in it, or does not fit."""
-    state = {key.removeprefix("module."): tensor for key, tensor in read_tensors(path).items()}
+    name, image_size: as in build_model; None reads the network off the file's tensors. (The strides of a ResNet-18
+    leave no trace there: it is taken for the guide.) key: which of several networks in the file, e.g. "guide" or
+    "ema_state_dict". mean, std: of the input normalisation the network was trained with, per channel on pixels in
+    [0, 1], as numbers, as text, or one name of NORMALISATIONS; buffers `mean`/`std` or `mu`/`sigma` in the file are
+    used without. Raises ValueError, in one sentence, if the file is missing, damaged, no checkpoint, or does not fit.
+    """
+    found = find_network(path, key)
+    seen_name, classes, seen_size, channels = architecture(path, found.tensors)
+    chosen, notes = name or seen_name, list(found.notes)
+    size = image_size if image_size and not seen_name.startswith("mlp") else seen_size
+    with torch.device("meta"):  # shapes are compared before anything of the file's choosing is allocated
+        wanted = build_model(chosen, classes, size, channels).state_dict()
+    extra = {k: v for k, v in found.tensors.items() if k not in wanted} | found.beside
+    own = parse_normalisation(mean, std, channels)
     try:
-        seen_name, classes, seen_size, channels = _architecture(state)
-    except KeyError as error:
-        raise ValueError(f"{path} holds no network of this kit (looked for {error})") from error
-    except (ValueError, IndexError) as error:  # a weight with too few dimensions
-        raise ValueError(f"{path} holds no network of this kit (odd shapes: {error})") from error
-    model = build_model(name or seen_name, classes, image_size or seen_size, channels)
-    wanted = model.state_dict()
-    dropped = sorted(key for key in state if UNUSED.match(key) and key not in wanted)
+        normalisation, used = from_buffers(extra, channels)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used: {error}") from error
+    if own and normalisation and (own.mean, own.std) != (normalisation.mean, normalisation.std):
+        raise ValueError(f"{path} brings its own input normalisation ({normalisation}); give no other one ({own})")
+    dropped = sorted(k for k in extra if UNUSED.match(k.removeprefix(found.prefix)))
+    state, filled = complete(found.tensors, wanted)
     faults = {
         "missing": sorted(wanted.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - wanted.keys() - set(dropped)),
+        "unexpected": sorted(extra.keys() - used - set(dropped)),
         "of another shape": sorted(k for k in wanted.keys() & state.keys() if wanted[k].shape != state[k].shape),
     }
     if any(faults.values()):
-        found = "; ".join(f"{len(keys)} {what} (first: {keys[0]})" for what, keys in faults.items() if keys)
-        raise ValueError(f"{path} does not fit {name or seen_name}: {found}")
-    model.load_state_dict({key: state[key] for key in wanted}, strict=True)
-    return Released(model, dropped)
-
-
-def _architecture(state: dict[str, Tensor]) -> tuple[str, int, int, int]:
-    """Name, classes, image size and channels of the network whose tensors these are."""
-    channels = state["conv1.weight"].shape[1]
-    if "block1.layer.0.conv1.weight" in state:
-        depth = 6 * len([k for k in state if re.fullmatch(r"block1\.layer\.\d+\.conv1\.weight", k)]) + 4
-        widen = state["block1.layer.0.conv1.weight"].shape[0] // 16
-        classes, features = state["fc.weight"].shape
-        return f"wrn-{depth}-{widen}", classes, 64 if features == 256 * widen else 32, channels
-    classes, features = state["linear.weight"].shape
-    if "bn1.weight" in state:
-        return "resnet18-guide", classes, 32, channels
-    return "preactresnet18", classes, 64 if features == 2048 else 32, channels
+        problem = "; ".join(
+            f"{len(keys)} {what} (first: {printable(keys[0])})" for what, keys in faults.items() if keys
+        )
+        raise ValueError(f"{path} does not fit {chosen}: {problem}")
+    state = {k: state[k] for k in wanted}
+    notes += [*filled, *convert(path, state)]
+    model = build_model(chosen, classes, size, channels)
+    model.load_state_dict(state, strict=True)
+    if normalisation := own or normalisation:
+        model = nn.Sequential(Normalize(normalisation.mean, normalisation.std), model)
+    if name is None and chosen == "resnet18-guide":
+        notes.append(
+            "a ResNet-18's strides leave no trace in a file: it was taken for resnet18-guide, not for resnet18"
+        )
+    return Released(model, dropped, notes, str(normalisation or "none in the file"))

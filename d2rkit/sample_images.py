@@ -31,8 +31,11 @@ def cifar10_20() -> tuple[Tensor, Tensor, tuple[str, ...]]:
     images, labels = [], []
     for file in files:
         match = re.fullmatch(r"cifar10_\d+_(\d)", file.stem)
-        with Image.open(file) as picture:
-            pixels = np.asarray(picture)
+        try:
+            with Image.open(file, formats=("PNG",)) as picture:
+                pixels = np.asarray(picture) if picture.size == (32, 32) else np.empty(0)
+        except Exception as error:  # Pillow has its own exceptions for every chunk of a PNG
+            raise ValueError(f"{file.name} of the package foolbox is damaged: reinstall it") from error
         if match is None or pixels.shape != (32, 32, 3) or pixels.dtype != np.uint8:
             raise ValueError(f"{file.name} is not a CIFAR-10 sample image of 32x32 RGB pixels")
         images.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255)

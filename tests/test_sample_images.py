@@ -18,6 +18,34 @@ def test_missing_package_is_said(monkeypatch):
         cifar10_20()
 
 
+def test_damaged_pictures_of_the_package_are_named(tmp_path, monkeypatch):
+    import importlib.util
+    import random
+    import shutil
+    from pathlib import Path
+
+    data = Path(importlib.util.find_spec("foolbox").origin).parent / "data"
+    for file in data.glob("cifar10_*.png"):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        shutil.copy(file, tmp_path / "data")
+    spec = importlib.util.spec_from_file_location("foolbox", tmp_path / "__init__.py")
+    monkeypatch.setattr(sample_images.importlib.util, "find_spec", lambda name: spec)
+    assert cifar10_20()[0].shape == (20, 3, 32, 32)
+    rng, refused = random.Random(0), 0
+    whole = min((tmp_path / "data").iterdir()).read_bytes()
+    for _ in range(60):
+        content = bytearray(whole)[: rng.choice((len(whole), rng.randrange(len(whole))))]
+        for _ in range(min(3, len(content))):
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        min((tmp_path / "data").iterdir()).write_bytes(content)
+        try:
+            cifar10_20()
+        except ValueError as error:
+            refused += 1
+            assert "\n" not in str(error) and "cifar10_00" in str(error)
+    assert refused > 40
+
+
 def test_undefended_network_knows_the_images():
     sample = sample_pairs.undefended_cifar10()
     with torch.no_grad():

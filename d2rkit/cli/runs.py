@@ -113,7 +113,7 @@ def evaluate_command(
         test_images: only the first so many test images, of every class alike (0: all).
         batch_size: images attacked at once.
     """
-    model, dropped = load_released(checkpoint, network or None)
+    model, dropped = load_released(checkpoint, network or None)[:2]
     if dropped:
         print(f"dropped from the file, since the network never uses them: {len(dropped)} tensors ({dropped[0]}, ...)")
     found = load_data(data, place.data_root or None)
