@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from d2rkit import attacks, objectives
-from d2rkit.border import nearest
+from d2rkit.border import nearest, shown
 from d2rkit.objectives import Logits, Loss
 from d2rkit.pair import GuidedPair
 
@@ -53,16 +53,15 @@ class Method:
 
     def check_options(self, changes: Mapping[str, float | str | bool]) -> None:
         """ValueError if `changes` names an option that the objective does not have, or gives it an impossible value."""
+        if not isinstance(changes, Mapping):
+            raise ValueError(f"loss options are a dict from name to value, not {shown(changes)}")
         signature = inspect.signature(self.objective).parameters.values()
         allowed = [p.name for p in signature if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "gathered"]
         for name in changes:
             if name not in allowed:
                 raise nearest(name, allowed or ["none"], f"loss option of {self.title}")
         blank = torch.zeros(2, 3)
-        try:
-            self.loss(Logits(blank, blank, blank), torch.tensor([0, 1]), changes)
-        except TypeError as error:
-            raise ValueError(f"a loss option of {self.title} has an impossible value: {dict(changes)}") from error
+        self.loss(Logits(blank, blank, blank), torch.tensor([0, 1]), changes)
 
     def perturb(
         self,
@@ -76,7 +75,10 @@ class Method:
         guide_share: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Tensor | None:
-        """x' for a batch x: (B, C, H, W) in [0, 1]; None for natural training."""
+        """x' for a batch x: (B, C, H, W) in [0, 1], y: (B,) int64; None for natural training. ValueError where the pair
+        lacks the guide that the attack needs, or for settings no attack has (see `attacks`)."""
+        if not isinstance(pair, GuidedPair) or (self.attack == "cag" and pair.guide is None):
+            raise ValueError(f"{self.title} attacks a GuidedPair with a guide, not {shown(pair)}")
         if self.attack == "none":
             return None
         budget = {"eps": eps, "step_size": step_size, "steps": steps}
