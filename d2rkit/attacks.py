@@ -30,6 +30,7 @@ from d2rkit.border import (
 from d2rkit.pair import eval_mode, frozen
 
 NORMS = ("linf", "l2")
+MOST_STEPS = 1_000_000
 START_SCALE = 0.001  # standard deviation of the random start of the KL attacks, as released
 
 
@@ -50,7 +51,7 @@ def pgd(
     check_choice(norm, NORMS, "norm")
     check_number("eps", eps)
     check_number("step_size", step_size)
-    check_count("steps", steps)
+    check_count("steps", steps, high=MOST_STEPS)
     check_batch(x, start)
     x = x.detach()
     x_adv = x if start is None else x + start

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 from collections.abc import Iterable
 from numbers import Integral, Real
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 PROJECT = Path(__file__).resolve().parents[1]
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+HUGE = 1e12  # no setting of the kit is larger; what is would overflow in half precision or loop for ever
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -39,17 +39,18 @@ def check_choice(value: object, allowed: Iterable[str], what: str) -> None:
         raise nearest(value, allowed, what)
 
 
-def check_number(name: str, value: object, low: float = 0.0, high: float = math.inf) -> None:
+def check_number(name: str, value: object, low: float = 0.0, high: float = HUGE) -> None:
     """`value` is a finite number in [low, high]; else ValueError."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or not low <= value <= high:
-        span = f"in [{low:g}, {high:g}]" if high < math.inf else f"of at least {low:g}"
+    if not isinstance(value, Real) or isinstance(value, bool) or not low <= value <= high:
+        span = f"in [{low:g}, {high:g}]" if high < HUGE else f"of at least {low:g}"
         raise ValueError(f"{name} must be a finite number {span}, not {shown(value)}")
 
 
-def check_count(name: str, value: object, low: int = 0) -> None:
-    """`value` is a whole number of at least `low`; else ValueError."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
-        raise ValueError(f"{name} must be a whole number of at least {low}, not {shown(value)}")
+def check_count(name: str, value: object, low: int = 0, high: int = int(HUGE)) -> None:
+    """`value` is a whole number in low..high; else ValueError."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or not low <= value <= high:
+        span = f"in {low}..{high}" if high < HUGE else f"of at least {low}"
+        raise ValueError(f"{name} must be a whole number {span}, not {shown(value)}")
 
 
 # What follows asks tensors for shape, dtype and device, never for values: asking a GPU for a value waits for it.
@@ -93,15 +94,22 @@ def check_batch(x: Tensor, start: Tensor | None = None) -> None:
         )
 
 
-def logits_of(network: nn.Module, x: Tensor) -> Tensor:
-    """network(x), (B, C). ValueError if that is not what it returns, or if it fails since x has not the device, dtype
-    or channels that its layers are made for; what else a network raises is its own."""
+def asked(network: nn.Module, x: Tensor) -> Tensor:
+    """network(x). ValueError if it fails since x has not the device, dtype or channels that the layers are made for;
+    what else a network raises is its own."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"images must be a tensor, not {shown(x)}")
     try:
-        logits = network(x)
+        return network(x)
     except RuntimeError as error:
         if words := _misfit(network, x):
             raise ValueError(words) from error
         raise
+
+
+def logits_of(network: nn.Module, x: Tensor) -> Tensor:
+    """network(x), (B, C); ValueError if that is not what it returns (see `asked`)."""
+    logits = asked(network, x)
     check_logits(logits, least=0)
     if len(logits) != len(x):
         raise ValueError(f"{len(x)} images need as many rows of logits, not {len(logits)}")
@@ -152,6 +160,8 @@ def check_images(images: Tensor, labels: Tensor, num_classes: int | None = None)
     low, high = images.min().item(), images.max().item()
     if not (low >= 0 and high <= 1):  # also catches NaN
         raise ValueError(f"images must lie in [0, 1], not in [{low:.4g}, {high:.4g}]; divide uint8 pixels by 255")
+    if num_classes is not None:
+        check_count("num_classes", num_classes, 1)
     if num_classes is not None and not (labels.min() >= 0 and labels.max() < num_classes):
         raise ValueError(
             f"labels must lie in 0..{num_classes - 1}, not in {labels.min().item()}..{labels.max().item()}"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from d2rkit import attacks, objectives
-from d2rkit.border import nearest, shown
+from d2rkit.border import check_choice, nearest, shown
 from d2rkit.objectives import Logits, Loss
 from d2rkit.pair import GuidedPair
 
@@ -48,16 +48,16 @@ class Method:
     ) -> Loss:
         """The objective with this method's options, some of them changed. gathered: for a batch spread over several
         devices, see objectives.d2r; the other objectives are means, which need no such help."""
+        if changes is not None and not isinstance(changes, Mapping):
+            raise ValueError(f"loss options are a dict from name to value, not {shown(changes)}")
         extra = {"gathered": gathered} if gathered and self.objective is objectives.d2r else {}
         return self.objective(logits, y, **{**self.options, **(changes or {})}, **extra)
 
     def check_options(self, changes: Mapping[str, float | str | bool]) -> None:
         """ValueError if `changes` names an option that the objective does not have, or gives it an impossible value."""
-        if not isinstance(changes, Mapping):
-            raise ValueError(f"loss options are a dict from name to value, not {shown(changes)}")
         signature = inspect.signature(self.objective).parameters.values()
         allowed = [p.name for p in signature if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "gathered"]
-        for name in changes:
+        for name in changes if isinstance(changes, Mapping) else ():
             if name not in allowed:
                 raise nearest(name, allowed or ["none"], f"loss option of {self.title}")
         blank = torch.zeros(2, 3)
@@ -131,6 +131,5 @@ METHODS: dict[str, Method] = {
 
 def get_method(name: str) -> Method:
     """METHODS[name], or a ValueError that names the nearest one."""
-    if name not in METHODS:
-        raise nearest(name, METHODS, "method")
+    check_choice(name, METHODS, "method")
     return METHODS[name]

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d2rkit.border import nearest
+from d2rkit.border import check_count, nearest
 from d2rkit.checkpoints import read_tensors
 
 NAMES = ("wrn-34-10", "preactresnet18", "resnet18-guide", "resnet18", "patch-resnet-64", "cnn-16", "mlp-64")
@@ -33,9 +33,11 @@ def build_model(name: str, num_classes: int, image_size: int = 32, channels: int
     is image_size with channels=1).
     channels: 3 for RGB, 1 for grey images. Raises ValueError for an unknown name or impossible size.
     """
-    if num_classes < 2 or image_size < 1 or channels < 1:
-        given = f"{num_classes}, {image_size}, {channels}"
-        raise ValueError(f"a network needs num_classes >= 2, image_size >= 1 and channels >= 1, not {given}")
+    check_count("num_classes", num_classes, 2)
+    check_count("image_size", image_size, 1)
+    check_count("channels", channels, 1)
+    if not isinstance(name, str):
+        raise nearest(name, NAMES, "network")
     if re.fullmatch(r"(cnn|mlp|patch-resnet)-0+", name):
         raise ValueError(f"{name} is impossible: its width must be at least 1")
     if match := re.fullmatch(r"wrn-(\d+)-(\d+)", name):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from d2rkit.border import shown
+from d2rkit.border import asked, shown
 from d2rkit.objectives import Logits
 
 
@@ -33,16 +33,16 @@ class GuidedPair(nn.Module):
         if guide_only:
             if self.guide is None or x is None:
                 raise ValueError("guide_only needs a guide and clean images")
-            return Logits(None, None, self.guide(x))
+            return Logits(None, None, asked(self.guide, x))
         if clean_first:
             clean, adv = self._target(x), self._target(x_adv)
         else:
             adv, clean = self._target(x_adv), self._target(x)
-        guide = self.guide(x) if self.guide is not None and x is not None else None
+        guide = asked(self.guide, x) if self.guide is not None and x is not None else None
         return Logits(clean, adv, guide)
 
     def _target(self, images: Tensor | None) -> Tensor | None:
-        return None if images is None else self.target(images)
+        return None if images is None else asked(self.target, images)
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def test_weights_follow_the_global_generator():
         (("wrn-10-0", 10), "wrn-10-0 is impossible"),
         (("cnn-0", 10), "cnn-0 is impossible"),
         (("mlp-0", 10), "mlp-0 is impossible"),
-        (("cnn-4", 1), "num_classes >= 2.*not 1"),
+        (("cnn-4", 1), "num_classes must be a whole number of at least 2, not 1"),
         (("cnn-4", 10, 0), "image_size >= 1"),
         (("cnn-4", 10, 8, 0), "channels >= 1"),
     ],
