@@ -2,7 +2,7 @@
 
     python tests/mutants.py                    all of them, some minutes on one core
     python tests/mutants.py --only attacks     those whose name, file or tests hold the word
-    python tests/mutants.py --jobs 2           side by side
+    python tests/mutants.py --jobs 2           side by side (each in a process of its own; needs fork: no Windows)
 
 Works on a copy of the tree in a temporary folder. First the tests named below must pass on the copy as it is; then
 each line is broken by itself, and the tests named beside it must fail. Exit status 1 if one lives, or if the text to
@@ -12,15 +12,16 @@ break is no longer there exactly once ("stale": write the mutant anew for the co
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from queue import Queue
 
 from mutant_list import MUTANTS, Mutant
 
@@ -34,16 +35,51 @@ def copy_of_the_tree(folder: Path) -> Path:
     return folder
 
 
+def preload() -> None:
+    """What takes seconds to import, once for all: each trial is a fork of this process."""
+    for name in ("torch", "pytest", "hypothesis", "pandas", "scipy.stats", "sklearn.datasets", "lightning_fabric",
+                 "matplotlib.pyplot", "pyautoattack", "torch.fx.experimental.optimization"):  # fmt: skip
+        importlib.import_module(name)
+    sys.modules["torch"].set_num_threads(1)  # a thread pool would not survive the fork
+    assert "d2rkit" not in sys.modules, "the kit must be that of the copy"
+
+
 def pytest(folder: Path, tests: tuple[str, ...], limit: float) -> tuple[int, str]:
-    """Exit status (124: out of time) and output of pytest on these tests of the copy."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    # Without bytecode: two versions of a file of one size within a second would look alike to Python.
-    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    """Exit status (124: out of time) and output of pytest on these tests of the copy, in a process of its own."""
+    log = folder / "pytest.log"
+    child = os.fork()
+    if child == 0:
+        _run_and_exit(folder, tests, log)
+    end = time.monotonic() + limit
+    while (status := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > end:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return 124, ""
+        time.sleep(0.05)
+    return os.waitstatus_to_exitcode(status[1]), log.read_text(errors="replace")
+
+
+def _run_and_exit(folder: Path, tests: tuple[str, ...], log: Path) -> None:
+    status = 3
     try:
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=limit)
-    except subprocess.TimeoutExpired:
-        return 124, ""
-    return done.returncode, done.stdout + done.stderr
+        os.setsid()
+        with log.open("w") as out:
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+        os.chdir(folder)
+        # Without bytecode: two versions of a file of one size within a second would look alike to Python.
+        sys.dont_write_bytecode = True
+        os.environ |= {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        sys.path.insert(0, str(folder))
+        status = int(sys.modules["pytest"].main(["-q", "-x", "-p", "no:cacheprovider", *tests]))
+        kit = sys.modules.get("d2rkit")
+        if kit is not None and not kit.__file__.startswith(str(folder)):
+            print(f"{kit.__file__} was tested, not the copy")
+            status = 3
+        sys.stdout.flush()
+    finally:
+        os._exit(status)
 
 
 def trial(mutant: Mutant, folder: Path) -> tuple[str, str]:
@@ -64,6 +100,17 @@ def trial(mutant: Mutant, folder: Path) -> tuple[str, str]:
     return "stale", f"pytest could not run {' '.join(mutant.tests)}: {output.strip().splitlines()[-1:]}"
 
 
+def series(folder: Path, mutants: list[Mutant]) -> list[str]:
+    """The trials of these mutants one after the other, each told in a line."""
+    outcomes = []
+    for mutant in mutants:
+        since = time.perf_counter()
+        outcome, remark = trial(mutant, folder)
+        print(f"{outcome:7} {time.perf_counter() - since:5.1f} s  {mutant.name}  {remark}".rstrip(), flush=True)
+        outcomes.append(outcome)
+    return outcomes
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Break one line, and a test must go red.")
     parser.add_argument("--only", default="", help="mutants whose name, file or tests hold this word")
@@ -72,32 +119,20 @@ def main() -> int:
     chosen = [m for m in MUTANTS if words.only in f"{m.name} {m.file} {' '.join(m.tests)}"]
     if not chosen:
         parser.error(f"no mutant's name, file or tests hold {words.only!r}")
-    began = time.perf_counter()
+    began, jobs = time.perf_counter(), max(1, words.jobs)
+    preload()
     with tempfile.TemporaryDirectory(prefix="mutants-") as place:
-        copies: Queue[Path] = Queue()
-        for number in range(max(1, words.jobs)):
-            copies.put(copy_of_the_tree(Path(place) / str(number)))
-        first = copies.get()
+        copies = [copy_of_the_tree(Path(place) / str(number)) for number in range(jobs)]
         tests = tuple(dict.fromkeys(test for m in chosen for test in m.tests))
-        status, output = pytest(first, tests, LIMIT * 4)
-        copies.put(first)
+        status, output = pytest(copies[0], tests, LIMIT * 4)
         if status:
             print(output[-3000:])
             print("the tests do not pass on the tree as it is: nothing can be learned from breaking it")
             return 1
         print(f"{len(tests)} sets of tests pass unbroken in {time.perf_counter() - began:.0f} s", flush=True)
-
-        def one(mutant: Mutant) -> str:
-            folder, since = copies.get(), time.perf_counter()
-            try:
-                found, remark = trial(mutant, folder)
-            finally:
-                copies.put(folder)
-            print(f"{found:7} {time.perf_counter() - since:5.1f} s  {mutant.name}  {remark}".rstrip(), flush=True)
-            return found
-
-        with ThreadPoolExecutor(max(1, words.jobs)) as pool:
-            found = list(pool.map(one, chosen))
+        with ProcessPoolExecutor(jobs, get_context("fork")) as pool:
+            parts = pool.map(series, copies, [chosen[number::jobs] for number in range(jobs)])
+            found = [outcome for part in parts for outcome in part]
     counts = {kind: found.count(kind) for kind in ("killed", "LIVED", "stale")}
     print(f"{len(found)} mutants: {counts} in {time.perf_counter() - began:.0f} s")
     return 0 if counts["killed"] == len(found) else 1
