@@ -119,12 +119,20 @@ def main() -> int:
     chosen = [m for m in MUTANTS if words.only in f"{m.name} {m.file} {' '.join(m.tests)}"]
     if not chosen:
         parser.error(f"no mutant's name, file or tests hold {words.only!r}")
+    stale = 0  # named tests that are gone
     began, jobs = time.perf_counter(), max(1, words.jobs)
     preload()
     with tempfile.TemporaryDirectory(prefix="mutants-") as place:
         copies = [copy_of_the_tree(Path(place) / str(number)) for number in range(jobs)]
         tests = tuple(dict.fromkeys(test for m in chosen for test in m.tests))
         status, output = pytest(copies[0], tests, LIMIT * 4)
+        while missing := {test for test in tests if f"not found: {copies[0]}/{test}\n" in output}:
+            for mutant in [m for m in chosen if missing & set(m.tests)]:
+                print(f"stale            {mutant.name}  there is no test {' '.join(missing & set(mutant.tests))}")
+                chosen.remove(mutant)
+                stale += 1
+            tests = tuple(test for test in tests if test not in missing)
+            status, output = pytest(copies[0], tests, LIMIT * 4)
         if status:
             print(output[-3000:])
             print("the tests do not pass on the tree as it is: nothing can be learned from breaking it")
@@ -132,7 +140,7 @@ def main() -> int:
         print(f"{len(tests)} sets of tests pass unbroken in {time.perf_counter() - began:.0f} s", flush=True)
         with ProcessPoolExecutor(jobs, get_context("fork")) as pool:
             parts = pool.map(series, copies, [chosen[number::jobs] for number in range(jobs)])
-            found = [outcome for part in parts for outcome in part]
+            found = [outcome for part in parts for outcome in part] + ["stale"] * stale
     counts = {kind: found.count(kind) for kind in ("killed", "LIVED", "stale")}
     print(f"{len(found)} mutants: {counts} in {time.perf_counter() - began:.0f} s")
     return 0 if counts["killed"] == len(found) else 1
