@@ -3,7 +3,9 @@
 Images x: (B, C, H, W), or any (B, ...), in [0, 1]; y: (B,) int64; eps and step_size in pixel scale
 (8/255 = 0.0314). Every attack returns adversarial images inside the ball around x and inside [0, 1],
 puts the networks into eval mode, computes no parameter gradients, and leaves both as they were.
-`start` is an initial perturbation, of x's shape; the loop's first gradient is taken at x + start.
+`start` is an initial perturbation, of x's shape and dtype; the loop's first gradient is taken at x + start.
+ValueError where x, y and start do not go with each other or with the networks, or where eps, step_size (finite
+numbers) or steps (a whole number) are negative. Shapes and dtypes are looked at, never pixels: x may be anything.
 """
 
 from __future__ import annotations
@@ -15,10 +17,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d2rkit.border import nearest
+from d2rkit.border import (
+    check_batch,
+    check_choice,
+    check_count,
+    check_labels,
+    check_logits,
+    check_number,
+    logits_of,
+    shown,
+)
 from d2rkit.pair import eval_mode, frozen
 
 NORMS = ("linf", "l2")
+MOST_STEPS = 1_000_000
 START_SCALE = 0.001  # standard deviation of the random start of the KL attacks, as released
 
 
@@ -36,16 +48,17 @@ def pgd(
 
     L-infinity moves by step_size * sign(gradient), L2 by step_size along the normalised gradient
     (Madry et al. 2018). ValueError for an unknown norm or a negative eps, step size or number of steps."""
-    if norm not in NORMS:
-        raise nearest(norm, NORMS, "norm")
-    if eps < 0 or step_size < 0 or steps < 0:
-        raise ValueError(f"eps, step_size and steps must not be negative, not {eps}, {step_size}, {steps}")
+    check_choice(norm, NORMS, "norm")
+    check_number("eps", eps)
+    check_number("step_size", step_size)
+    check_count("steps", steps, high=MOST_STEPS)
+    check_batch(x, start)
     x = x.detach()
     x_adv = x if start is None else x + start
     for _ in range(steps):
         x_adv = x_adv.detach().requires_grad_()
         with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(objective(x_adv), x_adv)
+            gradient = _gradient(objective(x_adv), x_adv)
         direction = gradient.sign() if norm == "linf" else gradient / _length(gradient).clamp_min(1e-12)
         x_adv = project(x_adv.detach() + step_size * direction, x, eps, norm)
     return project(x_adv.detach(), x, eps, norm)
@@ -53,11 +66,24 @@ def pgd(
 
 def project(x_adv: Tensor, x: Tensor, eps: float, norm: str = "linf") -> Tensor:
     """The image nearest to x_adv in the eps-ball around x, then cut to [0, 1] (which cannot leave the ball)."""
+    check_choice(norm, NORMS, "norm")
+    check_number("eps", eps)
+    check_batch(x)
+    if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape or x_adv.device != x.device:
+        raise ValueError(f"x_adv must be like x, of shape {tuple(x.shape)} on {x.device}, not {shown(x_adv)}")
     if norm == "linf":
         return torch.minimum(torch.maximum(x_adv, x - eps), x + eps).clamp_(0, 1)
     delta = x_adv - x
     delta = delta * (eps / _length(delta).clamp_min(1e-12)).clamp_max(1)
     return (x + delta).clamp_(0, 1)
+
+
+def _gradient(value: Tensor, x_adv: Tensor) -> Tensor:
+    if isinstance(value, Tensor) and value.numel() == 1 and value.requires_grad:
+        (gradient,) = torch.autograd.grad(value, x_adv, allow_unused=True)
+        if gradient is not None:
+            return gradient
+    raise ValueError("an attack's objective must be one number that depends on the images differentiably")
 
 
 def _length(x: Tensor) -> Tensor:
@@ -66,10 +92,16 @@ def _length(x: Tensor) -> Tensor:
 
 
 def gaussian_start(x: Tensor, generator: torch.Generator | None = None, scale: float = START_SCALE) -> Tensor:
+    """scale * N(0, 1), of x's shape, dtype and device."""
+    check_batch(x)
+    check_number("scale", scale)
     return scale * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
 
 def uniform_start(x: Tensor, eps: float, generator: torch.Generator | None = None) -> Tensor:
+    """Uniform in [-eps, eps] at each pixel, of x's shape, dtype and device."""
+    check_batch(x)
+    check_number("eps", eps)
     return (2 * torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype) - 1) * eps
 
 
@@ -87,7 +119,9 @@ def pgd_ce(
     """Ascend CE(f(x'), y): the attack of PGD-AT and MART, and PGD-20 in evaluation (Madry et al. 2018)."""
 
     def objective(x_adv: Tensor) -> Tensor:
-        return F.cross_entropy(target(x_adv), y, reduction="sum")
+        logits = logits_of(target, x_adv)
+        check_labels(y, *logits.shape)
+        return F.cross_entropy(logits, y, reduction="sum")
 
     with eval_mode(target), frozen(target):
         return pgd(objective, x, eps=eps, step_size=step_size, steps=steps, start=start, norm=norm)
@@ -112,7 +146,7 @@ def cw(
     """Ascend the margin max_{c != y} z_c - z_y: PGD with the loss of Carlini & Wagner 2017."""
 
     def objective(x_adv: Tensor) -> Tensor:
-        return margin(target(x_adv), y).sum()
+        return margin(logits_of(target, x_adv), y).sum()
 
     with eval_mode(target), frozen(target):
         return pgd(objective, x, eps=eps, step_size=step_size, steps=steps, start=start, norm=norm)
@@ -120,6 +154,8 @@ def cw(
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """max_{c != y} z_c - z_y of each example, (B,): positive where the prediction is wrong."""
+    check_logits(logits, least=0)
+    check_labels(y, *logits.shape)
     others = logits.scatter(1, y[:, None], -torch.inf)
     return others.amax(1) - logits.gather(1, y[:, None]).squeeze(1)
 
@@ -138,12 +174,13 @@ def kl_self(
     """Ascend KL(p_f(x) || p_f(x')), the attack of TRADES and LBGAT (Zhang et al. 2019).
 
     start: None draws 0.001 N(0, 1) from `generator`, since the gradient at x itself is zero."""
+    check_batch(x, start)
     with eval_mode(target), frozen(target):
         with torch.no_grad():
-            soft_labels = target(x).softmax(1)
+            soft_labels = logits_of(target, x).softmax(1)
 
         def objective(x_adv: Tensor) -> Tensor:  # KL less the entropy of p_f(x), which is constant
-            return F.cross_entropy(target(x_adv), soft_labels, reduction="sum")
+            return F.cross_entropy(logits_of(target, x_adv), soft_labels, reduction="sum")
 
         start = gaussian_start(x, generator) if start is None else start
         return pgd(objective, x, eps=eps, step_size=step_size, steps=steps, start=start, norm=norm)
@@ -169,19 +206,24 @@ def cag(
     guide_share: with share s > 0 the guide sees x' too: ascend (1 - s) KL(p_g(x) || p_f(x')) + s CE(g(x'), y),
     where y defaults to the guide's own clean prediction. start: None draws 0.001 N(0, 1) from `generator`.
     ValueError if guide_share is not in [0, 1]."""
-    if not 0 <= guide_share <= 1:
-        raise ValueError(f"guide_share must lie in [0, 1], not {guide_share}")
+    check_number("guide_share", guide_share, high=1)
+    check_batch(x, start)
     with ExitStack() as stack:
         stack.enter_context(eval_mode(target, guide))
         stack.enter_context(frozen(target, guide))
         with torch.no_grad():
-            soft_labels = guide(x).softmax(1)
+            soft_labels = logits_of(guide, x).softmax(1)
         labels = soft_labels.argmax(1) if y is None else y
+        check_labels(labels, *soft_labels.shape)
 
         def objective(x_adv: Tensor) -> Tensor:  # KL less the entropy of p_g(x), which is constant
-            value = (1 - guide_share) * F.cross_entropy(target(x_adv), soft_labels, reduction="sum")
+            logits = logits_of(target, x_adv)
+            if logits.shape != soft_labels.shape:
+                classes = f"{logits.shape[1]} and {soft_labels.shape[1]}"
+                raise ValueError(f"target and guide must tell the same classes apart, not {classes}")
+            value = (1 - guide_share) * F.cross_entropy(logits, soft_labels, reduction="sum")
             if guide_share:
-                value = value + guide_share * F.cross_entropy(guide(x_adv), labels, reduction="sum")
+                value = value + guide_share * F.cross_entropy(logits_of(guide, x_adv), labels, reduction="sum")
             return value
 
         start = gaussian_start(x, generator) if start is None else start

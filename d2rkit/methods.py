@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from d2rkit import attacks, objectives
-from d2rkit.border import nearest
+from d2rkit.border import check_choice, nearest, shown
 from d2rkit.objectives import Logits, Loss
 from d2rkit.pair import GuidedPair
 
@@ -48,6 +48,8 @@ class Method:
     ) -> Loss:
         """The objective with this method's options, some of them changed. gathered: for a batch spread over several
         devices, see objectives.d2r; the other objectives are means, which need no such help."""
+        if changes is not None and not isinstance(changes, Mapping):
+            raise ValueError(f"loss options are a dict from name to value, not {shown(changes)}")
         extra = {"gathered": gathered} if gathered and self.objective is objectives.d2r else {}
         return self.objective(logits, y, **{**self.options, **(changes or {})}, **extra)
 
@@ -55,14 +57,11 @@ class Method:
         """ValueError if `changes` names an option that the objective does not have, or gives it an impossible value."""
         signature = inspect.signature(self.objective).parameters.values()
         allowed = [p.name for p in signature if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "gathered"]
-        for name in changes:
+        for name in changes if isinstance(changes, Mapping) else ():
             if name not in allowed:
                 raise nearest(name, allowed or ["none"], f"loss option of {self.title}")
         blank = torch.zeros(2, 3)
-        try:
-            self.loss(Logits(blank, blank, blank), torch.tensor([0, 1]), changes)
-        except TypeError as error:
-            raise ValueError(f"a loss option of {self.title} has an impossible value: {dict(changes)}") from error
+        self.loss(Logits(blank, blank, blank), torch.tensor([0, 1]), changes)
 
     def perturb(
         self,
@@ -76,7 +75,10 @@ class Method:
         guide_share: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Tensor | None:
-        """x' for a batch x: (B, C, H, W) in [0, 1]; None for natural training."""
+        """x' for a batch x: (B, C, H, W) in [0, 1], y: (B,) int64; None for natural training. ValueError where the pair
+        lacks the guide that the attack needs, or for settings no attack has (see `attacks`)."""
+        if not isinstance(pair, GuidedPair) or (self.attack == "cag" and pair.guide is None):
+            raise ValueError(f"{self.title} attacks a GuidedPair with a guide, not {shown(pair)}")
         if self.attack == "none":
             return None
         budget = {"eps": eps, "step_size": step_size, "steps": steps}
@@ -129,6 +131,5 @@ METHODS: dict[str, Method] = {
 
 def get_method(name: str) -> Method:
     """METHODS[name], or a ValueError that names the nearest one."""
-    if name not in METHODS:
-        raise nearest(name, METHODS, "method")
+    check_choice(name, METHODS, "method")
     return METHODS[name]

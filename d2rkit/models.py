@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d2rkit.border import nearest, printable
+from d2rkit.border import check_count, nearest, printable
 from d2rkit.normalisation import Normalize, from_buffers, parse_normalisation
 from d2rkit.released import architecture, complete, convert, find_network
 
@@ -36,11 +36,11 @@ def build_model(name: str, num_classes: int, image_size: int = 32, channels: int
     is image_size with channels=1).
     channels: 3 for RGB, 1 for grey images. Raises ValueError for an unknown name or impossible size.
     """
-    if num_classes < 2 or image_size < 1 or channels < 1:
-        given = f"{num_classes}, {image_size}, {channels}"
-        raise ValueError(f"a network needs num_classes >= 2, image_size >= 1 and channels >= 1, not {given}")
-    if re.search(r"\d{7}", name):
-        raise nearest(name[:40], NAMES, "network")
+    check_count("num_classes", num_classes, 2)
+    check_count("image_size", image_size, 1)
+    check_count("channels", channels, 1)
+    if not isinstance(name, str) or re.search(r"\d{7}", name):
+        raise nearest(str(name)[:40], NAMES, "network")
     if (match := re.fullmatch(r"(cnn|mlp|patch-resnet)-(\d+)", name)) and not 1 <= int(match[2]) <= MAX_WIDTH:
         raise ValueError(f"{name} is impossible: its width must be 1 to {MAX_WIDTH}")
     if match := re.fullmatch(r"wrn-(\d+)-(\d+)", name):

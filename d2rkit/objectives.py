@@ -3,7 +3,8 @@
     Logits(target_clean, target_adv, guide_clean), y  ->  Loss(total, parts)
 
 Logits are (B, C), y is (B,) int64. `parts` holds the weighted terms by name; they sum to `total`.
-Symbols: f target, g guide, x clean images, x' adversarial images, p = softmax.
+Symbols: f target, g guide, x clean images, x' adversarial images, p = softmax. ValueError where logits that an
+objective needs are missing or not of one shape, labels do not go with them, or a weight is negative or not finite.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from d2rkit.border import nearest
+from d2rkit.border import check_choice, check_labels, check_logits, check_number, shown
 from d2rkit.divergences import kl, kl_gap, symmetric_kl
 
 SMOOTHING = 1e-5  # inside one logarithm of each KL term, as released for D2R
@@ -73,13 +74,15 @@ def d2r(
     several devices, the whole batch's value of a scalar, of which each has its part: |KL1 - KL2| is that of the
     whole batch, however it is spread. ValueError for an unknown variant or reduction.
     """
-    if variant not in D2R_WEIGHTS:
-        raise nearest(variant, D2R_WEIGHTS, "D2R variant")
-    if reduction not in REDUCTIONS:
-        raise nearest(reduction, REDUCTIONS, "reduction")
+    check_choice(variant, D2R_WEIGHTS, "D2R variant")
+    check_choice(reduction, REDUCTIONS, "reduction")
+    if not isinstance(detach_guide, bool):
+        raise ValueError(f"detach_guide must be True or False, not {shown(detach_guide)}")
     given = {"w_clean": w_clean, "w_adv": w_adv, "w_mse": w_mse, "w_ce": w_ce}
     w = D2R_WEIGHTS[variant] | {name: value for name, value in given.items() if value is not None}
-    f_clean, f_adv, g_clean = logits
+    for name, value in (w | {"w_reverse": w_reverse}).items():
+        check_number(name, value)
+    f_clean, f_adv, g_clean = _needed(logits, y, "target_clean", "target_adv", "guide_clean")
     g_fixed = g_clean.detach() if detach_guide else g_clean
 
     def mean(per_example: Tensor) -> Tensor:
@@ -106,55 +109,71 @@ def d2r(
 
 def pgd_at(logits: Logits, y: Tensor) -> Loss:
     """CE(f(x'), y), Madry et al. 2018."""
-    return _loss({"ce": F.cross_entropy(logits.target_adv, y)})
+    (f_adv,) = _needed(logits, y, "target_adv")
+    return _loss({"ce": F.cross_entropy(f_adv, y)})
 
 
 def natural(logits: Logits, y: Tensor) -> Loss:
     """CE(f(x), y): no defence, the sanity row of every table."""
-    return _loss({"ce": F.cross_entropy(logits.target_clean, y)})
+    (f_clean,) = _needed(logits, y, "target_clean")
+    return _loss({"ce": F.cross_entropy(f_clean, y)})
 
 
 def trades(logits: Logits, y: Tensor, *, beta: float = 6.0) -> Loss:
     """CE(f(x), y) + beta KL(p_f(x) || p_f(x')), batch mean, neither side detached (Zhang et al. 2019, eq. 5)."""
-    return _loss(
-        {
-            "ce": F.cross_entropy(logits.target_clean, y),
-            "adv": beta * kl(logits.target_clean, logits.target_adv).mean(),
-        }
-    )
+    check_number("beta", beta)
+    f_clean, f_adv = _needed(logits, y, "target_clean", "target_adv")
+    return _loss({"ce": F.cross_entropy(f_clean, y), "adv": beta * kl(f_clean, f_adv).mean()})
 
 
 def mart(logits: Logits, y: Tensor, *, beta: float = 6.0) -> Loss:
     """Boosted CE on x' plus misclassification-weighted KL (Wang et al. 2020, eq. 8-10)."""
-    p_adv, p_clean = logits.target_adv.softmax(1), logits.target_clean.softmax(1)
+    check_number("beta", beta)
+    f_clean, f_adv = _needed(logits, y, "target_clean", "target_adv")
+    p_adv, p_clean = f_adv.softmax(1), f_clean.softmax(1)
     others = p_adv.scatter(1, y[:, None], -1.0)
     strongest = others.argmax(1)
     margin = F.nll_loss(torch.log(1.0001 - p_adv + 1e-12), strongest)
     unsure = 1.0000001 - p_clean.gather(1, y[:, None]).squeeze(1)
     return _loss(
         {
-            "ce": F.cross_entropy(logits.target_adv, y),
+            "ce": F.cross_entropy(f_adv, y),
             "margin": margin,
-            "adv": beta * (unsure * kl(logits.target_clean, logits.target_adv)).mean(),
+            "adv": beta * (unsure * kl(f_clean, f_adv)).mean(),
         }
     )
 
 
 def lbgat(logits: Logits, y: Tensor, *, beta: float = 0.0) -> Loss:
     """CE(g(x), y) + MSE(f(x'), g(x)) + beta KL(p_f(x) || p_f(x')), batch mean (Cui et al. 2021, eq. 8)."""
-    parts = {
-        "ce": F.cross_entropy(logits.guide_clean, y),
-        "mse": F.mse_loss(logits.target_adv, logits.guide_clean),
-    }
+    check_number("beta", beta)
+    f_adv, g_clean = _needed(logits, y, "target_adv", "guide_clean")
+    parts = {"ce": F.cross_entropy(g_clean, y), "mse": F.mse_loss(f_adv, g_clean)}
     if beta:
-        parts["adv"] = beta * kl(logits.target_clean, logits.target_adv).mean()
+        f_clean, f_adv = _needed(logits, y, "target_clean", "target_adv")
+        parts["adv"] = beta * kl(f_clean, f_adv).mean()
     return _loss(parts)
 
 
 def adagat(logits: Logits, y: Tensor, *, w_guide: float = 2.5) -> Loss:
     """LBGAT with beta 0 plus w_guide MSE(stop-gradient f(x'), g(x)): the guide is pulled to the target."""
-    pull = w_guide * F.mse_loss(logits.guide_clean, logits.target_adv.detach())
-    return _loss(lbgat(logits, y).parts | {"guide": pull})
+    check_number("w_guide", w_guide)
+    f_adv, g_clean = _needed(logits, y, "target_adv", "guide_clean")
+    return _loss(lbgat(logits, y).parts | {"guide": w_guide * F.mse_loss(g_clean, f_adv.detach())})
+
+
+def _needed(logits: Logits, y: Tensor, *names: str) -> list[Tensor]:
+    """The logits of these names, which are there and go with each other and with the labels; else ValueError."""
+    if not isinstance(logits, Logits):
+        raise ValueError(f"logits must be Logits(target_clean, target_adv, guide_clean), not {shown(logits)}")
+    found = [getattr(logits, name) for name in names]
+    for name, z in zip(names, found, strict=True):
+        if z is None:
+            whose = "a guide's logits on x" if name == "guide_clean" else "the target's logits"
+            raise ValueError(f"this objective needs {whose}, but {name} is None")
+    check_logits(*found)
+    check_labels(y, *found[0].shape)
+    return found
 
 
 def _loss(parts: dict[str, Tensor]) -> Loss:

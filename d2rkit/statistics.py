@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from torch import Tensor
 
+from d2rkit.border import check_count, check_number, shown
 from d2rkit.experiment import Run
 from d2rkit.tidy import one_table, tidy
 
@@ -38,14 +40,18 @@ class Difference(NamedTuple):
 
 def standard_error(flags: ArrayLike) -> float:
     """Binomial standard error of the accuracy of flags: (N,) bool."""
-    flags = _flags(flags)[0]
+    flags = _flags(flags)
+    if len(flags) > 1:
+        raise ValueError(f"standard_error takes the flags of one run, (N,), not of {len(flags)}")
     p = flags.mean()
     return math.sqrt(p * (1 - p) / flags.size)
 
 
 def mean_std(values: ArrayLike) -> tuple[float, float]:
     """Mean and sample standard deviation (n - 1) over seeds; NaN as the deviation of one value."""
-    values = np.asarray(values, float)
+    values = _numbers(values)
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f"mean and deviation need one number a seed, not an array of shape {values.shape}")
     return float(values.mean()), float(values.std(ddof=1)) if values.size > 1 else math.nan
 
 
@@ -83,8 +89,11 @@ def bootstrap_difference(
     """Percentile interval of accuracy(a) - accuracy(b) over resampled images. flags: (N,) or (seeds, N).
 
     An image is drawn with all its seeds at once, since the same image is hard for every seed."""
-    if not 0 < level < 1:
+    check_number("level", level, high=1)
+    if level in (0, 1):
         raise ValueError(f"level must lie between 0 and 1, not {level}")
+    check_count("draws", draws, 1, 10**8)
+    check_count("seed", seed)
     a, b = _pair(flags_a, flags_b)
     each = (a.astype(float) - b).mean(0)  # (N,)
     # Drawing N images is drawing how often each of the few different values occurs.
@@ -96,10 +105,13 @@ def bootstrap_difference(
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """p values made fit for asking several questions at once (Holm 1979)."""
+    p_values = _numbers(p_values)
+    if p_values.ndim != 1 or not ((p_values >= 0) & (p_values <= 1)).all():
+        raise ValueError(f"p values must be numbers in [0, 1], one a question, not {shown(p_values.tolist())}")
     order = np.argsort(p_values, kind="stable")
     found, worst = [0.0] * len(p_values), 0.0
     for rank, at in enumerate(order):
-        worst = max(worst, min(1.0, (len(order) - rank) * p_values[at]))
+        worst = max(worst, min(1.0, (len(order) - rank) * float(p_values[at])))
         found[at] = worst
     return found
 
@@ -177,9 +189,20 @@ def paired_table(
     return frame.assign(p_holm=holm(list(frame["p"]))) if rows else frame
 
 
+def _array(values: ArrayLike) -> np.ndarray:
+    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+
+
+def _numbers(values: ArrayLike) -> np.ndarray:
+    found = _array(values)
+    if found.size and found.dtype.kind not in "buif":
+        raise ValueError(f"numbers are needed, not {shown(values)}")
+    return found.astype(float)
+
+
 def _flags(flags: ArrayLike) -> np.ndarray:
     """(seeds, N) bool."""
-    found = np.atleast_2d(np.asarray(flags))
+    found = np.atleast_2d(_array(flags))
     if found.dtype != bool or found.ndim != 2 or found.shape[1] == 0:
         raise ValueError(f"flags must be bool of shape (N,) or (seeds, N), not {found.dtype} {np.shape(flags)}")
     return found

@@ -211,9 +211,17 @@ def test_starts():
     ("changes", "words"),
     [
         ({"norm": "l22"}, "unknown norm 'l22' .*'l2'.*linf, l2"),
-        ({"eps": -0.1}, "must not be negative, not -0.1"),
-        ({"step_size": -1.0}, "must not be negative"),
-        ({"steps": -1}, "must not be negative"),
+        ({"norm": 2}, "unknown norm 2 .*allowed: linf, l2"),
+        ({"eps": -0.1}, "eps must be a finite number of at least 0, not -0.1"),
+        ({"eps": torch.inf}, "eps must be a finite number"),
+        ({"eps": "8/255"}, "eps must be a finite number of at least 0, not '8/255'"),
+        ({"step_size": -1.0}, "step_size must be a finite number of at least 0, not -1.0"),
+        ({"step_size": torch.nan}, "step_size must be .* not nan"),
+        ({"steps": -1}, "steps must be a whole number of at least 0, not -1"),
+        ({"steps": 2.5}, "steps must be a whole number"),
+        ({"start": torch.zeros(8, 3, 2, 1)}, r"start must be like the images, torch.float64 of shape \(8, 3, 2, 2\)"),
+        ({"start": torch.zeros(8, 3, 2, 2)}, "start must be like the images, torch.float64 .*not .* torch.float32"),
+        ({"start": 0.1}, "start must be like the images"),
     ],
 )
 def test_impossible_settings_are_refused(changes, words):
@@ -223,5 +231,5 @@ def test_impossible_settings_are_refused(changes, words):
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])
 def test_impossible_guide_share_is_refused(share):
-    with pytest.raises(ValueError, match=r"guide_share must lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"guide_share must be a finite number in \[0, 1\]"):
         attacks.cag(linear(), linear(), images(), guide_share=share, **how())

@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from pyautoattack import AutoAttack
 from torch import nn
 
@@ -127,6 +128,27 @@ def test_gradients_reach_the_images_contiguously():
     assert gradient.is_contiguous()
     (again,) = torch.autograd.grad(model.network(x).sum(), x)
     assert torch.equal(gradient, again)
+
+
+class Nearest(nn.Module):
+    """Names the label of the nearest of some images: right however they are attacked."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x.flatten(1), y
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        nearest = torch.cdist(x.flatten(1), self.x).argmin(1)
+        return self.scale * F.one_hot(self.y[nearest], 10) + 0 * x.flatten(1).sum(1, keepdim=True)
+
+
+def test_the_network_has_the_last_word_on_every_image(short, trained, sample):
+    """What the copy falls for says nothing, as long as the network does not."""
+    x, y = sample[0][:12], sample[1][:12]
+    copy_alone = autoattack(trained.target, x, y, eps=0.3, seed=SEED, batch_size=5).robust
+    model = Nearest(x, y).eval()
+    assert copy_alone.sum() < 6 and autoattack(model, x, y, eps=0.3, through=trained.target, batch_size=5).robust.all()
 
 
 def test_nothing_global_and_no_gradient_is_touched(short, trained, sample):

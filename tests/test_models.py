@@ -72,7 +72,7 @@ def test_weights_follow_the_global_generator():
         (("cnn-99999", 10), "cnn-99999 is impossible: its width must be 1 to 4096"),
         (("patch-resnet-" + "9" * 5000, 10), "unknown network"),
         (("mlp-0", 10), "mlp-0 is impossible"),
-        (("cnn-4", 1), "num_classes >= 2.*not 1"),
+        (("cnn-4", 1), "num_classes must be a whole number of at least 2, not 1"),
         (("cnn-4", 10, 0), "image_size >= 1"),
         (("cnn-4", 10, 8, 0), "channels >= 1"),
     ],

@@ -1,0 +1,384 @@
+"""Arguments nobody should pass, for every public function, and what may come of them: an answer or a sentence.
+
+    python tests/hostile.py 100000      so many calls, counted by function and outcome
+    D2RKIT_INPUTS=20000 pytest tests/test_hostile.py
+
+A call begins with arguments that work; one or two of them are then replaced by something hostile.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from d2rkit import attacks, border, divergences, objectives, statistics
+from d2rkit.data import load_data
+from d2rkit.evaluation import evaluate, parse_attack
+from d2rkit.experiment import Experiment, build_pair, read_run, read_runs
+from d2rkit.methods import METHODS, get_method
+from d2rkit.models import build_model, load_released
+from d2rkit.pair import GuidedPair, eval_mode, frozen
+from d2rkit.recipe import Recipe
+
+DTYPES = (
+    torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.int8, torch.int16, torch.int32,
+    torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn, torch.uint16,
+)  # fmt: skip
+SHAPES = (
+    (), (0,), (1,), (4,), (0, 5), (1, 5), (4, 5), (4, 1), (4, 0), (5, 4), (4, 5, 1), (4, 3, 6, 6), (1, 3, 6, 6),
+    (4, 6, 6, 3), (0, 3, 6, 6), (4, 1, 6, 6), (4, 3, 6, 1), (4, 3, 0, 6), (4, 12), (2, 4, 3, 6, 6),
+)  # fmt: skip
+NUMBERS = (0, 1, -1, 2, 10**30, 0.0, -0.0, 0.5, -0.5, 1e-12, 1e30, math.nan, math.inf, -math.inf, True, False, 8 / 255)
+THINGS = (
+    None, "", "8/255", "linf", "trades", "\x1b[31mred\x1b[0m", "a\nb", "é" * 500, b"bytes", [], [1, 2], (0.5, "x"),
+    {}, {"beta": 1}, object(), int, 1 + 2j, range(3), np.float32(0.1), np.int64(2), np.float64("nan"), print,
+)  # fmt: skip
+
+
+class Plain(nn.Module):
+    """A convolution, BatchNorm, a linear head: (B, 3, H, W) -> (B, classes)."""
+
+    def __init__(self, classes: int = 5):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Linear(4, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.conv(x)).relu().mean((2, 3)))
+
+
+class Odd(nn.Module):
+    """A network that returns what no classifier returns."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Any:
+        flat = x.flatten(1)
+        return {
+            "one class": lambda: flat[:, :1], "a column": lambda: flat.sum(1), "nothing": lambda: None,
+            "a tuple": lambda: (flat, flat), "constant": lambda: torch.zeros(len(x), 5), "NaN": lambda: flat * math.nan,
+            "one row": lambda: flat[:1], "integers": lambda: flat.long(), "an array": lambda: flat.detach().numpy(),
+        }[self.kind]()  # fmt: skip
+
+
+with torch.random.fork_rng(devices=[]):
+    torch.manual_seed(0)
+    NETWORKS = {
+        "target": Plain().eval(),
+        "guide": Plain().eval(),
+        "other classes": Plain(3),
+        "double": Plain().double(),
+    }
+ODD = [
+    Odd(kind) for kind in ("one class", "a column", "nothing", "a tuple", "constant", "NaN", "one row", "integers",
+                           "an array")
+]  # fmt: skip
+
+
+class Inputs:
+    """Random arguments, all of them decided by the seed."""
+
+    def __init__(self, seed: int):
+        self.random = random.Random(seed)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def one(self, *choices: Any) -> Any:
+        return self.random.choice(choices)
+
+    def tensor(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32, kind: str = "uniform") -> Tensor:
+        drawn = torch.rand(shape, generator=self.generator, dtype=torch.float64)
+        if kind in ("nan", "inf", "-inf"):
+            drawn = torch.where(drawn > 0.7, float(kind), drawn)
+        drawn = {"normal": lambda: 6 * drawn - 3, "pixels": lambda: (255 * drawn).round(), "huge": lambda: 1e4 * drawn,
+                 "zeros": lambda: 0 * drawn}.get(kind, lambda: drawn)()  # fmt: skip
+        if not dtype.is_floating_point and not dtype.is_complex:
+            drawn = drawn.nan_to_num(0, 9, -9).clamp(-9 if dtype.is_signed else 0, 255)
+        return drawn.to(dtype)
+
+    def hostile_tensor(self) -> Tensor:
+        shape, dtype = self.one(*SHAPES), self.one(*DTYPES)
+        kind = self.one("uniform", "normal", "pixels", "huge", "zeros", "nan", "inf", "-inf")
+        found = self.tensor(shape, dtype, kind)
+        twist = self.one("none", "none", "gradient", "strided", "expanded", "transposed")
+        if twist == "gradient" and dtype.is_floating_point and dtype.itemsize > 1:
+            found = found.requires_grad_()
+        elif twist == "strided" and found.ndim:
+            found = torch.stack([found, found], -1)[..., 0]
+        elif twist == "expanded" and found.ndim and len(found):
+            found = found[:1].expand_as(found)
+        elif twist == "transposed" and found.ndim > 1:
+            found = found.transpose(0, 1)
+        return found
+
+    def hostile(self) -> Any:
+        kind = self.random.random()
+        if kind < 0.5:
+            return self.hostile_tensor()
+        if kind < 0.7:
+            return self.one(*NUMBERS)
+        if kind < 0.85:
+            return self.one(*THINGS)
+        found = self.hostile_tensor().detach()
+        if found.dtype in (torch.bfloat16, torch.float8_e4m3fn):
+            found = found.float()
+        return found.numpy() if kind < 0.93 else found.tolist()
+
+    def near(self, value: Any) -> Any:
+        """Like `value`, but for one thing; or something else altogether."""
+        if self.random.random() < 0.4:
+            return self.hostile()
+        if isinstance(value, Tensor):
+            return self.near_tensor(value)
+        if isinstance(value, nn.Module):
+            return self.one(*ODD, *NETWORKS.values(), GuidedPair(NETWORKS["target"], NETWORKS["guide"]))
+        if isinstance(value, str):
+            return self.one(value.upper(), value + "x", value[1:], "", " " + value)
+        return self.one(*NUMBERS)
+
+    def near_tensor(self, value: Tensor) -> Tensor:
+        value = value.detach()
+        odd_shape = lambda: self.one(value[:0], value[:1], value[None], value[1:], value.flatten(), value.unsqueeze(-1))  # noqa: E731
+        return {
+            "dtype": lambda: value.to(self.one(*DTYPES)),
+            "shape": odd_shape,
+            "NHWC": lambda: value.movedim(1, -1) if value.ndim > 1 else value - 1,
+            "range": lambda: value * 255,
+            "below": lambda: value - 100,
+            "nan": lambda: value * math.nan if value.is_floating_point() else value + 100,
+            "array": lambda: value.numpy() if value.dtype != torch.bfloat16 else value,
+            "list": lambda: value.tolist(),
+            "gradient": lambda: value.clone().requires_grad_() if value.is_floating_point() else value,
+            "strided": lambda: torch.stack([value, value], -1)[..., 0],
+        }[self.one("dtype", "shape", "NHWC", "range", "below", "nan", "array", "list", "gradient", "strided")]()
+
+    # -- arguments that work ---------------------------------------------------------------------------------
+    def logits(self) -> Tensor:
+        return self.tensor((4, 5), self.one(torch.float32, torch.float64), "normal")
+
+    def labels(self) -> Tensor:
+        return torch.randint(0, 5, (4,), generator=self.generator)
+
+    def images(self) -> Tensor:
+        return self.tensor((4, 3, 6, 6))
+
+    def flags(self) -> np.ndarray:
+        return np.array([self.random.random() < 0.5 for _ in range(12)])
+
+
+def _attack(i: Inputs, *networks: str, labels: bool = True) -> dict[str, Any]:
+    found = {name: NETWORKS[name] for name in networks} | {"x": i.images()}
+    return found | ({"y": i.labels()} if labels else {}) | {"eps": 0.1, "step_size": 0.05, "steps": i.one(0, 1, 2),
+                                                            "norm": i.one("linf", "l2")}  # fmt: skip
+
+
+def _logits(i: Inputs, **options: Any) -> dict[str, Any]:
+    return {"logits": None, "a": i.logits().float(), "b": i.logits().float(), "c": i.logits().float(),
+            "y": i.labels(), **options}  # fmt: skip
+
+
+def _of_logits(function: Callable) -> Callable:
+    """`function` of Logits whose three parts are arguments of their own."""
+
+    def call(logits: Any, a: Any, b: Any, c: Any, y: Any, **options: Any) -> Any:
+        return function(objectives.Logits(a, b, c) if logits is None else logits, y, **options)
+
+    return call
+
+
+def _within(context: Callable) -> Callable:
+    def call(network: Any) -> None:
+        with context(network):
+            pass
+
+    return call
+
+
+def _perturb(name: str, pair: Any, x: Any, y: Any, **how: Any) -> Any:
+    return get_method(name).perturb(pair, x, y, **how)
+
+
+def _forward(target: Any, guide: Any, x: Any, x_adv: Any) -> Any:
+    return GuidedPair(target, guide).eval()(x, x_adv)
+
+
+def functions() -> dict[str, tuple[Callable, Callable[[Inputs], dict[str, Any]]]]:
+    """name -> (function, arguments that work)."""
+    found: dict[str, tuple[Callable, Callable[[Inputs], dict[str, Any]]]] = {}
+    for name, divergence in (divergences.DIVERGENCES | {"kl-gap": divergences.kl_gap}).items():
+        smooth = {"smoothing": 1e-5} if "kl" in name and name != "reverse-kl" else {}
+        found[f"divergences {name}"] = (
+            lambda p, q, divergence=divergence, **o: divergence(p, q, **o),
+            lambda i, smooth=smooth: {"p": (z := i.logits()), "q": i.logits().to(z.dtype), **smooth},
+        )
+    d2r = {"w_clean": 1.0, "w_reverse": 2.0, "reduction": "mean", "detach_guide": False}
+    for name, options in (
+        ("d2r", {"variant": "released", **d2r}), ("pgd_at", {}), ("natural", {}), ("trades", {"beta": 6.0}),
+        ("mart", {"beta": 6.0}), ("lbgat", {"beta": 6.0}), ("adagat", {"w_guide": 2.5}),
+    ):  # fmt: skip
+        found[f"objectives {name}"] = (_of_logits(getattr(objectives, name)), lambda i, o=options: _logits(i, **o))
+    sums = {"objective": lambda x: x.square().sum()}
+    found |= {
+        "attacks pgd": (attacks.pgd, lambda i: sums | _attack(i, labels=False) | {"start": 0.01 * i.images()}),
+        "attacks project": (
+            attacks.project,
+            lambda i: {"x_adv": i.images(), "x": i.images(), "eps": 0.1, "norm": i.one("linf", "l2")},
+        ),
+        "attacks gaussian_start": (attacks.gaussian_start, lambda i: {"x": i.images(), "scale": 0.001}),
+        "attacks uniform_start": (attacks.uniform_start, lambda i: {"x": i.images(), "eps": 0.1}),
+        "attacks pgd_ce": (attacks.pgd_ce, lambda i: _attack(i, "target") | {"start": 0.01 * i.images()}),
+        "attacks fgsm": (attacks.fgsm, lambda i: {"target": NETWORKS["target"], "x": i.images(), "y": i.labels(),
+                                                  "eps": 0.1}),
+        "attacks cw": (attacks.cw, lambda i: _attack(i, "target")),
+        "attacks margin": (attacks.margin, lambda i: {"logits": i.logits(), "y": i.labels()}),
+        "attacks kl_self": (attacks.kl_self, lambda i: _attack(i, "target", labels=False)),
+        "attacks cag": (attacks.cag, lambda i: _attack(i, "target", "guide") | {"guide_share": i.one(0.0, 0.5)}),
+        "methods get_method": (get_method, lambda i: {"name": "trades"}),
+        "methods loss": (
+            _of_logits(lambda logits, y, name, changes: get_method(name).loss(logits, y, changes)),
+            lambda i: _logits(i, name=i.one(*METHODS), changes={}),
+        ),
+        "methods check_options": (
+            lambda name, key, value, whole: get_method(name).check_options({key: value} if whole is None else whole),
+            lambda i: {"name": "d2r", "whole": None} | i.one(
+                {"key": "w_adv", "value": 1.0}, {"key": "variant", "value": "released"},
+                {"key": "reduction", "value": "mean"}, {"key": "detach_guide", "value": True},
+            ),
+        ),
+        "methods perturb": (
+            _perturb,
+            lambda i: {"name": i.one(*METHODS), "pair": GuidedPair(NETWORKS["target"], NETWORKS["guide"]),
+                       "x": i.images(), "y": i.labels(), "eps": 0.1, "step_size": 0.1, "steps": 1, "guide_share": 0.5},
+        ),
+        "pair forward": (
+            _forward,
+            lambda i: {"target": NETWORKS["target"], "guide": NETWORKS["guide"], "x": i.images(), "x_adv": i.images()},
+        ),
+        "pair frozen": (_within(frozen), lambda i: {"network": copy.deepcopy(NETWORKS["target"])}),
+        "pair eval_mode": (_within(eval_mode), lambda i: {"network": copy.deepcopy(NETWORKS["target"])}),
+        "border check_images": (
+            border.check_images, lambda i: {"images": i.images(), "labels": i.labels(), "num_classes": i.one(None, 5)},
+        ),
+        "statistics standard_error": (statistics.standard_error, lambda i: {"flags": i.flags()}),
+        "statistics mean_std": (statistics.mean_std, lambda i: {"values": [0.5, 0.6]}),
+        "statistics mcnemar": (statistics.mcnemar, lambda i: {"flags_a": i.flags(), "flags_b": i.flags()}),
+        "statistics sign_flip_p": (statistics.sign_flip_p, lambda i: {"flags_a": i.flags(), "flags_b": i.flags()}),
+        "statistics bootstrap_difference": (
+            statistics.bootstrap_difference,
+            lambda i: {"flags_a": i.flags(), "flags_b": i.flags(), "seed": 0, "level": 0.9, "draws": 20},
+        ),
+        "statistics holm": (statistics.holm, lambda i: {"p_values": [0.1, i.random.random(), 1.0]}),
+    }  # fmt: skip
+    return found
+
+
+def doors() -> dict[str, tuple[Callable, Callable[[Inputs], dict[str, Any]]]]:
+    """The same of what opens files, builds networks and describes runs."""
+    nowhere = str(Path(__file__).parent / "nowhere")
+    recipe = {"method": "trades", "epochs": 1, "lr": 0.1, "eps": 0.1, "steps": 1, "batch_size": 8, "padding": 0,
+              "flip": False, "seed": 0, "schedule": "cosine", "speed": "exact", "loss": {}}  # fmt: skip
+    whole = recipe | {"data": "digits", "target": "cnn-4", "attacks": ("clean",), "checkpoints": ("best",),
+                      "test_images": 0, "subset": "", "test_eps": 0.0}  # fmt: skip
+    return {
+        "build_model": (
+            build_model, lambda i: {"name": "cnn-4", "num_classes": 10, "image_size": 8, "channels": 1}
+        ),
+        "load_data": (
+            load_data, lambda i: {"name": "digits", "root": nowhere, "subset": None, "download": False},
+        ),
+        "evaluate": (
+            lambda model, images, labels, **how: evaluate(model, (images, labels), **how),
+            lambda i: {"model": NETWORKS["target"], "images": i.images(), "labels": i.labels(), "attacks": ("clean",),
+                       "eps": 0.1, "seed": 0, "batch_size": 2},
+        ),
+        "evaluation parse_attack": (parse_attack, lambda i: {"name": "pgd20"}),
+        "load_released": (load_released, lambda i: {"path": nowhere, "name": "cnn-4", "image_size": 8}),
+        "read_run": (read_run, lambda i: {"folder": nowhere}),
+        "read_runs": (read_runs, lambda i: {"root": nowhere}),
+        "Recipe": (lambda **how: Recipe(**how).check(), lambda i: dict(recipe)),
+        "Experiment": (lambda **how: Experiment(**how).check(), lambda i: dict(whole)),
+        "build_pair": (lambda **how: build_pair(Experiment(**how), DIGITS), lambda i: dict(whole)),
+    }  # fmt: skip
+
+
+DIGITS = load_data("digits")
+
+
+def call(function: Callable, arguments: Callable[[Inputs], dict[str, Any]], seed: int) -> tuple[str, str]:
+    """Outcome ("answer", "sentence" or "TypeError") of the call that `seed` decides, and what was said.
+
+    AssertionError, with the arguments, for anything else."""
+    i = Inputs(seed)
+    given = arguments(i)
+    names = i.random.sample(sorted(given), min(len(given), i.one(0, 1, 1, 1, 2)))
+    hostile = {name: i.near(given[name]) for name in names}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # numpy's "mean of empty slice" is no answer
+            answer = function(**given | hostile)
+    except (ValueError, TypeError) as error:
+        words = str(error)
+        if words.strip() and "\n" not in words and "\x1b" not in words and len(words) < 600:
+            return "sentence" if isinstance(error, ValueError) else "TypeError", words
+        raise AssertionError(f"seed {seed}: no sentence but {words[:300]!r} for {hostile}") from error
+    except Exception as error:
+        raise AssertionError(f"seed {seed}: {type(error).__name__}: {error} for {hostile}") from error
+    if (words := _wrong(function, given | hostile, answer)) is not None:
+        raise AssertionError(f"seed {seed}: {words} for {hostile}")
+    return "answer", ""
+
+
+def _wrong(function: Callable, given: dict[str, Any], answer: Any) -> str | None:
+    """Why an answer cannot be one, from its shape alone."""
+    if isinstance(answer, objectives.Loss):
+        return None if answer.total.ndim == 0 and answer.parts else "a loss that is no scalar"
+    if {"p", "q"} <= given.keys():
+        return None if answer.shape == given["p"].shape[:1] else f"a divergence of shape {answer.shape}"
+    if "x" in given and isinstance(answer, Tensor):
+        adversarial = "scale" not in given and given.keys() != {"x", "eps"}
+        inside = not adversarial or not ((answer < 0) | (answer > 1)).any()
+        return (
+            None if answer.shape == given["x"].shape and inside else f"images of shape {answer.shape}, outside [0, 1]"
+        )
+    return None
+
+
+def main(count: int) -> int:
+    """`count` calls, in turn of every function; prints what came of them."""
+    torch.set_num_threads(1)
+    began, outcomes, failures = time.perf_counter(), {}, []
+    everything = functions() | doors()
+    for seed in range(count):
+        name = list(everything)[seed % len(everything)]
+        try:
+            outcome, _ = call(*everything[name], seed)
+        except AssertionError as error:
+            outcome = "FAILURE"
+            failures.append(f"{name}: {error}")
+        outcomes.setdefault(name, Counter())[outcome] += 1
+    for name, counts in outcomes.items():
+        print(f"{name:35} " + "  ".join(f"{kind} {n:,}" for kind, n in sorted(counts.items())))
+    total = sum(outcomes.values(), Counter())
+    print(f"{count:,} calls in {time.perf_counter() - began:.0f} s: {dict(total)}")
+    for failure in failures[:40]:
+        print(failure[:400])
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000))

@@ -1,0 +1,326 @@
+"""The lines that tests/mutants.py breaks, and the tests that must notice."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """In `file` the text `old`, which occurs there once, becomes `new`; one of `tests` (pytest node ids) must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def _of(file: str, test_file: str, *breaks: tuple[str, str, str, str]) -> list[Mutant]:
+    """Mutants of one file: name, old, new, and names of tests in tests/<test_file> with commas between."""
+    return [
+        Mutant(
+            f"{file.split('/')[-1].removesuffix('.py')}: {name}", f"d2rkit/{file}", old, new,
+            tuple(f"tests/{test_file}::{test}" for test in tests.split(",")),
+        )
+        for name, old, new, tests in breaks
+    ]  # fmt: skip
+
+
+# fmt: off
+MUTANTS: list[Mutant] = [
+    # -- losses ------------------------------------------------------------------------------------------------------
+    *_of(
+        "divergences.py", "test_divergences.py",
+        ("smoothing ignored", "torch.log(p + smoothing) if smoothing", "log_p if smoothing",
+         "test_smoothing_is_inside_the_first_logarithm_only"),
+        ("reverse is forward", "return kl(q_logits, p_logits)", "return kl(p_logits, q_logits)", "test_by_hand"),
+        ("gap is a sum", "- kl(q_logits, p_logits, smoothing)", "+ kl(q_logits, p_logits, smoothing)",
+         "test_the_released_gap_is_signed_and_not_a_divergence"),
+        ("Jensen-Shannon not halved", "return 0.5 * (log_p.exp()", "return 1.0 * (log_p.exp()", "test_by_hand"),
+        ("logit MSE a sum", "(p_logits - q_logits).square().mean(1)", "(p_logits - q_logits).square().sum(1)",
+         "test_by_hand"),
+    ),
+    *_of(
+        "objectives.py", "test_objectives.py",
+        ("gap without absolute value", "clean.abs() if gathered is None", "clean if gathered is None",
+         "test_d2r_released,test_d2r_jeffreys_adv"),
+        ("reverse left out", "adversarial = adversarial + reverse", "adversarial = adversarial",
+         "test_d2r_jeffreys_adv"),
+        ("reduction the other way round", 'if reduction == "mean" else 1', 'if reduction != "mean" else 1',
+         "test_batchmean_is_c_times_larger_in_every_kl_term"),
+        ("MSE unweighted", '"mse": w["w_mse"] *', '"mse": 1.0 *', "test_d2r_symmetric_with_given_weights"),
+        ("KL5 the wrong way", "adversarial = kl(f_adv, g_fixed, SMOOTHING)",
+         "adversarial = kl(g_fixed, f_adv, SMOOTHING)", "test_d2r_released"),
+        ("detach_guide does nothing", "g_clean.detach() if detach_guide", "g_clean if detach_guide",
+         "test_nothing_is_detached_in_d2r_unless_asked"),
+        ("TRADES detached", '"adv": beta * kl(f_clean, f_adv)', '"adv": beta * kl(f_clean.detach(), f_adv)',
+         "test_trades_does_not_detach_its_clean_side"),
+        ("MART's margin against the label", "p_adv.scatter(1, y[:, None], -1.0)", "p_adv", "test_mart"),
+        ("MART weighs by x'", "1.0000001 - p_clean.gather", "1.0000001 - p_adv.gather", "test_mart"),
+        ("AdaGAT pulls the target", "F.mse_loss(g_clean, f_adv.detach())", "F.mse_loss(g_clean, f_adv)",
+         "test_adagat_pulls_the_guide_only"),
+    ),
+    # -- attacks -----------------------------------------------------------------------------------------------------
+    *_of(
+        "attacks.py", "test_attacks.py",
+        ("descends", "+ step_size * direction", "- step_size * direction", "test_linf_reaches_the_corner"),
+        ("one step too few", "for _ in range(steps):", "for _ in range(steps - 1):",
+         "test_fgsm_reaches_the_corner_in_one_step"),
+        ("leaves [0, 1]", "x + eps).clamp_(0, 1)", "x + eps)",
+         "test_perturbations_never_leave_the_ball_nor_the_pixel_range"),
+        ("leaves the L2 ball", ".clamp_max(1)", "",
+         "test_perturbations_never_leave_the_ball_nor_the_pixel_range,test_l2_reaches_the_sphere_along_the_gradient"),
+        ("start ignored", "x if start is None else x + start", "x",
+         "test_kl_self_leaves_a_random_start_and_ends_on_a_corner"),
+        ("margin beside 0", "logits.scatter(1, y[:, None], -torch.inf)", "logits.scatter(1, y[:, None], 0.0)",
+         "test_margin_is_positive_where_the_prediction_is_wrong,test_cw_goes_for_the_class_nearest_to_winning"),
+        ("CAG asks the target", "logits_of(guide, x).softmax(1)", "logits_of(target, x).softmax(1)",
+         "test_cag_of_linear_models_moves_the_target_away_from_the_guide"),
+        ("guide_share leaves the target's term", "(1 - guide_share) * F", "1.0 * F",
+         "test_cag_with_the_guides_share_alone_attacks_the_guide"),
+        ("half of the ball", "return (2 * torch.rand(", "return (1 * torch.rand(", "test_starts"),
+        ("random start ten times larger", "START_SCALE = 0.001", "START_SCALE = 0.01", "test_starts"),
+    ),
+    *_of(
+        "attacks.py", "test_properties.py",
+        ("L2 steps of any length", "else gradient / _length(gradient).clamp_min(1e-12)", "else gradient",
+         "test_images_of_a_batch_do_not_see_each_other,test_attacks_of_a_linear_model_stay_inside_and_never_lose"),
+    ),
+    *_of(
+        "pair.py", "test_pair.py",
+        ("clean before adversarial", "adv, clean = self._target(x_adv), self._target(x)",
+         "clean, adv = self._target(x), self._target(x_adv)", "test_order_of_forwards_is_as_released"),
+        ("nothing is frozen", "parameter.requires_grad_(False)", "pass", "test_frozen_thaws_what_was_thawed_only"),
+        ("train mode during attacks", "        module.eval()", "        pass",
+         "test_eval_mode_puts_every_submodule_back"),
+        ("eval mode after attacks", "module.training = True", "pass", "test_eval_mode_puts_every_submodule_back"),
+    ),
+    *_of(
+        "methods.py", "test_methods.py",
+        ("MART forwards x' first", '"ce", clean_first=True, source="Wang', '"ce", source="Wang',
+         "test_the_order_of_forwards_is_as_released"),
+        ("CAG without labels", "guide_share=guide_share, y=y, **budget", "guide_share=guide_share, **budget",
+         "test_guide_share_reaches_cag"),
+        ("starts the other way round", "if self.uniform_start else", "if not self.uniform_start else",
+         "test_the_attack_is_the_published_one"),
+        ("any loss option", "if name not in allowed:", "if False:", "test_unknown_method_and_option_are_refused"),
+    ),
+    *_of(
+        "border.py", "test_border.py",
+        ("NaN images", "if not (low >= 0 and high <= 1):", "if low < 0 or high > 1:",
+         "test_bad_images_and_labels_are_named"),
+        ("labels below 0", "labels.min() >= 0 and labels.max()", "labels.max()",
+         "test_bad_images_and_labels_are_named"),
+        ("labels out of range", "if low < 0 or high >= classes:", "if low < 0 or high > classes:",
+         "test_labels_are_looked_at_on_a_cpu_only"),
+        ("logits of two shapes", "shape != first.shape or z.device", "z.device", "test_what_logits_may_be"),
+    ),
+    # -- a step, several devices, weight perturbation ----------------------------------------------------------------
+    *_of(
+        "step.py", "test_step.py",
+        ("gradients pile up", "optimizer.zero_grad(set_to_none=True)\n                    fabric",
+         "pass\n                    fabric", "test_gradients_are_of_this_step_alone"),
+        ("pieces count as wholes", "share = weight * len(images) / len(x)\n        loss",
+         "share = weight\n        loss", "test_micro_batches_of_one_process_add_up"),
+        ("step after every piece", "                if last:\n", "                if True:\n",
+         "test_micro_batches_of_one_process_add_up"),
+        ("loss may be infinite", 'if not torch.isfinite(devices.reduced(total, "mean")):', "if False:",
+         "test_an_infinite_loss_ends_the_step_before_the_weights"),
+    ),
+    *_of(
+        "devices.py", "test_devices.py",
+        ("parts count alike", "return part, len(part) * count / len(index)", "return part, 1.0",
+         "test_parts_of_a_batch_weigh_as_much_as_their_images"),
+        ("mean is a sum", '(result / size() if how == "mean" else result)', "result",
+         "test_running_statistics_are_averaged_over_devices"),
+        ("statistics not averaged", "buffer.copy_(part.view_as(buffer))", "pass",
+         "test_running_statistics_are_averaged_over_devices"),
+        ("more pieces than images", "return min(most, least)", "return most",
+         "test_a_batch_is_cut_into_pieces_within_the_limit"),
+    ),
+    *_of(
+        "objectives.py", "test_devices.py",
+        ("each device its own gap", "clean * gathered(clean.detach()).sign()", "clean.abs()",
+         "test_gradients_of_two_processes_are_those_of_one"),
+    ),
+    *_of(
+        "weight_perturbation.py", "test_weight_perturbation.py",
+        ("biases too", "if w.ndim > 1]", "if w.ndim > 0]",
+         "test_weights_move_by_gamma_along_the_ascent_and_come_back"),
+        ("statistics moved", "buffer.copy_(before)", "pass",
+         "test_weights_move_by_gamma_along_the_ascent_and_come_back"),
+        ("weights stay away", "w.sub_(move)", "pass", "test_weights_move_by_gamma_along_the_ascent_and_come_back"),
+        ("descends", "moves = [gamma * w", "moves = [-gamma * w",
+         "test_weights_move_by_gamma_along_the_ascent_and_come_back"),
+    ),
+    # -- statistics, tables, planning, packing -----------------------------------------------------------------------
+    *_of(
+        "statistics.py", "test_statistics.py",
+        ("population deviation", "values.std(ddof=1)", "values.std(ddof=0)", "test_standard_error_and_spread"),
+        ("error bar of nothing", "math.sqrt(p * (1 - p) / flags.size)", "math.sqrt(p * (1 - p) / (flags.size - 1))",
+         "test_standard_error_and_spread"),
+        ("p leaves out what was seen", "abs(sums) >= observed", "abs(sums) > observed",
+         "test_mcnemar_is_the_exact_binomial_test,test_mcnemar_at_its_ends"),
+        ("Holm not monotone", "worst = max(worst, min(", "worst = max(0.0, min(", "test_holm"),
+        ("Holm is Bonferroni", "(len(order) - rank) * ", "len(order) * ", "test_holm"),
+        ("bootstrap of another level", "[(1 - level) / 2, (1 + level) / 2]", "[1 - level, level]",
+         "test_bootstrap_is_the_bootstrap"),
+        ("seeds as images", "each = (a.astype(int) - b).sum(0)", "each = (a.astype(int) - b).ravel()",
+         "test_several_seeds_flip_the_sign_of_a_whole_image"),
+    ),
+    *_of(
+        "tables.py", "test_tables.py",
+        ("failed runs are bold", 'where(numbers["n_failed"] == 0)', 'where(numbers["n_failed"] >= 0)',
+         "test_a_failed_run_is_said_to_have_failed_and_is_never_bold"),
+        ("population deviation", '_std": found.std(),', '_std": found.std(ddof=0),',
+         "test_mean_and_sample_std_over_seeds"),
+        ("only the very best is bold", "means >= means[at] - (0.0", "means >= means[at] - 0 * (0.0",
+         "test_best_and_all_within_its_std_are_bold"),
+        ("stuck runs unsaid", 'elif run["status"] != "done":', "elif False:",
+         "test_stuck_runs_and_signs_of_masking_are_footnotes"),
+    ),
+    *_of(
+        "published.py", "test_tables.py",
+        ("compared across eps", "math.isclose(radius, eps, rel_tol=1e-6)", "math.isclose(radius, eps, rel_tol=0.1)",
+         "test_compare_takes_the_same_eps_only"),
+    ),
+    *_of(
+        "planning.py", "test_planning.py",
+        ("any number of workers helps", "return max(sum(costs) / workers, max(costs, default=0.0))",
+         "return sum(costs) / workers", "test_cells_that_are_done_cost_nothing_and_workers_share_the_rest"),
+        ("one checkpoint", "for checkpoint in experiment.checkpoints\n        for",
+         "for checkpoint in experiment.checkpoints[:1]\n        for",
+         "test_evaluation_is_every_measurement_on_the_images_it_attacks"),
+        ("done cells cost", "[cell for cell in self.cells if not cell.done]", "[cell for cell in self.cells]",
+         "test_cells_that_are_done_cost_nothing_and_workers_share_the_rest"),
+    ),
+    *_of(
+        "packing.py", "test_packing.py",
+        ("other content replaced", "copy.exists() and copy.read_bytes() != source.read_bytes()", "False",
+         "test_a_packed_table_is_the_table_and_nothing_is_replaced"),
+    ),
+    # -- evaluation --------------------------------------------------------------------------------------------------
+    *_of(
+        "evaluator.py", "test_evaluation.py",
+        ("the copy has the last word", "robust[index] = self.judge(adversarial, labels)",
+         "robust[index] = clean_flags(self.attacked, adversarial, labels, self.batch_size)",
+         "test_the_network_has_the_last_word_on_every_image"),
+        ("wrong images count as robust", "self.budget.steps or steps), self.clean.clone()",
+         "self.budget.steps or steps), torch.ones_like(self.clean)", "test_flags_of_a_linear_model_are_known"),
+        ("seeds alike", "manual_seed(self.seed * 100_003 + number)", "manual_seed(number)",
+         "test_flags_depend_on_the_seed_only"),
+        ("smaller steps", "step_size=eps / 4, steps=steps, start=start",
+         "step_size=eps / 5, steps=steps, start=start", "test_pgd_is_the_attack_of_the_library"),
+        ("batches start alike", "manual_seed(self.seed * 100_003 + number)", "manual_seed(self.seed * 100_003)",
+         "test_attacks_are_told_starts_and_losses"),
+        ("C&W is PGD", 'attacks.pgd_ce if kind == "pgd" else attacks.cw', "attacks.pgd_ce",
+         "test_attacks_are_told_starts_and_losses"),
+    ),
+    *_of(
+        "flag_store.py", "test_evaluation.py",
+        ("flags of anything are taken", "str(found[()]) != str(np.asarray(value)[()])", "False",
+         "test_flags_of_something_else_are_refused_and_stay"),
+        ("batches of another size go on", "next_batch = 0  # other", "pass  # other",
+         "test_autoattack_goes_on_where_it_was_cut_off"),
+    ),
+    *_of(
+        "autoattack.py", "test_autoattack.py",
+        ("the copy has the last word", "fooled = ~clean_flags(model, adversarial,",
+         "fooled = ~clean_flags(through or model, adversarial,", "test_the_network_has_the_last_word_on_every_image"),
+        ("fooled images stay robust", "state.robust[chosen[fooled]] = False", "pass", "test_four_classes_work"),
+        ("begins each attack anew", "range(state.next_batch, len(survivors)", "range(0, len(survivors)",
+         "test_cut_off_and_resumed_ends_with_the_same_flags"),
+        ("two images are a sign", "max(SQUARE_GAIN * count, 2)", "max(SQUARE_GAIN * count, 1)",
+         "test_square_beating_the_gradient_attacks_is_a_warning"),
+        ("more targets than classes", "targeted.n_target_classes, classes - 1)",
+         "targeted.n_target_classes, classes)", "test_four_classes_work"),
+        ("global generators move", "random.setstate(python)", "pass",
+         "test_the_forked_generators_come_back_after_an_error"),
+    ),
+    *_of(
+        "apgd.py", "test_apgd.py",
+        ("fooled images are computed", "self.left = self.left[right] if len(right)",
+         "self.left = self.left if len(right)", "test_images_left_out_look_right_and_have_no_gradient"),
+    ),
+    *_of(
+        "fab.py", "test_fab.py",
+        ("rooms beyond the pixel range", "room = (way / 2 + 0.5 - points).abs_()",
+         "room = (way / 2 + 0.6 - points).abs_()", "test_steps_to_the_boundary_are_the_packages_and_the_smallest"),
+        ("found beyond eps", "& (distance <= self.eps))", "& (distance <= 2 * self.eps))",
+         "test_the_same_images_as_class_after_class[1-Linf-0.25]"),
+    ),
+    *_of(
+        "square.py", "test_square.py",
+        ("squares that gain nothing are kept", "better = found < margin[left, None]",
+         "better = found <= margin[left, None]", "test_the_same_way_as_query_after_query"),
+    ),
+    *_of(
+        "folding.py", "test_folding.py",
+        ("means of BatchNorm unscaled", "- norm.running_mean * scale", "- norm.running_mean",
+         "test_logits_and_gradients_are_equal_to_rounding"),
+    ),
+    # -- training and resume -----------------------------------------------------------------------------------------
+    *_of(
+        "training.py", "test_resume.py",
+        ("generators begin anew", 'generator.set_state(state["generators"][devices.rank()][name])', "pass",
+         "test_interrupted_and_resumed_is_bitwise_the_uninterrupted_run"),
+        ("momentum forgotten", 'self.optimizer.load_state_dict(state["optimizer"])', "pass",
+         "test_interrupted_and_resumed_is_bitwise_the_uninterrupted_run"),
+        ("an epoch begins anew", "order.split(self.recipe.batch_size)[self.step :]",
+         "order.split(self.recipe.batch_size)", "test_interrupted_and_resumed_is_bitwise_the_uninterrupted_run"),
+        ("any recipe goes on", 'if state["recipe"] != self.fingerprint():', "if False:",
+         "test_another_recipe_or_a_damaged_state_is_refused_and_nothing_is_written_over"),
+        ("the average is forgotten", 'self.average.load_state_dict(state["average"])', "pass",
+         "test_interrupted_and_resumed_is_bitwise_the_uninterrupted_run"),
+    ),
+    *_of(
+        "training.py", "test_training.py",
+        ("best on clean images", 'better = row["val_pgd"] > self.best', 'better = row["val_clean"] > self.best',
+         "test_best_is_the_epoch_of_the_highest_pgd_accuracy"),
+        ("every epoch in one order", "self.recipe.seed + 7_919 * self.epoch)", "self.recipe.seed)",
+         "test_every_epoch_has_an_order_of_its_own"),
+        ("batches count alike", "mean * len(batch)", "mean * self.recipe.batch_size",
+         "test_the_mean_of_an_epoch_is_that_of_its_images"),
+        ("the guide does not warm up", "self.epoch < self.recipe.guide_warmup\n", "False\n",
+         "test_guide_warmup_trains_the_guide_alone"),
+    ),
+    *_of(
+        "recipe.py", "test_recipe.py",
+        ("released schedule starts high", "return recipe.lr * 0.2", "return recipe.lr",
+         "test_released_schedule_is_the_one_of_the_release"),
+    ),
+    *_of(
+        "checkpoints.py", "test_checkpoints.py",
+        ("drafts stay", "draft.unlink(missing_ok=True)", "pass",
+         "test_a_failed_write_leaves_the_old_file_and_no_draft"),
+    ),
+    # -- data --------------------------------------------------------------------------------------------------------
+    *_of(
+        "data.py", "test_data.py",
+        ("crops of one diagonal", "rows + offsets[0], cols + offsets[1]", "rows + offsets[0], cols + offsets[0]",
+         "test_every_augmented_image_is_a_crop_and_every_crop_occurs"),
+        ("last crop never drawn", "torch.randint(0, 2 * padding + 1,", "torch.randint(0, 2 * padding,",
+         "test_every_augmented_image_is_a_crop_and_every_crop_occurs"),
+        ("all are flipped", "generator=generator, device=device) < 0.5", "generator=generator, device=device) < 1.5",
+         "test_every_augmented_image_is_a_crop_and_every_crop_occurs"),
+    ),
+    *_of(
+        "arrays.py", "test_arrays.py",
+        ("white is 0.996", ".float().div_(255)", ".float().div_(256)", "test_pixels_are_floats_of_the_chosen_images"),
+    ),
+    # -- exercise checks ---------------------------------------------------------------------------------------------
+    *_of(
+        "exercises/checking.py", "exercises/test_checks.py",
+        ("everything agrees", "return near.float().mean().item() >= share", "return True",
+         "test_kl_mistakes[wrong direction]"),
+        ("NaN is finite", "if not got.isfinite().all():", "if False:", "test_kl_mistakes[log of softmax]"),
+        ("shapes broadcast", "if tuple(got.shape) != shape:", "if False:", "test_kl_mistakes[sum over everything]"),
+    ),
+    *_of(
+        "exercises/probes.py", "exercises/test_checks.py",
+        ("any distance", '"inside the eps-ball", distance <= eps + 1e-5,', '"inside the eps-ball", True,',
+         "test_pgd_mistakes,test_fgsm_mistakes"),
+        ("x may change", "moved = not torch.equal(x, untouched)", "moved = False", "test_fgsm_mistakes[in place]"),
+    ),
+]
+# fmt: on
