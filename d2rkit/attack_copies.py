@@ -66,8 +66,8 @@ def why_not(network: nn.Module) -> str:
         where = f" (in {name})" if name else ""
         if isinstance(module, torch._dynamo.eval_frame.OptimizedModule):
             return f"it is compiled by torch.compile{where}"
-        if "__call__" in vars(type(module)) or type(module).__call__ is not nn.Module.__call__:
-            return f"{type(module).__name__} overrides __call__{where}"
+        if type(module).__call__ is not nn.Module.__call__ or "forward" in vars(module):
+            return f"{type(module).__name__} has a call of its own{where}"
         if any(not is_layout_hook(hook) for kind in HOOKS for hook in getattr(module, kind).values()):
             return f"it has hooks{where}"
         if hasattr(module, "parametrizations"):

@@ -242,8 +242,9 @@ def check_logits(network: nn.Module, x: Tensor, num_classes: int | None = None) 
     The network must be in eval mode. ValueError if it does not take such images, was built for another size, returns
     anything but finite logits (B, classes), or has another number of outputs than num_classes."""
     shape = f"{x.shape[1]} x {x.shape[2]} x {x.shape[3]}"
-    built_for = getattr(network, "image_size", None)
-    if isinstance(built_for, int) and built_for != x.shape[-1]:
+    sizes = (getattr(module, "image_size", None) for module in network.modules())
+    built_for = next((size for size in sizes if isinstance(size, int)), x.shape[-1])
+    if built_for != x.shape[-1]:
         raise ValueError(f"the network was built for images of {built_for} pixels a side, these have {x.shape[-1]}")
     try:
         logits = network(x)

@@ -194,8 +194,9 @@ def find_network(path: str | Path, key: str | None = None) -> Network:
     chosen = _chosen(path, networks, key)
     strange = [word for word in chosen.prefix.split(".") if word and not WRAPPERS.match(word)]
     if len(networks) == 1 and strange and not key:
-        hint = f"`{printable(chosen.prefix)}`, a wrapper the kit does not know; if it only hands on, --key {printable(chosen.place)}"
-        raise ValueError(f"{path} holds a network below {hint} takes it")
+        prefix, place = printable(chosen.prefix), printable(chosen.place)
+        hint = f"a wrapper the kit does not know; if it only hands on, --key {place} takes it"
+        raise ValueError(f"{path} holds a network below `{prefix}`, {hint}")
     if chosen.place:
         chosen.notes.insert(0, f"read from `{printable(chosen.place)}` of the file")
     if isinstance(content, Mapping) and any(k in content for words in BUFFERS for k in words) and dicts[0].place:

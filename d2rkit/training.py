@@ -114,7 +114,7 @@ class _Loop:
         self.val = data.val.take(slice(devices.rank(), None, devices.size())).to(device)
         self.val_count = len(data.val)
         self.twin = None
-        if recipe.speed == "fast":  # only CAG's attack looks at the guide
+        if recipe.speed == "fast" and method.attack != "none":  # only CAG's attack looks at the guide
             dtype = torch.bfloat16 if recipe.precision == "bf16-mixed" else None
             self.twin = PairTwin(pair, recipe.compile, method.attack == "cag", dtype)
         decay = get_ema_multi_avg_fn(recipe.ema)

@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 
-from d2rkit.cli import jobs, planning, runs, tables  # noqa: F401  (each adds its commands to the app)
+from d2rkit.cli import evaluate, jobs, planning, runs, tables  # noqa: F401  (each adds its commands to the app)
 from d2rkit.cli.base import app
 from d2rkit.experiment import Busy, Interrupted
 

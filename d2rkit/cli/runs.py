@@ -14,10 +14,8 @@ import tyro
 from d2rkit.border import home, nearest
 from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
 from d2rkit.data import DATASETS, load_data
-from d2rkit.evaluation import ATTACKS, evaluate
-from d2rkit.experiment import Experiment, chosen_test, run
+from d2rkit.experiment import Experiment, run
 from d2rkit.measuring import bfloat16_pace
-from d2rkit.models import load_released
 
 
 @app.command
@@ -87,44 +85,6 @@ def train(
         print(f"{checkpoint}: " + ", ".join(f"{name} {value:.1%}" for name, value in accuracies.items()))
     if done.result["status"].startswith("failed"):
         sys.exit(1)
-
-
-@app.command(name="evaluate")
-def evaluate_command(
-    checkpoint: Word,
-    data: str = "cifar10",
-    network: str = "",
-    attacks: tuple[str, ...] = ATTACKS,
-    eps: float = 8 / 255,
-    seed: int = 0,
-    test_images: int = 0,
-    batch_size: int = 250,
-    place: tyro.conf.OmitArgPrefixes[Place] = HERE,
-) -> None:
-    """Attack a released checkpoint (TRADES, LBGAT, AWP, D2R and like files) and print its accuracies.
-
-    Args:
-        checkpoint: a .pt, .pth or .safetensors file.
-        data: the data set it was trained on.
-        network: the architecture, e.g. wrn-34-10 (default: read off the file).
-        attacks: what to attack with.
-        eps: radius of the L-infinity ball, pixel scale.
-        seed: of the attacks' random starts.
-        test_images: only the first so many test images, of every class alike (0: all).
-        batch_size: images attacked at once.
-    """
-    model, dropped = load_released(checkpoint, network or None)[:2]
-    if dropped:
-        print(f"dropped from the file, since the network never uses them: {len(dropped)} tensors ({dropped[0]}, ...)")
-    found = load_data(data, place.data_root or None)
-    test = chosen_test(Experiment(data=data, test_images=test_images), found)
-    device = place.device if place.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    with progress_bar() as report:
-        result = evaluate(model.to(device), test, attacks, eps, seed, batch_size=batch_size, report=report)
-    for name, accuracy in result.summary().items():
-        print(f"{name:12} {accuracy:7.2%} ± {result.standard_error(name):.2%}")
-    for warning in result.warnings:
-        print(f"autoattack says: {warning}")
 
 
 @app.command

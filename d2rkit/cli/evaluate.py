@@ -1,0 +1,111 @@
+"""The command `evaluate`: attack a checkpoint file from anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from d2rkit import devices
+from d2rkit.checkpoints import write_json
+from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
+from d2rkit.data import load_data
+from d2rkit.digests import LENGTH, weights_digest
+from d2rkit.evaluation import ATTACKS, Evaluation, measure_attacks, parse_attacks
+from d2rkit.evaluator import Evaluator, check_radius
+from d2rkit.experiment import Experiment, chosen_test, machine
+from d2rkit.gradient_masking import checks_of, verdict
+from d2rkit.models import load_released
+
+
+@app.command(name="evaluate")
+def evaluate_command(
+    checkpoint: Word,
+    data: str = "cifar10",
+    network: str = "",
+    key: str = "",
+    mean: str = "",
+    std: str = "",
+    attacks: tuple[str, ...] = ATTACKS,
+    eps: float = 8 / 255,
+    seed: int = 0,
+    eot: int = 1,
+    test_images: int = 0,
+    batch_size: int = 250,
+    attack_precision: str = "auto",
+    exact: bool = False,
+    masking: bool = True,
+    folder: str = "",
+    place: tyro.conf.OmitArgPrefixes[Place] = HERE,
+) -> None:
+    """Attack a checkpoint (TRADES, LBGAT, AWP, D2R and like files, or a run's own) and print its accuracies.
+
+    Only the test images are needed. The same command resumes where it was stopped.
+
+    Args:
+        checkpoint: a .pt, .pth or .safetensors file.
+        data: the data set it was trained on.
+        network: the architecture, e.g. wrn-34-10 (default: read off the file).
+        key: which network, where the file holds several, e.g. guide or ema_state_dict.
+        mean: of the input normalisation it was trained with, if the file does not bring it: a number per channel on
+            pixels in [0, 1], e.g. "0.49, 0.48, 0.45", or cifar10, cifar100 or imagenet.
+        std: likewise the standard deviation; nothing beside a name.
+        attacks: what to attack with.
+        eps: radius of the L-infinity ball, pixel scale, e.g. 8/255.
+        seed: of the attacks' random starts.
+        eot: forward passes over which the gradient of a network that is not deterministic is averaged.
+        test_images: only the first so many test images, of every class alike (0: all).
+        batch_size: images attacked at once.
+        attack_precision: 32-true, tf32 or bf16 for the attacks (auto: tf32 on a CUDA GPU); the network judges every
+            attacked image in IEEE float32.
+        exact: attack the network as it is, not a faster copy that was proven to be the same function.
+        masking: look for signs of gradient masking, too.
+        folder: where per-image flags are kept (default: a folder in the runs folder, named after file and settings).
+    """
+    chosen = parse_attacks(attacks)
+    check_radius(eps)
+    device = devices.resolve(place.device)
+    loaded = load_released(checkpoint, network or None, key=key or None, mean=mean or None, std=std or None)
+    if loaded.dropped:
+        count, first = len(loaded.dropped), loaded.dropped[0]
+        print(f"dropped from the file, since the network never uses them: {count} tensors ({first}, ...)")
+    print(*loaded.notes, f"input normalisation: {loaded.normalisation}", sep="\n")
+    found = load_data(data, place.data_root or None, test_only=True)
+    test = chosen_test(Experiment(data=data, test_images=test_images), found)
+    evaluator = Evaluator(
+        loaded.model.to(device), test, seed=seed, batch_size=batch_size, exact=exact, eot=eot,
+        attack_precision=attack_precision,
+    )  # fmt: skip
+    settings = {"data": data, "eps": eps, "seed": seed, "count": len(test), "eot": eot, "exact": exact}
+    settings |= {"attack_precision": evaluator.attack_precision, "weights": weights_digest(evaluator.network)}
+    place_for_flags = Path(folder) if folder else place.runs_root / _name(checkpoint, settings)
+    print(f"flags: {place_for_flags}", flush=True)
+    with progress_bar() as report:
+        result = measure_attacks(evaluator, chosen, eps, folder=place_for_flags, report=report)
+        looked = verdict(checks_of(evaluator, eps)) if masking and eps else "not looked for"
+    _tell(result, len(test), looked)
+    content: dict[str, Any] = {"settings": settings, "checkpoint": Path(checkpoint).name, "accuracy": result.summary()}
+    content |= {"attacks": list(chosen), "notes": result.notes, "warnings": result.warnings, "masking": looked}
+    content |= {"normalisation": loaded.normalisation, "data_source": found.source, "machine": machine(str(device))}
+    write_json(place_for_flags / "evaluation.json", content | {"judged_in": "IEEE float32"})
+
+
+def _name(checkpoint: str, settings: dict[str, Any]) -> str:
+    """Of a folder: the same file and settings find the same one."""
+    digest = hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:LENGTH]
+    stem = re.sub(r"[^\w.-]+", "_", Path(checkpoint).stem)[:40]
+    return f"evaluate-{stem}-{digest}"
+
+
+def _tell(result: Evaluation, count: int, looked: str) -> None:
+    print(f"judged in IEEE float32 on {count} test images, eps {result.eps:.5f}:")
+    for name, accuracy in result.summary().items():
+        print(f"{name:12} {accuracy:7.2%} ± {result.standard_error(name):.2%}")
+    print(f"gradient masking: {looked}")
+    for note in result.notes:
+        print(f"note: {note}")
+    for warning in result.warnings:
+        print(f"autoattack says: {warning}")
