@@ -12,11 +12,12 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import logging
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,11 @@ from d2rkit.models import build_model
 from d2rkit.pair import GuidedPair
 from d2rkit.recipe import Recipe, generator_for
 from d2rkit.run_evaluation import evaluate_checkpoint
+from d2rkit.run_files import FORMAT, check_settings
+from d2rkit.run_folders import Found, checked_result, find
 from d2rkit.training import Report, fit
 
-FORMAT = 1  # of the run folder
+log = logging.getLogger("d2rkit")
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,8 @@ class Experiment(Recipe):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Experiment:
-        known = {f.name for f in dataclasses.fields(cls)}
-        unknown = sorted(values.keys() - known)
-        if unknown:
-            raise ValueError(f"unknown setting {unknown[0]!r} of an experiment; allowed: {', '.join(sorted(known))}")
+        """From JSON's lists and numbers; ValueError for a setting that is unknown or of another type."""
+        check_settings(values, vars(cls()))
         return cls(**values)
 
     @property
@@ -166,13 +167,13 @@ def run(
     check_count(count, device, experiment.batch_size)
     folder = (Path(root) if root is not None else home("runs")) / experiment.run_name
     if (folder / "result.json").exists():
-        return read_run(folder)
+        return _finished(folder, experiment)
     data = load_data(experiment.data, data_root, experiment.subset or None)
     chosen_test(experiment, data)  # nothing is written if it cannot be
     _claim_config(folder, experiment)
     with _lock(folder):
         if (folder / "result.json").exists():
-            return read_run(folder)
+            return _finished(folder, experiment)
         if count == 1:
             _work(experiment, folder, device, data, report=report, should_stop=should_stop)
         else:
@@ -260,15 +261,39 @@ def _take_over(result: dict[str, Any], checkpoint: str, found: dict[str, Any]) -
     result.update(found)
 
 
+def read_config(folder: Path) -> Experiment:
+    """The experiment of a run folder, finished or not; ValueError if config.json is missing or damaged."""
+    file = folder / "config.json"
+    try:
+        return Experiment.from_dict(read_json(file))
+    except ValueError as error:
+        raise ValueError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
+
+
 def read_run(folder: str | Path) -> Run:
-    """A finished run; ValueError if files are missing or damaged."""
+    """A finished run; ValueError if a file is missing or damaged, or if name, settings, history, flags, weights and
+    result do not belong together."""
     folder = Path(folder)
-    return Run(folder, Experiment.from_dict(read_json(folder / "config.json")), read_json(folder / "result.json"))
+    experiment = read_config(folder)
+    return Run(folder, experiment, checked_result(folder, experiment))
+
+
+def find_runs(places: Sequence[str | Path] | None = None) -> Found:
+    """All finished runs below `places` (default: the runs folder and data/results), each experiment once.
+
+    A folder that cannot be believed is reported, not raised: one bad file must not hide the others."""
+    if places is not None:
+        return find([Path(place) for place in places], read_run)
+    results = home("data") / "results"  # where each table brings its own runs, some of them in several tables
+    return replace(find([home("runs"), *sorted(results.glob("*/runs"))], read_run), places=(home("runs"), results))
 
 
 def read_runs(root: str | Path) -> list[Run]:
-    """All finished runs below `root`, by name."""
-    return [read_run(path.parent) for path in sorted(Path(root).glob("*/result.json"))]
+    """find_runs() below `root`, by name; what is left out is named in the log."""
+    found = find_runs([root])
+    for words in found.left_out:
+        log.warning("%s", words)
+    return sorted(found.runs, key=lambda run: run.folder.name)
 
 
 def machine(device: str = "auto") -> str:
@@ -282,12 +307,22 @@ def _scaled(report: Report, share: float) -> Report:
     return lambda done, words: report(done * share, words)
 
 
+def _finished(folder: Path, experiment: Experiment) -> Run:
+    """The run that was asked for, never another one that lies in its place."""
+    check_same(folder, experiment)
+    return read_run(folder)
+
+
 def _claim_config(folder: Path, experiment: Experiment) -> None:
     """Write config.json, or make sure that the one there says the same."""
-    file = folder / "config.json"
-    if not file.exists():
-        write_json(file, experiment.to_dict())
-    elif Experiment.from_dict(read_json(file)) != experiment:
+    if not (folder / "config.json").exists():
+        write_json(folder / "config.json", experiment.to_dict())
+    check_same(folder, experiment)
+
+
+def check_same(folder: Path, experiment: Experiment) -> None:
+    """ValueError if config.json is damaged or of another experiment; one that is not there yet is of none."""
+    if (folder / "config.json").exists() and read_config(folder) != experiment:
         raise ValueError(f"{folder} holds another experiment under the same name; choose another runs folder")
 
 

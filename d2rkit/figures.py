@@ -270,7 +270,7 @@ def _each(data: pd.DataFrame) -> Iterator[tuple[str, Look, pd.DataFrame]]:
     for (method, label, _), part in data.groupby(ROW, sort=False):
         variant = seen.get(method, 0)
         seen[method] = variant + 1
-        yield label, look(method, variant), part
+        yield label.replace("$", r"\$"), look(method, variant), part  # a $ in a name is a $, no formula
 
 
 def _line(axes: Axes, x: pd.Series, part: pd.DataFrame, label: str, its_look: Look) -> None:

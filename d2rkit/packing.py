@@ -46,6 +46,8 @@ def pack(
             )
             copies.append((run.folder / "config.json", Path(weights) / f"{name}.json"))
     for source, copy in copies:
+        if not source.is_file():
+            raise ValueError(f"{source} does not exist, so that it cannot be packed")
         if copy.exists() and copy.read_bytes() != source.read_bytes():
             raise ValueError(f"{copy} is there with other content; choose another folder")
     for source, copy in copies:

@@ -10,15 +10,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from d2rkit.checkpoints import read_json
-from d2rkit.experiment import Experiment
+from d2rkit.experiment import Experiment, check_same, read_run
+from d2rkit.run_files import read_error, read_history
 
-STATES = ("done", "running", "stopped", "failed", "error", "not begun")
+STATES = ("done", "running", "stopped", "failed", "error", "damaged", "not begun")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run. state: one of STATES; "failed" is a result (training diverged), "error" is none (see error.txt).
+    """One run. state: one of STATES; "failed" is a result (training diverged), "error" is none (see error.txt),
+    "damaged" one that cannot be read or does not belong to its folder, which every table leaves out.
     epoch and attacked: how many of `epochs` and `attacks` are finished. age: seconds since its folder changed, None
     without a folder. words: why it failed, or what the error says."""
 
@@ -42,19 +43,19 @@ def _cell(experiment: Experiment, folder: Path) -> Cell:
     changes = _changes(folder)
     words = ""
     if "result.json" in changes:
-        status = read_json(folder / "result.json")["status"]
-        state = "failed" if status.startswith("failed") else "done"
-        words = "" if status == "done" else status.removeprefix("failed: ")
+        state, words = _finished(folder)
     elif locked:
         state = "running"
     elif changes and changes.get("error.txt") == max(changes.values()):
-        state, words = "error", (folder / "error.txt").read_text().splitlines()[1]
+        state, words = "error", read_error(folder / "error.txt")
+    elif changes:
+        state, words = _stopped(folder, experiment)
     else:
-        state = "stopped" if changes else "not begun"
+        state = "not begun"
     return Cell(
         experiment,
         state,
-        epoch=len((folder / "history.csv").read_text().splitlines()) - 1 if "history.csv" in changes else 0,
+        epoch=_epochs(folder / "history.csv"),
         epochs=experiment.guide_warmup + experiment.epochs,
         attacked=sum(name.endswith(".npz") and ".partial" not in name for name in changes),
         attacks=len(experiment.attacks) * len(experiment.checkpoints),
@@ -63,8 +64,37 @@ def _cell(experiment: Experiment, folder: Path) -> Cell:
     )
 
 
+def _finished(folder: Path) -> tuple[str, str]:
+    """State of a folder with a result, and words on it. A result that no table would take counts as damaged."""
+    try:
+        status = read_run(folder).result["status"]
+    except ValueError as error:
+        return "damaged", str(error)
+    state = "failed" if status.startswith("failed") else "done"
+    return state, "" if status == "done" else status.removeprefix("failed: ")
+
+
+def _stopped(folder: Path, experiment: Experiment) -> tuple[str, str]:
+    """State of a folder without a result, and words on it if it cannot go on."""
+    try:
+        check_same(folder, experiment)
+    except ValueError as error:
+        return "damaged", str(error)
+    return "stopped", ""
+
+
+def _epochs(file: Path) -> int:
+    """Rows of history.csv; 0 if it is damaged, for it is written anew with each epoch."""
+    try:
+        return len(read_history(file))
+    except ValueError:
+        return 0
+
+
 def _locked(lock: Path) -> bool:
     """Whether a process works on the run: its lock goes with it, however it ends."""
+    if not lock.is_file():  # a pipe would never open
+        return False
     with suppress(FileNotFoundError), lock.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -77,7 +107,7 @@ def _changes(folder: Path) -> dict[str, float]:
     """When each file of a run folder was last written; drafts come and go meanwhile and do not count."""
     found = {}
     for path in folder.rglob("[!.]*"):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # gone, or a link to itself
             found[path.relative_to(folder).as_posix()] = path.stat().st_mtime
     return found
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
 import jinja2
 import pandas as pd
 from markupsafe import Markup
+
+from d2rkit.escaping import html_text, latex_label, latex_text, markdown_text, one_line
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,15 @@ def to_markdown(table: Table) -> str:
     """GitHub's table, columns aligned for readers of the plain text, the caption above and the notes below."""
 
     def words(cell: Cell) -> str:
-        text = f"`{cell.text}`" if cell.code else cell.text.replace("|", r"\|")
+        text = markdown_text(f"`{cell.text}`" if cell.code else cell.text).replace("|", r"\|")
         text = f"**{text}**" if cell.bold else text
         return f"{text} [{cell.mark}]" if cell.mark else text
 
-    notes = [f"[{letter}] {text}" if letter else text for letter, text in table.notes]
+    caption = markdown_text(table.caption)
+    notes = [f"[{letter}] {markdown_text(text)}" if letter else markdown_text(text) for letter, text in table.notes]
     if not table.rows:
-        return "\n\n".join([table.caption, *notes]) + "\n"
-    lines = [list(table.header)]
+        return "\n\n".join([caption, *notes]) + "\n"
+    lines = [[markdown_text(title).replace("|", r"\|") for title in table.header]]
     lines += [[words(cell) for cell in row] + [""] * (len(table.header) - len(row)) for row in table.rows]
     # A command that spans cells must not widen its column for everybody else.
     spans = [len(row) < len(table.header) for row in [table.header, *table.rows]]
@@ -67,23 +69,7 @@ def to_markdown(table: Table) -> str:
         "| " + " | ".join(f"{t:{side}{w}}" for t, side, w in zip(line, sides, widths, strict=True)) + " |"
         for line in lines
     ]
-    return "\n\n".join([table.caption, "\n".join(body), *notes]) + "\n"
-
-
-# Text to LaTeX: what it reserves, and the few signs that its fonts have under another name.
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "–": "--", "×": r"$\times$",
-    "ε": r"$\varepsilon$", "β": r"$\beta$", "γ": r"$\gamma$", "λ": r"$\lambda$", "∞": r"$\infty$", "≤": r"$\le$",
-    "<": r"\textless{}", ">": r"\textgreater{}", "“": "``", "”": "''", "…": r"\dots{}", "≠": r"$\ne$",
-}  # fmt: skip
-
-
-def latex_text(text: str) -> str:
-    """Plain text made safe for LaTeX; a sign that pdflatex could not set is written as a question mark."""
-    escaped = "".join(_LATEX.get(letter, letter if ord(letter) < 0x180 else "?") for letter in text)
-    # `code` in running words
-    return re.sub(r"`([^`]+)`", lambda m: rf"\texttt{{{m[1].replace('--', '-{}-')}}}", escaped)
+    return "\n\n".join([caption, "\n".join(body), *notes]) + "\n"
 
 
 def latex_cell(cell: Cell) -> str:
@@ -91,11 +77,6 @@ def latex_cell(cell: Cell) -> str:
     if cell.bold:
         text = rf"\textbf{{{text.replace('$±$', '±')}}}"
     return f"{text}$^{{{cell.mark}}}$" if cell.mark else text
-
-
-def html_text(text: str) -> Markup:
-    """Plain text made safe for HTML, `code` in running words as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(jinja2.utils.markupsafe.escape(text))))
 
 
 def html_cell(cell: Cell) -> Markup:
@@ -109,7 +90,7 @@ _TEX_TEMPLATE = r"""% needs \usepackage{booktabs}
 \begin{table}
 \centering
 \caption{<< table.caption | tex >>}
-\label{tab:<< table.name >>}
+\label{tab:<< table.name | label >>}
 \footnotesize
 \setlength{\tabcolsep}{3pt}
 \makebox[\linewidth]{%
@@ -131,7 +112,7 @@ _TEX_TEMPLATE = r"""% needs \usepackage{booktabs}
 \end{table}
 <% else %>
 <% for text in [table.caption] + table.notes | map("last") | list %>
-% << text >>
+% << text | line >>
 <% endfor %>
 <% endif %>
 """
@@ -175,7 +156,7 @@ _TEX = jinja2.Environment(
     comment_start_string="<#", comment_end_string="#>", trim_blocks=True, keep_trailing_newline=True,
     undefined=jinja2.StrictUndefined,
 )  # fmt: skip
-_TEX.filters |= {"tex": latex_text, "tex_cell": latex_cell}
+_TEX.filters |= {"tex": latex_text, "tex_cell": latex_cell, "label": latex_label, "line": one_line}
 _HTML = jinja2.Environment(
     autoescape=True, trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
 )

@@ -3,41 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from d2rkit.border import home
-from d2rkit.experiment import Run, read_run
+from d2rkit.experiment import Run, find_runs, read_run
 from d2rkit.presets import QUICK, Preset
 from d2rkit.sweep import sweep
 
-
-@dataclass(frozen=True)
-class Found:
-    """runs: finished ones. damaged: what could not be read, in sentences. places: where was looked."""
-
-    runs: tuple[Run, ...]
-    damaged: tuple[str, ...]
-    places: tuple[Path, ...]
-
-
-def find_runs(places: Sequence[str | Path] | None = None) -> Found:
-    """All finished runs below `places` (default: the runs folder and data/results), each experiment once.
-
-    A damaged run is reported, not raised: one bad file must not hide the others."""
-    places = tuple(map(Path, places)) if places is not None else (home("runs"), home("data") / "results")
-    runs: dict[str, Run] = {}
-    damaged = []
-    for place in places:
-        for file in sorted(place.rglob("result.json")):
-            if not (file.parent / "config.json").exists():
-                continue
-            try:
-                found = read_run(file.parent)
-                runs.setdefault(found.experiment.run_name, found)
-            except (ValueError, TypeError) as error:
-                damaged.append(f"{file.parent.name} cannot be read: {error}")
-    return Found(tuple(runs.values()), tuple(damaged), places)
+__all__ = ["find_runs", "tiny_preset", "tiny_runs"]
 
 
 def tiny_preset(attacks: Sequence[str] = ("clean", "fgsm", "pgd20")) -> Preset:

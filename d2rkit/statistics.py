@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +18,8 @@ from torch import Tensor
 
 from d2rkit.border import check_count, check_number, shown
 from d2rkit.experiment import Run
+from d2rkit.run_files import read_flags
+from d2rkit.run_folders import evaluation_folder
 from d2rkit.tidy import one_table, tidy
 
 
@@ -118,15 +119,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def flags_of(run: Run, attack: str, checkpoint: str = "best") -> np.ndarray:
     """(N,) bool: which test images the run's target still gets right under `attack`; ValueError if not kept."""
-    place = "evaluation" if checkpoint == "best" else f"evaluation-{checkpoint}"
-    file = Path(run.folder) / place / f"{attack}.npz"
+    file = evaluation_folder(run.folder, checkpoint) / f"{attack}.npz"
     if not file.exists():
         raise ValueError(f"{file} does not exist: evaluate {checkpoint!r} with {attack!r} first")
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            flags = arrays["flags"]
-    except Exception as error:  # zipfile, zlib and numpy each have their own way of saying "truncated"
-        raise ValueError(f"{file} is damaged ({error}); move it away to measure anew") from error
+    flags = read_flags(file).flags
     if flags.shape != (run.result["n_test"],):
         raise ValueError(f"{file} holds {flags.size} flags, not one for each of {run.result['n_test']} images")
     return flags

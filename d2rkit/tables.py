@@ -18,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from d2rkit.checkpoints import write_atomically
+from d2rkit.escaping import markdown_text
 from d2rkit.experiment import Run
 from d2rkit.presets import Preset
 from d2rkit.published import Comparison, attack_words, compare, published
@@ -113,7 +114,7 @@ def write_table(preset: Preset, runs: Sequence[Run], folder: str | Path) -> list
         beside = comparison_table(compare(frame, preset.base.data, preset.base.target), preset)
         extra = {"paired.csv": paired, "published.csv": beside}
         tables += [paired, beside] if beside.rows or beside.notes else [paired]
-    head = f"# {preset.title}\n\nMade by `{preset.command}`{_origin(frame)}.\n\n"
+    head = f"# {markdown_text(preset.title)}\n\n{markdown_text(f'Made by `{preset.command}`{_origin(frame)}.')}\n\n"
     return [
         _write(folder / "table.md", head + "\n".join(map(to_markdown, tables))),
         _write(folder / "table.csv", to_csv(replace(tables[0], numbers=numbers))),

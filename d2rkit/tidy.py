@@ -6,7 +6,6 @@ table (equal in everything but the seed), what that row is called, and which run
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -20,6 +19,7 @@ from d2rkit.evaluation import ATTACKS
 from d2rkit.experiment import Experiment, Run
 from d2rkit.methods import METHODS
 from d2rkit.presets import PRESETS
+from d2rkit.run_files import read_history
 
 TITLES = {"clean": "Clean", "fgsm": "FGSM", "autoattack": "AutoAttack"}
 TABLE = ("data", "subset", "target", "eps", "n_test")
@@ -31,7 +31,9 @@ def tidy(runs: Sequence[Run]) -> pd.DataFrame:
     """One row for each run and checkpoint it was evaluated at, accuracies in [0, 1], in a fixed order.
 
     eps is the evaluation's, pixel scale; train_eps the training attack's. label: the row of a table that
-    the run belongs to; settings: a hash of everything but the seed. A failed run has NaN accuracies."""
+    the run belongs to; settings: a hash of everything but the seed. A failed run has NaN accuracies. A run that is
+    given twice counts once."""
+    runs = list({run.experiment.run_name: run for run in reversed(runs)}.values())[::-1]
     named = labels([run.experiment for run in runs])
     rows = []
     for run, label in zip(runs, named, strict=True):
@@ -178,12 +180,8 @@ def one_table(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def history_of(run: Run) -> list[dict[str, float]]:
-    """history.csv, one row an epoch (a missing value is NaN); empty if there is none."""
-    file = run.folder / "history.csv"
-    if not file.exists():
-        return []
-    with file.open(newline="") as lines:
-        return [{k: float(v) if v else math.nan for k, v in row.items()} for row in csv.DictReader(lines)]
+    """history.csv, one row an epoch (a missing value is NaN); empty if there is none, ValueError if it is damaged."""
+    return read_history(run.folder / "history.csv")
 
 
 def best_epoch_of(history: Sequence[dict[str, float]], guide_warmup: int = 0) -> float:

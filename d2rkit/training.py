@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 import json
 import logging
 import math
@@ -24,12 +23,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from d2rkit import attacks, devices
 from d2rkit.attack_copies import PairTwin
-from d2rkit.checkpoints import load_resume, save_resume, save_weights, write_atomically
+from d2rkit.checkpoints import load_resume, save_resume, save_weights
 from d2rkit.data import ImageData, Split, augment
+from d2rkit.digests import splits_digest
 from d2rkit.layout import arrange, restore
 from d2rkit.methods import Method
 from d2rkit.pair import GuidedPair, eval_mode
 from d2rkit.recipe import Recipe, generator_for, learning_rate
+from d2rkit.run_files import write_history
 from d2rkit.step import NonFinite, guide_step, training_step
 
 log = logging.getLogger("d2rkit")
@@ -91,6 +92,9 @@ def fit(
     return Fit(status, loop.history, time.monotonic() - began)
 
 
+STATE = ("pair", "optimizer", "average", "generators", "epoch", "step", "best", "sums", "seconds", "history", "recipe")
+
+
 class _Loop:
     """The state of a training run: what resume.pt holds, and the loop that moves it on."""
 
@@ -113,6 +117,7 @@ class _Loop:
         self.train = data.train.to(device)
         self.val = data.val.take(slice(devices.rank(), None, devices.size())).to(device)
         self.val_count = len(data.val)
+        self.seen = splits_digest(data.train, data.val) if folder else ""
         self.twin = None
         if recipe.speed == "fast" and method.attack != "none":  # only CAG's attack looks at the guide
             dtype = torch.bfloat16 if recipe.precision == "bf16-mixed" else None
@@ -259,6 +264,7 @@ class _Loop:
             "seconds": self.seconds + (time.monotonic() - self.began if self.step else 0.0),
             "history": self.history,
             "recipe": self.fingerprint(),
+            "data": self.seen,
         }
 
     def save(self, better: bool = False) -> None:
@@ -281,12 +287,17 @@ class _Loop:
     def restore(self) -> bool:
         """Go on from the last saved state; False if there is none."""
         file = self.folder / "resume.pt" if self.folder else None
-        state = load_resume(file) if file and file.exists() else self.good
+        state = load_resume(file, STATE) if file and file.exists() else self.good
         if state is None:
             return False
-        if state["recipe"] != self.fingerprint():
-            raise ValueError(f"{file} belongs to another recipe; choose another folder")
-        self.pair.load_state_dict(state["pair"])
+        # A state of an older version does not say what its data were.
+        for name, mine in (("recipe", self.fingerprint()), ("data", self.seen)):
+            if state.get(name, mine) != mine:
+                raise ValueError(f"{file} belongs to another {name}; choose another folder")
+        try:
+            self.pair.load_state_dict(state["pair"])
+        except RuntimeError as error:
+            raise ValueError(f"{file} belongs to other networks; choose another folder") from error
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -322,14 +333,6 @@ def _fabric(device: str, precision: str, partial: bool = False):
     fabric = Fabric(accelerator=device, devices=count, strategy=strategy, precision=precision)
     fabric.launch()
     return fabric
-
-
-def write_history(path: Path, history: list[dict[str, float]]) -> None:
-    columns = list(dict.fromkeys(name for row in history for name in row))
-    with write_atomically(path) as draft, draft.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(history)
 
 
 @contextmanager

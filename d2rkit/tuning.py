@@ -8,6 +8,7 @@ is never looked at. The winner has the highest PGD accuracy on the validation im
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ import pandas as pd
 from d2rkit.experiment import Experiment, read_run
 from d2rkit.presets import Preset
 from d2rkit.tidy import best_epoch_of, history_of
+
+log = logging.getLogger("d2rkit")
 
 
 def trials(
@@ -46,7 +49,11 @@ def outcomes(found: Sequence[tuple[str, Experiment]], root: str | Path) -> pd.Da
         folder = Path(root) / trial.run_name
         if not (folder / "result.json").exists():
             continue
-        run = read_run(folder)
+        try:
+            run = read_run(folder)
+        except ValueError as error:
+            log.warning("left out: %s", error)
+            continue
         history = history_of(run)
         best = best_epoch_of(history, trial.guide_warmup)
         at = next((line for line in history if line["epoch"] == best), {})
@@ -57,7 +64,7 @@ def outcomes(found: Sequence[tuple[str, Experiment]], root: str | Path) -> pd.Da
                 "status": run.result["status"],
                 "val_pgd": at.get("val_pgd", float("nan")),
                 "val_clean": at.get("val_clean", float("nan")),
-                "train_seconds": run.result["train_seconds"],
+                "train_seconds": run.result.get("train_seconds", float("nan")),
                 "chosen": False,
             }
         )

@@ -67,7 +67,7 @@ def make_run(
         {
             "epoch": epoch, "lr": 0.1, "loss": 2.0 / epoch, "train_clean": 0.9 - 0.4 / epoch,
             "train_adv": 0.8 - 0.6 / epoch,
-            "val_clean": 0.8 - 0.2 / epoch, "val_pgd": robust - 0.02 * abs(epoch - peak), "seconds": 0.1,
+            "val_clean": 0.8 - 0.2 / epoch, "val_pgd": max(0.0, robust - 0.02 * abs(epoch - peak)), "seconds": 0.1,
         }
         for epoch in range(1, experiment.epochs + 1)
     ]  # fmt: skip

@@ -1,12 +1,16 @@
 """Files appear whole or not at all, and damaged ones are refused in words."""
 
 import math
+import os
+import random
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from d2rkit.checkpoints import (
+    SMALL,
+    digests_beside,
     load_resume,
     load_weights,
     read_json,
@@ -15,6 +19,7 @@ from d2rkit.checkpoints import (
     write_atomically,
     write_json,
 )
+from d2rkit.digests import tensors_digest, weights_digest
 from tests.conftest import make_pair
 
 
@@ -122,3 +127,85 @@ def test_code_in_a_file_is_not_run(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"bomb\.pt"):
         load_resume(tmp_path / "bomb.pt")
     assert capsys.readouterr().out == ""
+
+
+def flipped(file, rng):
+    """One bit of the file turned over."""
+    content = bytearray(file.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    file.write_bytes(content)
+
+
+def same_state(a, b):
+    """Equal to the last bit, NaN or not."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and tensors_digest({"": a}) == tensors_digest({"": b})
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same_state(a[k], b[k]) for k in a)
+    if isinstance(a, list):
+        return isinstance(b, list) and len(a) == len(b) and all(map(same_state, a, b))
+    return repr(a) == repr(b)
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "resume.pt"])
+def test_no_flipped_bit_is_loaded_in_silence(tmp_path, name):
+    file, pair, rng = tmp_path / name, make_pair(), random.Random(0)
+    optimizer = torch.optim.SGD(pair.parameters(), 0.1, 0.9)
+    sum(p.sum() for p in pair.parameters()).backward()
+    optimizer.step()
+    state = {"pair": pair.state_dict(), "optimizer": optimizer.state_dict(), "history": [{"loss": 1.0}], "epoch": 1}
+    if name == "resume.pt":
+        save_resume(file, state)
+        load, expected = load_resume, state
+    else:
+        save_weights(file, pair.target, pair.guide)
+        load, expected = (lambda f: load_weights(f, make_pair(seed=1)).state_dict()), dict(pair.state_dict())
+    whole, found = file.read_bytes(), 0
+    assert same_state(dict(load(file)), expected)
+    for _ in range(120):
+        file.write_bytes(whole)
+        flipped(file, rng)
+        try:
+            loaded = load(file)
+        except ValueError as error:
+            assert name in str(error) and "\n" not in str(error)
+            found += 1
+        else:
+            assert same_state(dict(loaded), expected), "a flipped bit went through"
+    assert found > 60
+
+
+@pytest.mark.parametrize("beside", [None, {"format": "pt"}])
+def test_weights_without_digests_load_as_they_are(tmp_path, beside):
+    pair = make_pair()
+    save_file({name: value.contiguous() for name, value in pair.state_dict().items()}, tmp_path / "w", beside)
+    assert equal_states(load_weights(tmp_path / "w", make_pair(seed=1)), pair) and not digests_beside(tmp_path / "w")
+
+
+def test_the_header_names_the_weights_as_an_evaluation_does(tmp_path):
+    pair = make_pair()
+    save_weights(tmp_path / "w", pair.target, pair.guide)
+    assert digests_beside(tmp_path / "w") == {
+        "target": weights_digest(pair.target), "guide": weights_digest(pair.guide)
+    }  # fmt: skip
+
+
+def test_a_state_that_is_none_of_a_training_is_refused(tmp_path):
+    for state in ([1, 2], {"epoch": 1}):
+        save_resume(tmp_path / "resume.pt", state)
+        with pytest.raises(ValueError, match="not the state of a training"):
+            load_resume(tmp_path / "resume.pt", ("epoch", "pair"))
+
+
+@pytest.mark.parametrize("kind", ["folder", "loop", "pipe", "deep", "digits", "huge"])
+def test_json_that_is_none_is_refused_in_a_sentence(tmp_path, kind):
+    file = tmp_path / "x.json"
+    make = {
+        "folder": file.mkdir, "loop": lambda: file.symlink_to(file), "pipe": lambda: os.mkfifo(file),
+        "deep": lambda: file.write_text("[" * 100_000), "digits": lambda: file.write_text("1" * 5_000),
+        "huge": lambda: os.truncate(file, SMALL + 1) if file.write_text("{") else None,
+    }  # fmt: skip
+    make[kind]()
+    with pytest.raises(ValueError, match=r"x\.json is (not a file|damaged)") as error:
+        read_json(file)
+    assert "\n" not in str(error.value)

@@ -22,7 +22,8 @@ TINY = ("--epochs", "1", "--batch-size", "100", "--eps", "0.2", "--step-size", "
 
 
 COMMANDS = (
-    "doctor", "data", "plan", "reproduce", "sweep", "status", "tune", "table", "pack", "train", "evaluate", "lab",
+    "doctor", "data", "plan", "reproduce", "sweep", "status", "tune", "table", "pack", "verify", "train", "evaluate",
+    "lab",
 )  # fmt: skip
 
 

@@ -230,3 +230,12 @@ def test_style_ends_where_it_should(monkeypatch):
     with style():
         assert matplotlib.rcParams["pdf.fonttype"] == 42
     assert matplotlib.rcParams["font.size"] == size and matplotlib.rcParams["backend"] == "svg"
+
+
+def test_a_dollar_in_a_rows_name_is_a_dollar(tmp_path):
+    here = replace(preset(), titles={})
+    runs = runs_of(replace(here, rows=("trades",)), tmp_path)
+    frame = tidy(runs).assign(label="costs $5, not $\\frac")  # a formula that would not parse
+    figure = draw_clean_vs_robust(frame)
+    figure.draw_without_rendering()
+    assert figure.d2r_data["label"].iloc[0] == "costs $5, not $\\frac"

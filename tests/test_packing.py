@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from d2rkit.border import PROJECT
-from d2rkit.checkpoints import load_weights, read_json
+from d2rkit.checkpoints import load_weights, read_json, save_weights
 from d2rkit.data import load_data
 from d2rkit.evaluation import evaluate
 from d2rkit.experiment import Experiment, build_pair, chosen_test, read_run, read_runs
 from d2rkit.packing import pack
 from d2rkit.presets import get_preset
 from d2rkit.tables import write_table
+from tests.conftest import make_pair
 from tests.synthetic import preset, runs_of
 
 SHIPPED = sorted(path.parent for path in (PROJECT / "data" / "results").glob("*/runs"))
@@ -23,7 +24,7 @@ def test_a_packed_table_is_the_table_and_nothing_is_replaced(tmp_path):
     here = preset()
     runs = runs_of(here, tmp_path / "runs")
     for run in runs:
-        (run.folder / "best.safetensors").write_bytes(run.experiment.method.encode())
+        save_weights(run.folder / "best.safetensors", make_pair(len(run.experiment.method)).target, None)
         (run.folder / "resume.pt").write_bytes(b"large")
     files = pack(here, runs, tmp_path / "packed", tmp_path / "weights")
     write_table(here, runs, tmp_path / "table")
@@ -32,7 +33,9 @@ def test_a_packed_table_is_the_table_and_nothing_is_replaced(tmp_path):
     again = read_runs(tmp_path / "packed" / "runs")
     assert [r.result for r in again] == [r.result for r in read_runs(tmp_path / "runs")]
     assert not list((tmp_path / "packed").rglob("resume.pt"))
-    assert (tmp_path / "weights" / "tiny-trades.safetensors").read_bytes() == b"trades"
+    trades = next(run.folder for run in runs if run.experiment.method == "trades")
+    copy = tmp_path / "weights" / "tiny-trades.safetensors"
+    assert copy.read_bytes() == (trades / "best.safetensors").read_bytes()
     assert read_json(tmp_path / "weights" / "tiny-trades.json")["method"] == "trades"
     assert all(file.exists() for file in files)
     pack(here, runs, tmp_path / "packed", tmp_path / "weights")  # the same again is no harm

@@ -9,6 +9,7 @@ from d2rkit.checkpoints import write_json
 from d2rkit.presets import get_preset
 from d2rkit.progress import progress, progress_table, totals
 from d2rkit.sweep import attempt
+from tests.synthetic import make_run
 from tests.test_experiment import TINY
 
 CELL = dataclasses.replace(TINY, epochs=4, guide_warmup=1, checkpoints=("best", "last"))
@@ -69,10 +70,27 @@ def test_attacks_are_counted_over_both_checkpoints_and_drafts_are_not(tmp_path, 
     ],
 )
 def test_a_result_says_done_or_why_training_failed(tmp_path, folder, status, state, words):
-    write_json(folder / "result.json", {"status": status})
+    make_run(tmp_path, CELL, {"clean": 0.5, "pgd2": 0.25}, status=status)
     write(folder, "error.txt", "some time\nan older trouble\n")  # what went wrong before does not count
     cell = only_cell(tmp_path)
     assert (cell.state, cell.words) == (state, words)
+
+
+def test_what_no_table_would_take_is_damaged_and_says_why(tmp_path, folder):
+    write_json(folder / "config.json", CELL.to_dict() | {"seed": 7})
+    cell = only_cell(tmp_path)
+    assert cell.state == "damaged" and "another experiment" in cell.words
+    write_json(folder / "config.json", CELL.to_dict())
+    assert only_cell(tmp_path).state == "stopped"
+    write_json(folder / "result.json", {"status": "done"})
+    cell = only_cell(tmp_path)
+    assert cell.state == "damaged" and "has no 'n_test'" in cell.words
+
+
+def test_an_error_without_words_is_an_error(tmp_path, folder):
+    write(folder, "error.txt")
+    cell = only_cell(tmp_path)
+    assert (cell.state, cell.words) == ("error", "error.txt says nothing")
 
 
 def test_an_error_counts_until_somebody_works_on_the_run_again(tmp_path):

@@ -1,5 +1,6 @@
 """Exact resume of fit(): interrupted anywhere, by anyone, and gone on with, bit for bit."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from d2rkit.checkpoints import load_resume, load_weights
+from d2rkit.arrays import Split
+from d2rkit.checkpoints import load_resume, load_weights, save_resume
 from d2rkit.data import load_data
+from d2rkit.training import fit
 from tests.conftest import make_pair
 from tests.test_training import FINISHED, changed, same_weights, train, without_seconds
 
@@ -122,3 +125,21 @@ def test_a_real_signal_saves_the_state_and_a_second_run_goes_on(tmp_path, number
     data, recipe = load_data("digits", subset=200), changed(epochs=2, steps=1, flip=True)
     whole, _ = train(data, recipe)
     assert same_weights(load_weights(tmp_path / "cut" / "last.safetensors", make_pair(1)), whole)
+
+
+def test_a_state_of_other_data_or_networks_is_not_gone_on_with(few_digits, tmp_path):
+    train(few_digits, folder=tmp_path, should_stop=stop_after(3))
+    before = (tmp_path / "resume.pt").read_bytes()
+    images = few_digits.train.images.clone()
+    images[3, 0, 4, 4] ^= 1
+    labels = few_digits.train.labels.roll(1)
+    for split in (Split(images, few_digits.train.labels), Split(few_digits.train.images, labels)):
+        with pytest.raises(ValueError, match="belongs to another data"):
+            train(dataclasses.replace(few_digits, train=split), folder=tmp_path)
+    with pytest.raises(ValueError, match="belongs to other networks"):
+        fit(make_pair(name="cnn-8"), few_digits, changed(), tmp_path, device="cpu")
+    assert (tmp_path / "resume.pt").read_bytes() == before
+    state = load_resume(tmp_path / "resume.pt")
+    state.pop("data")  # as older versions saved it
+    save_resume(tmp_path / "resume.pt", state)
+    assert train(few_digits, folder=tmp_path)[1].status in FINISHED

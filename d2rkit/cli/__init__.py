@@ -1,4 +1,4 @@
-"""The `d2rkit` command: doctor, data, plan, reproduce, sweep, status, tune, table, pack, train, evaluate, lab."""
+"""`d2rkit`: doctor, data, plan, reproduce, sweep, status, tune, table, pack, verify, train, evaluate, lab."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 
-from d2rkit.cli import evaluate, jobs, planning, runs, tables  # noqa: F401  (each adds its commands to the app)
+from d2rkit.cli import evaluate, jobs, planning, runs, tables, verifying  # noqa: F401  (each adds its commands)
 from d2rkit.cli.base import app
 from d2rkit.experiment import Busy, Interrupted
 

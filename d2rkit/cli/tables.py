@@ -57,11 +57,13 @@ def reproduce(
             experiments, place.runs_root, workers=workers, threads=threads, device=place.device, count=devices,
             data_root=place.data_root or None,
         )  # fmt: skip
-        _write(chosen, experiments, place, _folder(results, preset, chosen))
+        there = _write(chosen, experiments, place, _folder(results, preset, chosen))
         for outcome in outcomes:
-            if outcome.status != "done":
+            left_out = outcome.status == "done" and outcome.experiment.run_name not in there
+            if left_out or outcome.status != "done":
                 failed = True
-                print(f"d2rkit: {outcome.experiment.run_name}: {outcome.status}", file=sys.stderr)
+                words = "left out of the table" if left_out else outcome.status
+                print(f"d2rkit: {outcome.experiment.run_name}: {words}", file=sys.stderr)
     if failed:
         sys.exit(1)
 
@@ -186,13 +188,15 @@ def _folder(results: str, asked: str, chosen: Preset) -> Path:
     return Path(results) if asked == chosen.name else Path(results) / chosen.name
 
 
-def _write(preset: Preset, experiments: list[Experiment], place: Place, folder: Path) -> None:
-    """The whole table, whichever of its cells were asked for, with seeds beyond the preset's if they were."""
+def _write(preset: Preset, experiments: list[Experiment], place: Place, folder: Path) -> set[str]:
+    """The whole table, whichever of its cells were asked for, with seeds beyond the preset's if they were; returns the
+    names of its runs."""
     from d2rkit.figures import write_figures  # pandas and seaborn take seconds to import
     from d2rkit.tables import write_table
 
     names = {e.run_name for e in [*preset.experiments(), *experiments]}
     runs = [r for r in read_runs(place.runs_root) if r.experiment.run_name in names]
     files = write_table(preset, runs, folder) + (write_figures(preset, runs, folder) if runs else [])
-    print((folder / "table.md").read_text())
+    print((folder / "table.md").read_text(encoding="utf-8"))
     print("written:", *(f"  {path}" for path in files), sep="\n")
+    return {run.experiment.run_name for run in runs}

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from d2rkit.checkpoints import write_atomically
+from d2rkit.checkpoints import read_json, write_atomically
 from d2rkit.exercises.checking import PASSED, SYMBOLS, UNWRITTEN, Result
 
 if TYPE_CHECKING:
@@ -152,35 +152,56 @@ def _unwritten(title: str) -> dict:
 
 def read_handin(path: str | Path) -> dict:
     """A hand-in file; ValueError if it is damaged or something else."""
+    path = Path(path)
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-        complete = found["format"] == FORMAT and all(
-            {"title", "status", "tries"} <= set(entry) and attempts(entry) >= 0 for entry in found["exercises"].values()
-        )
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no hand-in of d2rkit ({error}); move it away or choose another name") from error
-    if not complete:
+        found = read_json(path)
+        fault = _fault(found)
+    except ValueError as error:
+        found, fault = {}, str(error).removeprefix(f"{path} ")
+    if fault:
+        raise ValueError(f"{path} is no hand-in of d2rkit ({fault}); move it away or choose another name")
+    if found["format"] != FORMAT:
         raise ValueError(f"{path} is a hand-in of another format; move it away or choose another name")
     return found
+
+
+def _fault(found: object) -> str:
+    """What of a hand-in has not the shape or type it should have; empty if all has."""
+    if not isinstance(found, dict) or not {"format", "exercises"} <= found.keys():
+        return "it has no format and exercises"
+    exercises = found["exercises"]
+    if not isinstance(exercises, dict) or not isinstance(found.get("student", ""), str):
+        return "student must be a text, exercises a mapping"
+    for name, entry in exercises.items():
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("title", "status")):
+            return f"exercise {name!r} has no title and status"
+        if entry["status"] not in SYMBOLS:
+            return f"exercise {name!r} has the status {entry['status']!r}"
+        tries = entry.get("tries")
+        if not isinstance(tries, dict) or not all(type(n) is int and 0 <= n < 10**6 for n in tries.values()):
+            return f"the attempts of exercise {name!r} are no counts"
+    return ""
 
 
 def collect(folder: str | Path) -> pd.DataFrame:
     """One row a hand-in (every *.json below `folder`): student, passed, status of each exercise, attempts.
 
-    A file that cannot be read gets a row too, with the reason in `problem`."""
+    A file that cannot be read, or is no hand-in, gets a row too, with the reason in `problem`."""
     import pandas as pd  # here, because students' notebooks do not need it and it takes a second
 
     rows = []
     for file in sorted(Path(folder).rglob("*.json")):
         try:
             found = read_handin(file)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             rows.append({"file": file.name, "problem": str(error)})
             continue
+        # First what students choose, so that an exercise called "passed" changes no count.
         statuses = {name: entry["status"] for name, entry in found["exercises"].items()}
-        rows.append(
-            {"file": file.name, "student": found.get("student", ""), "problem": "",
-             "passed": sum(status == PASSED for status in statuses.values()),
-             "attempts": sum(attempts(entry) for entry in found["exercises"].values())} | statuses
-        )  # fmt: skip
+        facts = {
+            "file": file.name, "student": found.get("student", ""), "problem": "",
+            "passed": sum(status == PASSED for status in statuses.values()),
+            "attempts": sum(attempts(entry) for entry in found["exercises"].values()),
+        }  # fmt: skip
+        rows.append(facts | statuses | facts)
     return pd.DataFrame(rows)

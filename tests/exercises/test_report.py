@@ -1,6 +1,7 @@
 """report(): text, JSON, several notebooks into one file, and what a lecturer reads."""
 
 import json
+import os
 
 import pytest
 
@@ -108,3 +109,33 @@ def test_a_lecturer_reads_a_folder(tmp_path):
 
 def test_the_public_name_is_the_function():
     assert callable(report_function)
+
+
+def hand_in(**changes):
+    entry = {"title": "t", "status": "passed", "tries": {"a": 1}}
+    return json.dumps({"format": 1, "student": "Eve", "exercises": {"kl": entry | changes}})
+
+
+def test_no_file_stops_the_collection(tmp_path):
+    bad = {
+        "list.json": "[]", "deep.json": "[" * 100_000, "null.json": "null", "digits.json": "1" * 5_000,
+        "no-exercises.json": '{"format": 1}', "exercises.json": '{"format": 1, "exercises": [1]}',
+        "student.json": '{"format": 1, "student": [], "exercises": {}}',
+        "future.json": '{"format": 2, "exercises": {}}',
+        "status.json": hand_in(status=["passed"]), "other.json": hand_in(status="excellent"),
+        "tries.json": hand_in(tries={"a": "1"}), "nan.json": hand_in(tries={"a": float("nan")}),
+        "title.json": hand_in(title=None), "entry.json": '{"format": 1, "exercises": {"kl": 3}}',
+    }  # fmt: skip
+    for name, text in bad.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "latin.json").write_bytes(b'{"student": "Ren\xe9"}')
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "loop.json").symlink_to("loop.json")
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "good.json").write_text(hand_in())
+    (tmp_path / "sly.json").write_text(hand_in().replace('"kl"', '"passed"'))
+    table = collect(tmp_path).set_index("file")
+    named = table[table["problem"] != ""].index
+    assert set(named) == {*bad, "latin.json", "folder.json", "loop.json", "pipe.json"}
+    assert all(name in problem and "\n" not in problem for name, problem in table.loc[named, "problem"].items())
+    assert list(table.loc[["good.json", "sly.json"], "passed"]) == [1, 1] and table.loc["good.json", "kl"] == "passed"

@@ -146,7 +146,7 @@ def test_find_runs_takes_each_once_and_reports_damage(tmp_path):
     runs_of(preset(rows=("trades",)), tmp_path / "b" / "deeper")
     (runs[0].folder / "result.json").write_text("{")
     found = find_runs([tmp_path / "a", tmp_path / "b", tmp_path / "nowhere"])
-    assert len(found.runs) == 2 and len(found.damaged) == 1 and runs[0].folder.name in found.damaged[0]
+    assert len(found.runs) == 2 and len(found.left_out) == 1 and runs[0].folder.name in found.left_out[0]
 
 
 def test_the_tiny_preset_can_run():

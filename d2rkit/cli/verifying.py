@@ -1,0 +1,57 @@
+"""The command `verify`: do the weights of a run give the numbers that stand in a table?"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import tyro
+
+from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
+from d2rkit.experiment import find_runs
+from d2rkit.verifying import verify
+
+
+@app.command(name="verify")
+def verify_command(
+    folder: Word,
+    weights: str = "",
+    place: tyro.conf.OmitArgPrefixes[Place] = HERE,
+) -> None:
+    """Measure clean and PGD accuracy of a run anew, image by image, and say whose row of which table they confirm.
+
+    Ends with exit code 1 if a run is not confirmed, or cannot be believed to begin with.
+
+    Args:
+        folder: a run folder, a run's name below the runs folder, or a folder with runs below it.
+        weights: the checkpoint, for a run without one, e.g. of data/results.
+    """
+    asked = Path(folder).expanduser()
+    asked = asked if asked.exists() else place.runs_root / folder
+    if not asked.is_dir():
+        raise ValueError(f"{folder} is neither a folder nor a run below {place.runs_root}")
+    found = find_runs([asked])
+    if not found.runs and not found.left_out:
+        raise ValueError(f"there is no finished run below {asked}")
+    if weights and len(found.runs) != 1:
+        raise ValueError(f"--weights belongs to one run, but there are {len(found.runs)} below {asked}")
+    confirmed = not found.left_out
+    for words in found.left_out:
+        print(words, flush=True)
+    for run in found.runs:
+        try:
+            with progress_bar() as report:
+                answers = verify(
+                    run, Path(weights).expanduser() if weights else None, device=place.device,
+                    data_root=place.data_root or None, report=report,
+                )  # fmt: skip
+        except ValueError as error:
+            if len(found.runs) == 1:
+                raise
+            confirmed = False
+            print(f"{run.folder.name}: NOT confirmed: {error}", flush=True)
+            continue
+        print(*answers, sep="\n", flush=True)
+        confirmed &= all(answer.confirmed for answer in answers)
+    if not confirmed:
+        sys.exit(1)
