@@ -326,7 +326,8 @@ def load_released(
     model = build_model(chosen, classes, size, channels)
     model.load_state_dict(state, strict=True)
     if normalisation := own or normalisation:
-        model = nn.Sequential(Normalize(normalisation.mean, normalisation.std), model)
+        built_for, model = getattr(model, "image_size", None), nn.Sequential(Normalize(*normalisation[:2]), model)
+        model.image_size = built_for  # the evaluation compares it with its images
     if name is None and chosen == "resnet18-guide":
         notes.append(
             "a ResNet-18's strides leave no trace in a file: it was taken for resnet18-guide, not for resnet18"

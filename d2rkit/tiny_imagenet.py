@@ -134,9 +134,7 @@ def _validation(source: Path, pictures: list[str], rows: list[str] | None, wnids
         if not wnid:
             raise ValueError(f"{source}: val/val_annotations.txt names no class for {file[:80]!r}")
         if (name := place.pop(Path(file.strip()).stem, None)) is None:
-            raise ValueError(
-                f"{source}: val/images/{printable(file)} is missing or damaged (val_annotations.txt names it)"
-            )
+            raise ValueError(f"{source}: val/images/{printable(file)} is missing or damaged (by val_annotations.txt)")
         found.append((name, wnid[0].strip()))
         folder = name.split("/")[1]
         if folder in wnids and folder != found[-1][1]:

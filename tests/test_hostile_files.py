@@ -144,7 +144,7 @@ def test_links_in_a_folder(tmp_path):
     (tmp_path / "secret").write_text("x")
     for target, words in (("../secret", "leads out of the folder"), ("loop", "link to nowhere"), ("no", "to nowhere")):
         (folder / "loop").symlink_to(target)
-        with pytest.raises(ValueError, match=f"loop is a link .*{words}|loop is a link to nowhere"), open_files(folder):
+        with pytest.raises(ValueError, match=f"loop is a .*{words}"), open_files(folder):
             pass
         (folder / "loop").unlink()
     os.mkfifo(folder / "pipe")  # reading it would wait for ever

@@ -376,6 +376,11 @@ def test_a_given_normalisation_is_put_in_front(tmp_path, wrn, mean, std, words):
     assert same_function(found.model, nn.Sequential(Normalize(expected.mean, expected.std), wrn), 32)
 
 
+def test_the_image_size_of_a_head_is_known_behind_the_normalisation_too(tmp_path):
+    file = write(tmp_path / "a.pt", network("wrn-10-1", 5, 64).state_dict())
+    assert load_released(file).model.image_size == load_released(file, mean="imagenet").model.image_size == 64
+
+
 def test_constants_are_those_of_the_training_sets():
     for mean, std in NORMALISATIONS.values():
         assert len(mean) == len(std) == 3 and max(mean) < 0.6 and 0.19 < min(std) < max(std) < 0.3
