@@ -73,8 +73,8 @@ def test_weights_follow_the_global_generator():
         (("patch-resnet-" + "9" * 5000, 10), "unknown network"),
         (("mlp-0", 10), "mlp-0 is impossible"),
         (("cnn-4", 1), "num_classes must be a whole number of at least 2, not 1"),
-        (("cnn-4", 10, 0), "image_size >= 1"),
-        (("cnn-4", 10, 8, 0), "channels >= 1"),
+        (("cnn-4", 10, 0), "image_size must be a whole number of at least 1, not 0"),
+        (("cnn-4", 10, 8, 0), "channels must be a whole number of at least 1, not 0"),
     ],
 )
 def test_unknown_and_impossible_networks_are_refused(arguments, words):
