@@ -204,14 +204,14 @@ MUTANTS: list[Mutant] = [
          "self.budget.steps or steps), torch.ones_like(self.clean)", "test_flags_of_a_linear_model_are_known"),
         ("seeds alike", "manual_seed(self.seed * 100_003 + number)", "manual_seed(number)",
          "test_flags_depend_on_the_seed_only"),
-        ("smaller steps", "step_size=eps / 4, steps=steps, start=start",
-         "step_size=eps / 5, steps=steps, start=start", "test_pgd_is_the_attack_of_the_library"),
     ),
     *_of(
         "evaluator.py", "test_attack_calls.py",
         ("the copy has the last word", "robust[index] = self.judge(adversarial, labels)",
          "robust[index] = clean_flags(self.attacked, adversarial, labels, self.batch_size)",
          "test_the_network_has_the_last_word_on_every_image"),
+        ("smaller steps", "step_size=eps / 4, steps=steps, start=start",
+         "step_size=eps / 5, steps=steps, start=start", "test_attacks_are_told_starts_and_losses"),
         ("batches start alike", "manual_seed(self.seed * 100_003 + number)", "manual_seed(self.seed * 100_003)",
          "test_attacks_are_told_starts_and_losses"),
         ("C&W is PGD", 'attacks.pgd_ce if kind == "pgd" else attacks.cw', "attacks.pgd_ce",
@@ -276,8 +276,6 @@ MUTANTS: list[Mutant] = [
     ),
     *_of(
         "training.py", "test_training.py",
-        ("best on clean images", 'better = row["val_pgd"] > self.best', 'better = row["val_clean"] > self.best',
-         "test_best_is_the_epoch_of_the_highest_pgd_accuracy"),
         ("infinite weights are saved", 'raise NonFinite("a weight is not finite")', "return",
          "test_a_weight_that_overflows_is_not_saved"),
         ("a failed run keeps its last state", "        loop.restore()\n", "        pass\n",
@@ -287,6 +285,8 @@ MUTANTS: list[Mutant] = [
     ),
     *_of(
         "training.py", "test_epochs.py",
+        ("best on clean images", 'better = row["val_pgd"] > self.best', 'better = row["val_clean"] > self.best',
+         "test_best_is_chosen_by_pgd_accuracy_where_clean_accuracy_disagrees"),
         ("every epoch in one order", "self.recipe.seed + 7_919 * self.epoch)", "self.recipe.seed)",
          "test_every_epoch_has_an_order_of_its_own"),
         ("batches count alike", "* len(batch)", "* self.recipe.batch_size",
@@ -323,6 +323,12 @@ MUTANTS: list[Mutant] = [
          "test_kl_mistakes[wrong direction]"),
         ("NaN is finite", "if not got.isfinite().all():", "if False:", "test_kl_mistakes[log of softmax]"),
         ("shapes broadcast", "if tuple(got.shape) != shape:", "if False:", "test_kl_mistakes[sum over everything]"),
+    ),
+    *_of(
+        "exercises/kl.py", "exercises/test_checks.py",
+        ("a capped KL passes", '"KL of very sure predictions", extreme,',
+         '"KL of very sure predictions", torch.tensor([400.0]),',
+         "test_kl_mistakes[log of softmax and a little]"),
     ),
     *_of(
         "exercises/probes.py", "exercises/test_checks.py",

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from d2rkit import training
 from d2rkit.pair import GuidedPair
 from d2rkit.training import fit
 from tests.test_training import changed
@@ -42,3 +43,15 @@ def test_the_mean_of_an_epoch_is_that_of_its_images(few_digits):
     (row,) = fit(pair, few_digits, recipe, device="cpu").history
     assert row["loss"] == row["loss_ce"] == pytest.approx(loss, rel=1e-5)
     assert row["train_clean"] == pytest.approx(right, abs=1e-6)
+
+
+def test_best_is_chosen_by_pgd_accuracy_where_clean_accuracy_disagrees(few_digits, tmp_path, monkeypatch):
+    """The first of the epochs with the highest accuracy under attack, whatever they are worth on clean images."""
+    accuracies = [(0.5, 0.2), (0.6, 0.4), (0.9, 0.3), (0.2, 0.4)]
+    script = iter([{"clean": clean, "pgd": pgd} for clean, pgd in accuracies])
+    monkeypatch.setattr(training._Loop, "validate", lambda self: next(script))
+    kept = []
+    recipe = changed(method="natural", epochs=4, padding=0)
+    fit(plain_pair(), few_digits, recipe, tmp_path, device="cpu",
+        on_epoch=lambda row: kept.append((tmp_path / "last.safetensors").read_bytes()))  # fmt: skip
+    assert len(set(kept)) == 4 and (tmp_path / "best.safetensors").read_bytes() == kept[1]
