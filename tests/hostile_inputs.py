@@ -23,7 +23,7 @@ SHAPES = (
 NUMBERS = (0, 1, -1, 2, 10**30, 0.0, -0.0, 0.5, -0.5, 1e-12, 1e30, math.nan, math.inf, -math.inf, True, False, 8 / 255)
 THINGS = (
     None, "", "8/255", "linf", "trades", "\x1b[31mred\x1b[0m", "a\nb", "é" * 500, b"bytes", [], [1, 2], (0.5, "x"),
-    {}, {"beta": 1}, object(), int, 1 + 2j, range(3), np.float32(0.1), np.int64(2), np.float64("nan"), print,
+    {}, {"beta": 1}, object(), int, 1 + 2j, range(3), np.float32(0.1), np.int64(2), np.float64("nan"), len,
 )  # fmt: skip
 
 
