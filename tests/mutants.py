@@ -37,7 +37,7 @@ def copy_of_the_tree(folder: Path) -> Path:
 
 def preload() -> None:
     """What takes seconds to import, once for all: each trial is a fork of this process."""
-    for name in ("torch", "pytest", "hypothesis", "pandas", "scipy.stats", "sklearn.datasets", "lightning_fabric",
+    for name in ("torch", "pytest", "pandas", "scipy.stats", "sklearn.datasets", "lightning_fabric",
                  "matplotlib.pyplot", "pyautoattack", "torch.fx.experimental.optimization"):  # fmt: skip
         importlib.import_module(name)
     sys.modules["torch"].set_num_threads(1)  # a thread pool would not survive the fork

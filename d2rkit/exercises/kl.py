@@ -49,6 +49,8 @@ def probe(solution: Callable) -> Iterator[Step]:
     hint = "a very sure prediction makes softmax exactly 0 and log(0) infinite: use log_softmax instead of log(softmax)"
     finite = bool(extreme.isfinite().all())
     yield Step("finite for very sure predictions", finite, str(extreme.tolist()), "[400.0]", hint)
+    hint = "a constant inside the logarithm, log(p + 1e-8), caps KL where predictions are sure: use log_softmax instead"
+    yield compare("KL of very sure predictions", extreme, torch.tensor([400.0]), {}, hint)
 
 
 def _kl_mistakes(p: Tensor, q: Tensor) -> dict[str, Tensor | Callable[[], Tensor]]:

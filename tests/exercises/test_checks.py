@@ -79,6 +79,10 @@ KL = {
     "log of softmax": (
         both(lambda p, q: (p.softmax(1) * (p.softmax(1).log() - q.softmax(1).log())).sum(1)), "log_softmax",
     ),
+    "log of softmax and a little": (
+        both(lambda p, q: (p.softmax(1) * ((p.softmax(1) + 1e-8).log() - (q.softmax(1) + 1e-8).log())).sum(1)),
+        "caps KL", "log_softmax",
+    ),
     "no return": (lambda p, q: None, "return"),
     "one result": (right_kl, "two tensors"),
     "numpy": (lambda p, q: (right_kl(p, q).numpy(), right_kl(p, q)), "stay in torch"),
