@@ -265,7 +265,11 @@ def check_logits(network: nn.Module, x: Tensor, num_classes: int | None = None) 
     if not torch.isfinite(logits).all():
         raise ValueError(f"the network's logits are not finite on {_bad(logits)} of {len(x)} clean images")
     scale = SAME * float(logits.abs().max()) + 1e-12
-    again, alone = network(x), network(x[:1])
+    again = network(x)
+    try:
+        alone = network(x[:1])
+    except Exception as error:
+        raise ValueError(f"the network takes {len(x)} images at once but not one alone: {first_line(error)}") from error
     if float((again - logits).abs().max()) > scale:
         return classes, "the network answers differently on equal calls (noise or dropout in eval mode?)"
     if float((alone - logits[:1]).abs().max()) > scale:

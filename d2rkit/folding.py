@@ -8,11 +8,11 @@ maps, forward and backward. Whether a copy is the same function is not known her
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.experimental.optimization import fuse
 
 from d2rkit.layout import arrange
 
@@ -35,23 +35,36 @@ class Twin:
     """A folded copy of `network` that can follow it through training: `refresh()` takes over its weights, in place, so
     that nothing compiled or captured as a CUDA graph has to be so again.
 
-    Raises whatever torch.fx raises for a network that it cannot trace."""
+    Raises whatever torch.fx raises for a network that it cannot trace, ValueError for one that makes tensors of its
+    own in forward, which a trace freezes."""
 
     def __init__(self, network: nn.Module):
         self.network = network
-        traced = fx.symbolic_trace(copy.deepcopy(network).eval())
-        self.folds = _conv_then_norm(traced)
-        twin = fuse(traced, inplace=True, no_trace=True)
-        norms = {name: module for name, module in twin.named_modules() if isinstance(module, nn.BatchNorm2d)}
-        self.affine = [name for name, norm in norms.items() if norm.running_var is not None]
+        twin = fx.symbolic_trace(copy.deepcopy(network).eval())
+        if frozen := [name for name in vars(twin) | twin._buffers if name.startswith("_tensor_constant")]:
+            raise ValueError(f"it makes {len(frozen)} tensor(s) of its own in forward")
+        self.folds = _fold(twin)
+        self.affine = [name for name, module in twin.named_modules() if _has_statistics(module)]
         for name in self.affine:
-            twin.set_submodule(name, Affine(norms[name]))
+            twin.set_submodule(name, Affine(twin.get_submodule(name)))
         self.twin = arrange(twin.requires_grad_(False))
+        self.refresh()
 
-    def cast(self, dtype: torch.dtype) -> None:
-        """Hold what autocast would cast to `dtype` in each pass in `dtype`: the same logits, without the casts."""
+    def cast(self, dtype: torch.dtype, x: Tensor) -> None:
+        """Hold what autocast would cast to `dtype` in each pass over images like x: (B, C, H, W) in `dtype`: the same
+        logits, without the casts."""
+        met: set[nn.Module] = set()  # those that multiply feature maps, not the images themselves
+        hooks = [
+            module.register_forward_pre_hook(lambda m, inputs: met.add(m) if inputs[0].dtype == dtype else None)
+            for module in self.twin.modules()
+            if isinstance(module, Affine)
+        ]
+        with torch.no_grad(), torch.autocast(x.device.type, dtype):
+            self.twin(x[:1])
+        for hook in hooks:
+            hook.remove()
         for module in self.twin.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear, Affine)):
+            if type(module) in (nn.Conv2d, nn.Linear) or module in met:
                 module.to(dtype)
         arrange(self.twin)
 
@@ -61,6 +74,8 @@ class Twin:
         theirs, ours = self.network.state_dict(), self.twin.state_dict()
         folded = {f"{conv}.{kind}" for conv, _ in self.folds for kind in ("weight", "bias")}
         made = folded | {f"{name}.{kind}" for name in self.affine for kind in ("scale", "shift")}
+        theirs |= dict(self.network.named_buffers())  # those that no state_dict holds, too
+        ours |= dict(self.twin.named_buffers())
         kept = [name for name in ours if name not in made]
         if kept:
             torch._foreach_copy_([ours[name] for name in kept], [theirs[name] for name in kept])
@@ -108,17 +123,39 @@ def _where_there(operation: Callable, values: list[Tensor], others: Sequence[Ten
         operation(*map(list, zip(*pairs, strict=True)))
 
 
-def _conv_then_norm(traced: fx.GraphModule) -> list[tuple[str, str]]:
-    """Names of every convolution whose only user is a BatchNorm, and of that BatchNorm."""
-    modules = dict(traced.named_modules())
-    pairs = []
-    for node in traced.graph.nodes:
-        if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
+def _fold(traced: fx.GraphModule) -> list[tuple[str, str]]:
+    """Take every BatchNorm that is the only user of a convolution out of `traced`, and give that convolution weights
+    and a bias of its own for refresh() to fill. Returns their names.
+
+    Left alone are modules that are called more than once, whose tensors forward reads itself, and subclasses."""
+    modules, nodes, folds = dict(traced.named_modules()), list(traced.graph.nodes), []
+    calls = Counter(node.target for node in nodes if node.op == "call_module")
+    read = {node.target.rpartition(".")[0] for node in nodes if node.op == "get_attr"}
+
+    def plain(node: fx.Node, kind: type) -> bool:
+        called = node.op == "call_module" and calls[node.target] == 1 and node.target not in read
+        return called and type(modules[node.target]) is kind
+
+    for node in nodes:
+        if not (plain(node, nn.BatchNorm2d) and _has_statistics(modules[node.target])):
             continue
-        source = node.args[0]
-        if source.op == "call_module" and isinstance(modules[source.target], nn.Conv2d) and len(source.users) == 1:
-            pairs.append((source.target, node.target))
-    return pairs
+        source = node.args[0] if node.args else None
+        if not (isinstance(source, fx.Node) and plain(source, nn.Conv2d) and len(source.users) == 1):
+            continue
+        node.replace_all_uses_with(source)
+        traced.graph.erase_node(node)
+        conv = modules[source.target]
+        conv.weight = nn.Parameter(torch.empty_like(conv.weight))  # which no other layer shares
+        conv.bias = nn.Parameter(conv.weight.new_empty(conv.out_channels))
+        folds.append((source.target, node.target))
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return folds
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    """Whether it is a BatchNorm that does the same to every image in eval mode."""
+    return type(module) is nn.BatchNorm2d and module.running_var is not None
 
 
 def _scale(norm: nn.BatchNorm2d) -> Tensor:

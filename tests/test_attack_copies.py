@@ -8,9 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from d2rkit.attack_copies import attack_copy, difference
+from d2rkit import attack_copies
+from d2rkit.attack_copies import BFLOAT16, FLOAT32, PairTwin, attack_copy, difference
 from d2rkit.evaluation import evaluate
+from d2rkit.folding import Twin
 from d2rkit.models import build_model
+from d2rkit.pair import GuidedPair
 from tests.test_folding import stir
 
 
@@ -222,11 +225,11 @@ def test_a_copy_that_differs_in_logits_gradient_or_far_from_the_images_is_found_
     network, quiet = trained.target, x * 0.93
     assert difference(network, copy.deepcopy(network), x) == ""
     assert "logits differ" in difference(network, Louder(network), x)
-    assert "gradients differ by 100.0% on the first batch" in difference(network, Masks(network), x)
-    assert "on the corners" in difference(network, DiffersFar(network), quiet)
+    assert "gradients differ by 100.0% to 100.0% on the first images" in difference(network, Masks(network), x)
+    assert "on their corners" in difference(network, DiffersFar(network), quiet)
     assert "on one image" in difference(network, DiffersAlone(network), x)
     assert "copy fails" in difference(network, build_model("cnn-4", 10, 8, 3), x)
-    assert "instead of (80, 10)" in difference(network, build_model("cnn-4", 7, 8, 1), x)
+    assert "instead of (64, 10)" in difference(network, build_model("cnn-4", 7, 8, 1), x)
 
 
 @pytest.mark.parametrize("name", ["wrn-10-1", "preactresnet18", "resnet18-guide", "patch-resnet-16", "cnn-16"])
@@ -255,3 +258,127 @@ def stir_any(network):
             module.running_mean.normal_(0, 0.05)
             module.running_var.uniform_(0.8, 1.2)
     return network.eval()
+
+
+# -- in training, where weights move after the proof ---------------------------------------------------------
+class BareNorm(nn.Module):
+    """A BatchNorm without running statistics behind a convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)
+        self.linear = nn.Linear(4, 10)
+
+    def forward(self, x):
+        return self.linear(self.norm(self.conv(x)).mean((2, 3)))
+
+
+class OwnTensor(Wrapped):
+    def forward(self, x):
+        return self.network(x - torch.tensor([0.5]))
+
+
+class LinearNorm(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10))
+
+
+class TwoNorms(nn.Module):
+    """One convolution before two BatchNorms."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.linear = nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.linear(torch.cat([self.first(self.conv(x)), self.second(self.conv(1 - x))], 1).mean((2, 3)))
+
+
+class HiddenBuffer(Wrapped):
+    def __init__(self, network):
+        super().__init__(network)
+        self.register_buffer("shift", torch.zeros(()), persistent=False)
+
+    def forward(self, x):
+        return self.network(x + self.shift)
+
+
+def zero_headed(network):
+    network = copy.deepcopy(network)
+    nn.init.zeros_(network.linear.weight)
+    nn.init.zeros_(network.linear.bias)
+    return network
+
+
+TRAINED = {
+    "norm without statistics": lambda n: BareNorm(),
+    "tensor made in forward": OwnTensor,
+    "linear and norm": lambda n: LinearNorm(),
+    "two norms": lambda n: TwoNorms(),
+    "non-persistent buffer": HiddenBuffer,
+    "head of zeros": zero_headed,
+}
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_what_is_attacked_in_training_stays_the_network(trained, sample, kind, dtype):
+    torch.manual_seed(0)
+    network, x = TRAINED[kind](trained.target), sample[0]
+    twins = PairTwin(GuidedPair(network), dtype=dtype)
+    twins.refresh(x)
+    with torch.no_grad():
+        for tensor in (*network.parameters(), *network.buffers()):
+            if tensor.is_floating_point():
+                tensor.add_(0.05 * torch.rand_like(tensor))
+    attacked = twins.refresh(x).target
+    tolerance = FLOAT32 if dtype is None else BFLOAT16
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype is not None):
+        assert attacked is network or difference(network, attacked, x, tolerance) == ""
+
+
+def test_a_copy_that_training_has_left_behind_is_dropped(trained, sample, caplog, monkeypatch):
+    class Warmer(Wrapped):
+        temperature = 1.0
+
+        def forward(self, x):
+            return self.network(x * self.temperature)
+
+    monkeypatch.setattr(attack_copies, "PROVE_EVERY", 3)
+    network, x = Warmer(trained.target), sample[0]
+    twins = PairTwin(GuidedPair(network))
+    assert twins.refresh(x).target is not network
+    network.temperature = 0.5
+    found = [twins.refresh(x).target is network for _ in range(4)]
+    assert found == [False, False, True, True] and "logits differ" in caplog.text
+
+
+def test_one_image_with_a_great_gradient_does_not_hide_the_others(trained, sample):
+    class Skew(Wrapped):
+        """Masks the gradients of all images but the first, whose own is great."""
+
+        def __init__(self, network, masked):
+            super().__init__(network)
+            self.masked = masked
+
+        def forward(self, x):
+            x = torch.cat([x[:1] * 300, x[1:].detach() if self.masked else x[1:]])
+            return self.network(x)
+
+    honest, masked = Skew(trained.target, False), Skew(trained.target, True)
+    assert "gradients differ" in difference(masked, honest, sample[0])
+
+
+def test_buffers_that_a_forward_changes_are_put_back(trained, sample):
+    network = Counts(trained.target)
+    assert "changes its own calls" in difference(network, copy.deepcopy(network), sample[0])
+    assert network.calls == 0
+
+
+def test_casts_are_left_where_images_come_in_float32():
+    network = stir(nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10)))
+    x, twins = torch.rand(4, 1, 8, 8), [Twin(network), Twin(network)]
+    twins[1].cast(torch.bfloat16, x)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        assert torch.equal(*(twin.twin(x) for twin in twins))

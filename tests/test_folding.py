@@ -191,7 +191,7 @@ def test_bfloat16_weights_give_what_autocast_gives_without_its_casts(name, size,
     torch.manual_seed(0)
     network, x = stir(build_model(name, 10, size, channels)), images(size, channels)
     kept, cast = Twin(network), Twin(network)
-    cast.cast(torch.bfloat16)
+    cast.cast(torch.bfloat16, x)
     found = {}
     for key, twin in (("kept", kept), ("cast", cast)):
         twin.refresh()
