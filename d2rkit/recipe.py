@@ -111,7 +111,11 @@ class Recipe:
 
 # What a field may hold, by its annotation, and how a sentence calls that. A bool is an int to Python, not to us.
 NUMBERS = {"int": (int, "a whole number"), "float": ((int, float), "a number")}
-KINDS = NUMBERS | {"bool": (bool, "true or false"), "str": (str, "a word"), "tuple[str, ...]": (tuple, "a list of words")}
+KINDS = NUMBERS | {
+    "bool": (bool, "true or false"),
+    "str": (str, "a word"),
+    "tuple[str, ...]": (tuple, "a list of words"),
+}
 LARGEST = 2**31 - 1  # of whole numbers: seeds are multiplied, and no count comes near
 
 
