@@ -28,7 +28,9 @@ NUMERIC = ("--seeds", "--workers", "--threads", "--devices")
 OPTIONS = {
     # Each line ends in something that is refused, so that no hostile value which is fine starts any work.
     ("train", "--subset", "3"): tuple(
-        f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(Experiment) if f.type != "bool" and f.name != "subset"
+        f"--{f.name.replace('_', '-')}"
+        for f in dataclasses.fields(Experiment)
+        if f.type != "bool" and f.name != "subset"
     ),
     ("sweep", "quick", "--rows", "nothing"): (*NUMERIC, "--executor", "--cell", "--runs", "--precision", "--speed"),
     ("reproduce", "quick", "--rows", "nothing"): (*NUMERIC, "--batch", "--results", "--data-root", "--micro-batch"),
@@ -89,7 +91,8 @@ ANYTHING = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.binary(max_size=4), st.just("../x"),
     st.lists(st.text(max_size=4), max_size=3), st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
     st.just({1, 2}), st.just(object()), st.just(np.int64(3)), st.just(np.float32(0.5)), st.just(np.ones(2)),
-    st.just(10**5000), st.just(("clean", "clean")), st.just("clean"), st.just(()), st.just((1, [2])), st.complex_numbers(),
+    st.just(10**5000), st.just(("clean", "clean")), st.just("clean"), st.just(()), st.just((1, [2])),
+    st.complex_numbers(),
 )  # fmt: skip
 
 
