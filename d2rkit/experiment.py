@@ -93,8 +93,8 @@ class Experiment(Recipe):
         for checkpoint in self.checkpoints:
             if checkpoint not in ("best", "last"):
                 raise ValueError(f"unknown checkpoint {checkpoint!r}; allowed: best, last")
-        if not self.checkpoints:
-            raise ValueError("checkpoints must name at least one of best, last")
+        if self.attacks and not self.checkpoints:
+            raise ValueError("checkpoints must name at least one of best, last, for the attacks to attack")
         for name in ("attacks", "checkpoints"):
             words = getattr(self, name)
             if twice := [word for word in words if words.count(word) > 1]:
