@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from d2rkit.digests import tensors_digest
@@ -22,15 +23,54 @@ SMALL = 2**24  # bytes: a text file of a run is a few kB, so that more is not wh
 
 
 @contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
-    """A draft beside `path` to write to; it takes the place of `path` when the block ends well."""
+def write_atomically(path: Path, durable: bool = True) -> Iterator[Path]:
+    """A draft beside `path` to write to; it takes the place of `path` when the block ends well.
+
+    durable: the file and its name are on the disk when this returns, so that a power cut leaves the old file or the
+    new one. It costs two writes to the disk; what is cheap to make anew and often written does without."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield draft
+        if durable:
+            _to_disk(draft)
         os.replace(draft, path)
+        if durable:
+            with suppress(OSError):  # some network file systems know no such call for folders
+                _to_disk(path.parent)
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # on a file system that has become read-only this must not hide why
+            draft.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def clear_drafts(folder: Path) -> int:
+    """Remove drafts below `folder` whose process has ended, and say how many; for the holder of the folder's lock."""
+    count = 0
+    for draft in folder.rglob(".*.tmp"):
+        match = re.fullmatch(r"\..+\.(\d+)\.tmp", draft.name)
+        # One of our own number is that of an earlier process: we hold the lock and have written nothing yet.
+        if match and draft.is_file() and (int(match[1]) == os.getpid() or not _alive(int(match[1]))):
+            draft.unlink(missing_ok=True)
+            count += 1
+    return count
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -74,8 +114,9 @@ def save_weights(path: Path, target: nn.Module, guide: nn.Module | None) -> None
     tensors = {f"{n}.{k}": v.detach().contiguous() for n, state in states.items() for k, v in state.items()}
     digests = json.dumps({name: tensors_digest(state) for name, state in states.items()})
     with write_atomically(path) as draft:
-        # One entry: several have no order, and then the same weights would not be the same bytes.
-        save_file(tensors, draft, metadata={DIGESTS: digests})
+        # One entry: several have no order, and then the same weights would not be the same bytes. Written by us:
+        # save_file() leaves drafts of its own behind and refuses paths that are not UTF-8.
+        draft.write_bytes(save(tensors, metadata={DIGESTS: digests}))
 
 
 DIGESTS = "digests"  # of each network's tensors, as JSON, in the header of the file that holds them

@@ -179,7 +179,7 @@ def start(
 
 def _begin(rank, count, port, threads, messages, stop, function, arguments) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and sets `stop`
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), NODE_RANK="0",
         WORLD_SIZE=str(count), OMP_NUM_THREADS=str(threads),
@@ -208,10 +208,15 @@ def _sendable(error: Exception, note: str) -> Exception:
     return error
 
 
-def _end_with_parent() -> None:
-    """The parent holds the run's lock: without it nobody may go on writing to the run folder."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+def end_with_parent() -> None:
+    """From now on this process ends when the one that started it does, however that ends: it would go on with nobody
+    to hear it, and where the parent holds the run's lock nobody may write to the run folder without it."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _end(processes: list) -> None:

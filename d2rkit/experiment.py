@@ -9,14 +9,16 @@ it is unfinished and is not repeated if it is done. Nothing here deletes or over
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
 import logging
+import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +28,7 @@ import torch
 
 from d2rkit import devices
 from d2rkit.border import home, nearest
-from d2rkit.checkpoints import load_weights, read_json, write_json
+from d2rkit.checkpoints import clear_drafts, load_resume, load_weights, read_json, write_json
 from d2rkit.data import DATASETS, ImageData, Split, first_of_each_class, load_data, subset_size
 from d2rkit.evaluator import ATTACKS, parse_attack
 from d2rkit.methods import get_method
@@ -64,9 +66,13 @@ class Experiment(Recipe):
 
     def __post_init__(self) -> None:
         # JSON has lists, not tuples, and sorted keys make equal experiments equal text.
-        object.__setattr__(self, "attacks", tuple(self.attacks))
-        object.__setattr__(self, "checkpoints", tuple(self.checkpoints))
-        object.__setattr__(self, "loss", dict(sorted(self.loss.items())))
+        # What is neither a list nor options is left for check() to name.
+        for name in ("attacks", "checkpoints"):
+            value = getattr(self, name)
+            if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+                object.__setattr__(self, name, tuple(value))
+        if isinstance(self.loss, Mapping):
+            object.__setattr__(self, "loss", dict(sorted(self.loss.items(), key=lambda item: str(item[0]))))
 
     @property
     def radius(self) -> float:
@@ -87,6 +93,12 @@ class Experiment(Recipe):
         for checkpoint in self.checkpoints:
             if checkpoint not in ("best", "last"):
                 raise ValueError(f"unknown checkpoint {checkpoint!r}; allowed: best, last")
+        if self.attacks and not self.checkpoints:
+            raise ValueError("checkpoints must name at least one of best, last, for the attacks to attack")
+        for name in ("attacks", "checkpoints"):
+            words = getattr(self, name)
+            if twice := [word for word in words if words.count(word) > 1]:
+                raise ValueError(f"{name} must name each of them once, not {twice[0]!r} twice")
         if not 0 <= self.test_eps <= 1:
             raise ValueError(f"test_eps is in pixel scale and must lie in [0, 1], e.g. 8/255, not {self.test_eps}")
         if self.test_images < 0:
@@ -174,6 +186,8 @@ def run(
     with _lock(folder):
         if (folder / "result.json").exists():
             return _finished(folder, experiment)
+        clear_drafts(folder)
+        _set_aside_remains(folder, experiment)
         if count == 1:
             _work(experiment, folder, device, data, report=report, should_stop=should_stop)
         else:
@@ -206,10 +220,12 @@ def _work(
         def inner(done: float, words: str) -> None:
             if report:
                 report(low + (high - low) * done, words)
-            if should_stop and should_stop():
+            if stop():
                 raise Interrupted(str(folder))
 
         return inner
+
+    stop = _watching(folder, should_stop)
 
     pair, test = build_pair(experiment, data), chosen_test(experiment, data)
     # fit() saves its state when asked to stop, so inside it the question is its own.
@@ -220,10 +236,11 @@ def _work(
         folder,
         device=device,
         report=report and _scaled(report, 0.5),
-        should_stop=should_stop,
+        should_stop=stop,
     )
     if trained.status == "interrupted":
         raise Interrupted(str(folder))
+    stop()
     result = {
         "format": FORMAT,
         "status": trained.status,
@@ -249,6 +266,7 @@ def _work(
             )  # fmt: skip
             _take_over(result, checkpoint, found)
     result["evaluation_seconds"] = round(time.monotonic() - began, 2)
+    stop()  # a folder that has vanished gets no result
     if devices.rank() == 0:
         write_json(folder / "result.json", result)
 
@@ -326,10 +344,49 @@ def check_same(folder: Path, experiment: Experiment) -> None:
         raise ValueError(f"{folder} holds another experiment under the same name; choose another runs folder")
 
 
+def _set_aside_remains(folder: Path, experiment: Experiment) -> None:
+    """A state whose weights are gone (its folder vanished while a run worked in it, and came back with what was saved
+    after that) cannot be finished: it is renamed, and the run begins anew."""
+    state = folder / "resume.pt"
+    gone = [name for name in ("best", "last") if not (folder / f"{name}.safetensors").exists()]
+    if not gone or not state.exists():
+        return
+    epoch = load_resume(state).get("epoch", 0)
+    if epoch > (experiment.guide_warmup if gone == ["best"] else 0):
+        state.replace(folder / "resume.incomplete.pt")
+        log.warning("%s has a state but no %s.safetensors: the run begins anew", folder, gone[0])
+
+
+def _watching(folder: Path, should_stop: Callable[[], bool] | None) -> Callable[[], bool]:
+    """should_stop(), which also raises FileNotFoundError once the folder is no longer the one that is locked."""
+
+    def identity() -> tuple[int, int] | None:
+        with suppress(OSError):
+            found = os.stat(folder / "lock", follow_symlinks=False)
+            return found.st_dev, found.st_ino
+        return None
+
+    locked = identity()
+
+    def stop() -> bool:
+        if locked is None or identity() != locked:
+            reason = "the run folder vanished while the run worked in it; the same command begins anew"
+            raise FileNotFoundError(errno.ENOENT, reason, str(folder))
+        return bool(should_stop and should_stop())
+
+    return stop
+
+
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Only one process works on a run; the lock goes with the process, however it ends."""
-    with (folder / "lock").open("w") as file:
+    try:  # what a link points to is not ours, and nothing is to be emptied
+        number = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if (folder / "lock").is_symlink():
+            raise ValueError(f"{folder / 'lock'} is a symbolic link, which no run makes; move it away") from error
+        raise
+    with os.fdopen(number, "rb", closefd=True) as file:
         for attempt in range(5):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -73,7 +73,8 @@ class FlagStore:
     def _save(self, file: Path, content: Mapping) -> None:
         arrays = {k: v.numpy() if isinstance(v, Tensor) else np.asarray(v) for k, v in content.items()}
         arrays["warnings"] = np.asarray(content.get("warnings", []), dtype=str)
-        with write_atomically(file) as draft, draft.open("wb") as out:
+        durable = ".partial" not in file.name  # partial flags are written after every batch, and cheap to lose
+        with write_atomically(file, durable) as draft, draft.open("wb") as out:
             np.savez_compressed(out, **arrays, **{f"fact_{k}": v for k, v in self.facts.items()})
 
     def _read(self, file: Path) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -93,13 +94,14 @@ def _epochs(file: Path) -> int:
 
 def _locked(lock: Path) -> bool:
     """Whether a process works on the run: its lock goes with it, however it ends."""
-    if not lock.is_file():  # a pipe would never open
-        return False
-    with suppress(FileNotFoundError), lock.open() as file:
+    with suppress(OSError):  # a lock that cannot be opened is nobody's
+        number = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
+        finally:
+            os.close(number)
     return False
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 
@@ -76,6 +77,7 @@ class Recipe:
 
     def check(self) -> Method:
         """The method; ValueError, in one sentence, for a value that makes no sense."""
+        check_types(self)
         method = get_method(self.method)
         method.check_options(self.loss)
         for value, allowed, what in (
@@ -105,6 +107,60 @@ class Recipe:
         if self.eps > 1:
             raise ValueError(f"eps is in pixel scale, e.g. 8/255 = 0.0314, not {self.eps}")
         return method
+
+
+# What a field may hold, by its annotation, and how a sentence calls that. A bool is an int to Python, not to us.
+NUMBERS = {"int": (int, "a whole number"), "float": ((int, float), "a number")}
+KINDS = NUMBERS | {
+    "bool": (bool, "true or false"),
+    "str": (str, "a word"),
+    "tuple[str, ...]": (tuple, "a list of words"),
+}
+LARGEST = 2**31 - 1  # of whole numbers: seeds are multiplied, and no count comes near
+
+
+def check_types(settings: Any) -> None:
+    """ValueError, in one sentence, for a field of the dataclass `settings` of another type than it says, or for a
+    number that is not finite or beyond any use."""
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if each.name == "loss":
+            _check_loss(value)
+            continue
+        kind, words = KINDS[each.type]
+        if not isinstance(value, kind) or (each.type in NUMBERS and isinstance(value, bool)):
+            raise ValueError(f"{each.name} must be {words}, not {_shown(value)}")
+        if each.type in NUMBERS:
+            _check_number(each.name, value)
+        for word in value if isinstance(value, tuple) else ():
+            if not isinstance(word, str):
+                raise ValueError(f"{each.name} must be {words}, not {_shown(value)}")
+
+
+def _check_loss(loss: Any) -> None:
+    if not isinstance(loss, Mapping):
+        raise ValueError(f"loss must be options of the objective by name, e.g. beta 3, not {_shown(loss)}")
+    for name, value in loss.items():
+        if not isinstance(name, str) or not isinstance(value, int | float | str):
+            raise ValueError(f"loss option {_shown(name)} must be a number, a word, true or false, not {_shown(value)}")
+        if isinstance(value, int | float):
+            _check_number(f"loss option {name}", value)
+
+
+def _check_number(name: str, value: float) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, not {value}")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError(f"{name} must lie between -{LARGEST} and {LARGEST}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """A value in one short line, whatever its own way to be shown does."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # of anyone's class, or of a number too long to be written
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def learning_rate(recipe: Recipe, epoch: float) -> float:

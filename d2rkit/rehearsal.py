@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from d2rkit import devices
 from d2rkit.arrays import Split
 from d2rkit.attack_copies import attack_copy
 from d2rkit.autoattack import STAGES, AutoAttackBudget, AutoAttackState, autoattack
@@ -104,6 +105,7 @@ def lone_process(threads: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _begin(threads: int) -> None:
+    devices.end_with_parent()
     torch.set_num_threads(threads)
     logging.getLogger("d2rkit").setLevel(logging.ERROR)  # a network that saw random pixels is "stuck at chance"
 

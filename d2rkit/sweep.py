@@ -17,16 +17,17 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from d2rkit import devices
 from d2rkit.border import home
 from d2rkit.checkpoints import write_atomically
 from d2rkit.experiment import Busy, Experiment, Interrupted, run
+from d2rkit.faults import fault
 from d2rkit.training import Report
 
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.1f}/{total:.0f} runs [{elapsed} gone, {remaining} left]{postfix}"
@@ -124,8 +125,7 @@ def attempt(
     except Busy:
         return "busy"
     except Exception as error:  # one broken run must not take the table with it
-        name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        sentence = f"{name}{' '.join(str(error).split())}"
+        _, sentence = fault(error)
         lines = (time.strftime("%Y-%m-%d %H:%M:%S %z"), sentence, "", traceback.format_exc())
         # A full disk may well be the error; then the status is all there is.
         with suppress(OSError), write_atomically(root / experiment.run_name / "error.txt") as draft:
@@ -185,7 +185,9 @@ _worker: dict = {}
 def _begin_worker(threads: int, messages, stop) -> None:
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and sets `stop`
+    for number in (signal.SIGINT, signal.SIGHUP):  # the parent hears them and sets `stop`
+        signal.signal(number, signal.SIG_IGN)
+    devices.end_with_parent()
     torch.set_num_threads(threads)
     _worker.update(messages=messages, stop=stop)
 
@@ -243,8 +245,7 @@ def _with_workers(
             process.begin()
             if stopping.is_set():
                 return "interrupted"
-            died = "the worker process died (out of memory?); the state of its last save is kept"
-            return f"error: {died if isinstance(error, BrokenProcessPool) else error}"
+            return f"error: {fault(error)[1]}"
         finally:
             idle.put(process)
 

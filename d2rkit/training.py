@@ -337,7 +337,7 @@ def _fabric(device: str, precision: str, partial: bool = False):
 
 @contextmanager
 def _polite_stop() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set the event instead of breaking a step in two; a second Ctrl-C breaks at once."""
+    """Ctrl-C, SIGTERM and SIGHUP set the event instead of breaking a step in two; a second Ctrl-C breaks at once."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -348,7 +348,10 @@ def _polite_stop() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         asked.set()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup means what it says
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield asked
     finally:

@@ -1,32 +1,60 @@
-"""`d2rkit`: doctor, data, plan, reproduce, sweep, status, tune, table, pack, verify, train, evaluate, lab."""
+"""`d2rkit`: doctor, data, plan, reproduce, sweep, status, tune, table, pack, verify, train, evaluate, lab.
+
+Exit codes: 0 done, 1 a run failed, 2 bad input, 3 the machine (disk, memory, network, permission), 70 a fault of the
+kit itself (a report file says more), 130 interrupted with its state saved, 141 the reader of the output went away."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 
 from d2rkit.cli import evaluate, jobs, planning, runs, tables, verifying  # noqa: F401  (each adds its commands)
 from d2rkit.cli.base import app
 from d2rkit.experiment import Busy, Interrupted
+from d2rkit.faults import INPUT, MACHINE, UNEXPECTED, fault, write_report
+
+CODES = {INPUT: 2, MACHINE: 3, UNEXPECTED: 70}
 
 
 def _stop(number: int, frame: object) -> None:
-    """SIGTERM, a batch system's way to say stop, is taken as Ctrl-C."""
+    """SIGTERM, a batch system's way to say stop, and SIGHUP, a closed terminal's, are taken as Ctrl-C."""
     raise KeyboardInterrupt
 
 
-def main() -> None:
-    """Entry point: bad input ends with one sentence and exit code 2, Ctrl-C with 130."""
+def _prepare() -> None:
     logging.basicConfig(format="d2rkit: %(message)s", level=logging.WARNING)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter gets its number, and every result
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, _stop)
+
+
+def main() -> None:
+    """Entry point: whatever happens ends with at most one sentence and the exit code that the help tells."""
     try:
-        app.cli(prog="d2rkit", description=__doc__)
-    except (ValueError, Busy) as error:
-        print(f"d2rkit: {error}", file=sys.stderr)
-        sys.exit(2)
+        _prepare()
+        app.parsed(__doc__)()
+        sys.stdout.flush()
     except (KeyboardInterrupt, Interrupted):
-        print("d2rkit: stopped; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
+        _end(130, "stopped; the same command goes on where it stopped")
     except BrokenPipeError:
+        # Nobody reads on; what is still in the buffer must not fail once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except Busy as error:
+        _end(CODES[INPUT], str(error))
+    except Exception as error:
+        kind, sentence = fault(error)
+        if kind == UNEXPECTED:
+            file = write_report(error, sys.argv)
+            sentence = f"a fault of the kit itself, {sentence}" + (f"; report: {file}" if file else "")
+        _end(CODES[kind], sentence)
+
+
+def _end(code: int, sentence: str) -> None:
+    print(f"d2rkit: {sentence}", file=sys.stderr)
+    sys.exit(code)

@@ -1,21 +1,127 @@
-"""What all commands share: the app, where things lie, a progress bar."""
+"""What all commands share: the app, how words are read, where things lie, a progress bar."""
 
 from __future__ import annotations
 
+import functools
+import io
+import math
+import os
+import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import torch
 import tyro
 from tqdm.auto import tqdm
 
 from d2rkit.border import home
 from d2rkit.presets import Preset, presets_of
+from d2rkit.sweep import check_cores
 
-app = tyro.extras.SubcommandApp()
+
+class Commands(tyro.extras.SubcommandApp):
+    """The app, parsed first and run afterwards: complaints of the parser become one sentence of ours."""
+
+    def command(self, func: Callable | None = None, *, name: str | None = None) -> Any:
+        if func is None:
+            return functools.partial(self.command, name=name)
+
+        @functools.wraps(func)
+        def later(*arguments: Any, **options: Any) -> Callable[[], None]:
+            return functools.partial(func, *arguments, **options)
+
+        super().command(later, name=name or func.__name__)
+        return func
+
+    def parsed(self, description: str) -> Callable[[], None]:
+        """What sys.argv asks for, to be called; ValueError, in one sentence, if it asks for nothing that there is."""
+        said = io.StringIO()
+        try:
+            with redirect_stderr(said):
+                return self.cli(prog="d2rkit", description=description, registry=READING)
+        except SystemExit as stopped:
+            if not stopped.code:  # --help
+                raise
+            raise ValueError(_sentence(said.getvalue())) from None
+
+
+def _sentence(box: str) -> str:
+    """The parser's framed complaint, up to its first rule, as one line. A word on the command line may itself hold
+    letters of a frame or colours: those go too."""
+    plain = re.sub("\x1b\\[[0-9;]*[A-Za-z]", "", box)
+    lines = [line.strip("│| ") for line in plain.splitlines() if not line.lstrip().startswith(("╭", "╰"))]
+    rules = [number for number, line in enumerate(lines) if line.startswith("────")]
+    text = " ".join(" ".join(lines[: rules[0]] if rules else lines).split())
+    return f"{text}; `d2rkit --help` and `d2rkit COMMAND --help` say what there is" if text else "cannot be understood"
+
+
+def number(text: str) -> float:
+    """ "0.031", "3e-2" or a fraction such as "8/255"; ValueError, in one sentence, for anything else."""
+    try:
+        above, *below = text.split("/")
+        value = float(above)
+        for each in below:
+            value /= float(each)
+    except (ValueError, ZeroDivisionError):
+        value, below = math.nan, []
+    if len(below) > 1 or not math.isfinite(value):
+        hint = f"; write {text.replace(',', '.')}" if re.fullmatch(r"\d+,\d+", text) else ", e.g. 0.031 or 8/255"
+        raise ValueError(f"{text!r} is not a finite number{hint}")
+    return value
+
+
+READING = tyro.constructors.ConstructorRegistry()
+
+
+@READING.primitive_rule
+def _fractions(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """Every option that is a number is read by number(): a radius may be written 8/255 wherever there is one."""
+    if info.type is not float:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1, metavar="FLOAT", instance_from_str=lambda words: number(words[0]),
+        is_instance=lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    )  # fmt: skip
+
+
+def _path_option(check: Callable[[str], None], metavar: str) -> tyro.constructors.PrimitiveConstructorSpec:
+    def read(words: list[str]) -> str:
+        path = os.path.expanduser(words[0])
+        check(path)
+        return path
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1, metavar=metavar, instance_from_str=read, is_instance=lambda value: isinstance(value, str),
+        str_from_instance=lambda value: [value],
+    )  # fmt: skip
+
+
+def check_folder(path: str) -> None:
+    """ValueError if a file stands where this folder, or one above it, should be or become."""
+    for each in (Path(path), *Path(path).parents) if path else ():
+        try:
+            if each.exists() and not each.is_dir():
+                raise ValueError(f"{each} is a file where a folder is needed")
+        except OSError as error:  # a name too long, a folder above that may not be entered
+            raise ValueError(f"{each} cannot be a folder: {error.strerror}") from error
+
+
+def check_file(path: str) -> None:
+    """ValueError if a folder stands where this file should be."""
+    if path and os.path.isdir(path):
+        raise ValueError(f"{path} is a folder where a file is needed")
+
+
+# A tilde is expanded in both: a shell leaves that of --runs=~/runs alone.
+Folder = Annotated[str, _path_option(check_folder, "FOLDER")]
+File = Annotated[str, _path_option(check_file, "FILE")]
+
+app = Commands()
 Word = Annotated[str, tyro.conf.Positional]
 
 
@@ -23,9 +129,9 @@ Word = Annotated[str, tyro.conf.Positional]
 class Place:
     """Where things lie and what computes; the defaults suit a checkout."""
 
-    runs: str = ""
+    runs: Folder = ""
     """Folder of run folders (default: $D2RKIT_RUNS, else runs/)."""
-    data_root: str = ""
+    data_root: Folder = ""
     """Folder of data sets (default: $D2RKIT_DATA, else data/)."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
@@ -76,6 +182,27 @@ def command_line(
             if value != getattr(default, option):
                 words += [f"--{option.replace('_', '-')}", str(value)]
     return shlex.join([*words, *more])
+
+
+def workers_here(workers: int, threads: int, place: Place, devices: int = 1) -> int:
+    """Worker processes: as asked, or for -1 one a core on a CPU, none on a GPU or where devices share each run.
+    threads: torch threads of each. ValueError for what could not be."""
+    if workers < -1:
+        raise ValueError(f"workers must not be negative (but -1: as many as fit), not {workers}")
+    if devices < 1:
+        raise ValueError(f"devices must be at least 1, not {devices}")
+    check_cores(max(1, workers), threads)
+    if workers >= 0:
+        return workers
+    on_gpu = torch.cuda.is_available() and place.device != "cpu"
+    return 0 if on_gpu or devices > 1 else max(1, (os.cpu_count() or 1) // threads)
+
+
+def check_counts(**counts: int) -> None:
+    """ValueError for a number of things that is below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name.replace('_', ' ')} must be at least 1, not {count}")
 
 
 @contextmanager

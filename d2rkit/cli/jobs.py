@@ -5,14 +5,13 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import tyro
 
 from d2rkit.border import nearest
-from d2rkit.cli.base import AS_IS, HERE, Changes, Place, Word, app, command_line, tables_of
-from d2rkit.cli.tables import workers_here
+from d2rkit.cli.base import AS_IS, HERE, Changes, Place, Word, app, command_line, tables_of, workers_here
 from d2rkit.experiment import Experiment
 from d2rkit.jobs import GRACE, Slurm, submit_local, submit_slurm, wait
 from d2rkit.progress import progress, progress_table, totals
@@ -68,6 +67,7 @@ def sweep_command(
     if show_script:
         print(slurm_script(again, len(experiments), slurm), end="")
         return
+    said: dict[str, str] = {}
     where = {"device": place.device, "data_root": place.data_root or None}
     todo = unfinished(experiments, place.runs_root)
     print(f"{len(experiments)} runs in {place.runs_root}, {len(todo)} of them to do", flush=True)
@@ -79,22 +79,26 @@ def sweep_command(
             print(f"how far they are: {command_line('status', preset, rows, seeds, changes, place)}")
         return
     if executor == "local":
-        workers = workers if workers >= 0 else max(workers_here(place, threads), torch.cuda.device_count())
+        chosen = workers_here(workers, threads, place)
+        workers = chosen if workers >= 0 else max(chosen, torch.cuda.device_count())
         jobs = submit_local(todo, place.runs_root, workers=workers, threads=threads, **where)
         if jobs:
             print(f"{len(jobs)} workers; logs: {jobs[0].paths.folder}", flush=True)
         wait(jobs, todo, place.runs_root)
     else:
-        workers = workers if workers >= 0 else workers_here(place, threads, devices)
-        sweep(todo, place.runs_root, workers=workers, threads=threads, count=devices, **where)
-    _complain(experiments, place)
+        workers = workers_here(workers, threads, place, devices)
+        outcomes = sweep(todo, place.runs_root, workers=workers, threads=threads, count=devices, **where)
+        said = {each.experiment.run_name: each.status for each in outcomes if each.status != "done"}
+    _complain(experiments, place, said)
 
 
-def _complain(experiments: Sequence[Experiment], place: Place) -> None:
-    """Exit code 1, and a line for each run without a result."""
+def _complain(experiments: Sequence[Experiment], place: Place, said: Mapping[str, str]) -> None:
+    """Exit code 1, and a line for each run without a result. said: what became of runs by name, as far as this
+    process knows: on a full disk their folders cannot tell."""
     rest = [c for c in progress(experiments, place.runs_root) if c.state not in ("done", "failed")]
     for found in rest:
-        print(f"d2rkit: {found.experiment.run_name}: {found.state} {found.words}".rstrip(), file=sys.stderr)
+        name = found.experiment.run_name
+        print(f"d2rkit: {name}: {said.get(name, f'{found.state} {found.words}')}".rstrip(), file=sys.stderr)
     if rest:
         sys.exit(1)
 

@@ -6,12 +6,21 @@ import os
 
 import tyro
 
-from d2rkit.cli.base import AS_IS, HERE, Changes, Place, Word, app, command_line, tables_of
-from d2rkit.cli.tables import workers_here
+from d2rkit.cli.base import (
+    AS_IS,
+    HERE,
+    Changes,
+    Place,
+    Word,
+    app,
+    check_counts,
+    command_line,
+    tables_of,
+    workers_here,
+)
 from d2rkit.experiment import read_runs
 from d2rkit.measuring import measure
 from d2rkit.planning import duration, lines, plan, survivors_of
-from d2rkit.sweep import check_cores
 
 ASSUMPTIONS = """Counted: training with validation, every attack at every checkpoint, curve over eps, masking checks.
 Assumed: a run that has begun costs as much as a new one; workers do not slow each other down; AWP perturbs from the
@@ -45,9 +54,9 @@ def plan_command(
         steps: training steps to measure of each method.
         clock: wall, or cpu: CPU time, for a machine that is busy with other things (with --threads 1).
     """
-    workers = workers if workers >= 0 else workers_here(place, threads)
+    workers = workers_here(workers, threads, place)
+    check_counts(steps=steps)
     hands, cores = max(1, workers), os.cpu_count() or 1
-    check_cores(hands, threads)  # as reproduce will
     runs = read_runs(place.runs_root)
     plans = []
     for chosen in tables_of(preset, changes):

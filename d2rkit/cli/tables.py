@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Annotated
 
-import torch
 import tyro
 
 from d2rkit.border import home
 from d2rkit.checkpoints import write_atomically
-from d2rkit.cli.base import AS_IS, HERE, Changes, Place, Word, app, tables_of
+from d2rkit.cli.base import AS_IS, HERE, Changes, Folder, Place, Word, app, check_counts, tables_of, workers_here
 from d2rkit.experiment import Experiment, machine, read_runs
 from d2rkit.presets import Preset, get_preset
 from d2rkit.sweep import sweep
@@ -25,7 +25,7 @@ def reproduce(
     workers: int = -1,
     threads: int = 0,
     devices: int = 1,
-    results: str = "",
+    results: Folder = "",
     dry_run: bool = False,
     batch: int = 2,
     changes: tyro.conf.OmitArgPrefixes[Changes] = AS_IS,
@@ -48,7 +48,7 @@ def reproduce(
     """
     if dry_run:
         return _dry_run(preset, changes, rows, batch, 1 if workers == -1 else workers, threads, results, place)
-    workers = workers if workers >= 0 else workers_here(place, threads or 1, devices)
+    workers = workers_here(workers, threads or 1, place, devices)
     failed = False
     for chosen in tables_of(preset, changes):
         experiments = chosen.experiments(rows, seeds)
@@ -74,7 +74,9 @@ def _dry_run(
 ) -> None:  # fmt: skip
     from d2rkit.dry_run import CUT, dry_run, write_log
 
+    check_counts(batch=batch)
     threads = threads or max(1, (os.cpu_count() or 1) // max(1, workers))
+    workers_here(workers, threads, place)
     tables = tables_of(preset, changes)
     cells = dry_run(tables, rows, batch=batch, workers=workers, threads=threads, device=place.device)
     at_once = f"{workers} process(es) of {threads} thread(s)"
@@ -93,11 +95,6 @@ def _dry_run(
         sys.exit(1)
 
 
-def workers_here(place: Place, threads: int, devices: int = 1) -> int:
-    on_gpu = torch.cuda.is_available() and place.device != "cpu"
-    return 0 if on_gpu or devices > 1 else max(1, (os.cpu_count() or 1) // threads)
-
-
 @app.command
 def tune(
     preset: Word,
@@ -107,7 +104,7 @@ def tune(
     rows: tuple[str, ...] = (),
     workers: int = -1,
     threads: int = 0,
-    results: str = "",
+    results: Folder = "",
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
     """Try learning rates for each row of a table with the same small budget, judged on validation images.
@@ -126,7 +123,7 @@ def tune(
 
     chosen = get_preset(preset)
     found = trials(chosen, rates, subset, epochs, rows)
-    workers = workers if workers >= 0 else workers_here(place, threads or 1)
+    workers = workers_here(workers, threads or 1, place)
     print(f"{chosen.title}: {len(found)} trials in {place.runs_root}", flush=True)
     done = sweep(
         [trial for _, trial in found], place.runs_root, workers=workers, threads=threads, device=place.device,
@@ -147,7 +144,7 @@ def tune(
 @app.command
 def table(
     preset: Word,
-    results: str = "",
+    results: Folder = "",
     changes: tyro.conf.OmitArgPrefixes[Changes] = AS_IS,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
@@ -164,8 +161,8 @@ def table(
 @app.command(name="pack")
 def pack_command(
     preset: Word,
-    folder: Word,
-    weights: str = "",
+    folder: Annotated[Folder, tyro.conf.Positional],
+    weights: Folder = "",
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
     """Copy what a table is made of (settings, histories, per-image flags) to a folder small enough for git.
