@@ -28,7 +28,7 @@ class Place:
     data_root: str = ""
     """Folder of data sets (default: $D2RKIT_DATA, else data/)."""
     device: str = "auto"
-    """auto, cpu, cuda or mps."""
+    """auto (an NVIDIA GPU if there is one, else the CPU), cpu, cuda (or gpu), cuda:1, mps (an Apple GPU)."""
 
     @property
     def runs_root(self) -> Path:

@@ -6,12 +6,12 @@ import os
 import sys
 from pathlib import Path
 
-import torch
 import tyro
 
 from d2rkit.border import home
 from d2rkit.checkpoints import write_atomically
 from d2rkit.cli.base import AS_IS, HERE, Changes, Place, Word, app, tables_of
+from d2rkit.devices import resolve
 from d2rkit.experiment import Experiment, machine, read_runs
 from d2rkit.presets import Preset, get_preset
 from d2rkit.sweep import sweep
@@ -94,7 +94,7 @@ def _dry_run(
 
 
 def workers_here(place: Place, threads: int, devices: int = 1) -> int:
-    on_gpu = torch.cuda.is_available() and place.device != "cpu"
+    on_gpu = resolve(place.device).type != "cpu"
     return 0 if on_gpu or devices > 1 else max(1, (os.cpu_count() or 1) // threads)
 
 
