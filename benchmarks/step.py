@@ -31,7 +31,6 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -122,7 +121,7 @@ class Ours:
     """Our step, as fit() makes it."""
 
     def __init__(self, pair: GuidedPair, case: Case, precision: str, folded: bool = True, compiled: bool = False):
-        self.fabric = Fabric(accelerator="auto", devices=1, precision=precision)
+        self.fabric = make_fabric("auto", precision)
         self.pair, self.method = arrange(pair.to(self.fabric.device)), METHODS["d2r-cag-released"]
         optimizer = torch.optim.SGD(pair.parameters(), 0.01, 0.9, weight_decay=2e-4)
         self.model, self.optimizer = self.fabric.setup(pair, optimizer)
