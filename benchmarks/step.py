@@ -39,6 +39,7 @@ from benchmarks.timing import alternated, flops_of, peak_flops, ratio, seconds_o
 from d2rkit import attacks, objectives
 from d2rkit.attack_copies import PairTwin
 from d2rkit.experiment import machine
+from d2rkit.fabric import make_fabric
 from d2rkit.layout import arrange
 from d2rkit.methods import METHODS
 from d2rkit.models import PreActResNet18, ResNet18, build_model

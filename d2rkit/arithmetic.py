@@ -16,7 +16,6 @@ import torch
 from d2rkit.border import nearest
 
 ATTACK_PRECISIONS = ("32-true", "tf32", "bf16")
-JUDGED_IN = "IEEE float32"
 
 
 @contextmanager

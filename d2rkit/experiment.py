@@ -25,7 +25,6 @@ from typing import Any
 import torch
 
 from d2rkit import devices
-from d2rkit.arithmetic import JUDGED_IN
 from d2rkit.border import home, nearest
 from d2rkit.checkpoints import load_weights, read_json, write_json
 from d2rkit.data import DATASETS, ImageData, Split, first_of_each_class, load_data, subset_size
@@ -229,7 +228,6 @@ def _work(
         "n_test": len(test),
         "data_source": data.source,
         "machine": machine(device),
-        "judged_in": JUDGED_IN,
         "versions": {name: version(name) for name in ("torch", "pyautoattack", "numpy")},
         "accuracy": {},
     }

@@ -317,8 +317,8 @@ class _Loop:
             self.average.load_state_dict(state["average"])
         states, rank = state["generators"], devices.rank()
         # States before there was "device" tell a kind by the size of its generators.
-        sizes = {len(generator.get_state()) for generator in self.generators.values()}
-        kind = state.get("device", self.fabric.device.type if len(states[0]["attack"]) in sizes else "")
+        alike = len(states[0]["attack"]) == len(self.generators["attack"].get_state())
+        kind = state.get("device", self.fabric.device.type if alike else "")
         self.moved = bool(state.get("moved", False))
         if len(states) == devices.size() and kind == self.fabric.device.type:
             for name, generator in self.generators.items():

@@ -264,7 +264,7 @@ def test_tf32_is_off_for_the_judge_on_for_attacks_that_may_and_as_before_afterwa
 
 
 def test_an_unknown_attack_precision_is_one_sentence():
-    with pytest.raises(ValueError, match="unknown attack precision 'fp16'.*32-true, tf32, bf16"), attack_math("fp16"):
+    with pytest.raises(ValueError, match=r"unknown attack precision 'fp16'.*32-true, tf32, bf16"), attack_math("fp16"):
         pass
 
 
