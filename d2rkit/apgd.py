@@ -8,7 +8,6 @@ the end is whether an image was fooled.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
@@ -27,7 +26,8 @@ class StillRight(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         logits = self.network(x.index_select(0, self.left))
-        given = F.one_hot(self.y, logits.shape[1]).to(logits.dtype).index_copy(0, self.left, logits)
+        given = logits.new_zeros(len(self.y), logits.shape[1]).scatter(1, self.y[:, None], 1.0)
+        given = given.index_copy(0, self.left, logits)
         self.calls += 1
         if self.calls % self.every:
             return given
