@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+class NonFinite(RuntimeError):
+    """The loss or a weight became infinite or NaN."""
+
+
 HALVES = (torch.bfloat16, torch.float16)
 
 

@@ -31,15 +31,11 @@ from d2rkit.methods import Method
 from d2rkit.pair import GuidedPair, eval_mode
 from d2rkit.recipe import Recipe, generator_for, learning_rate
 from d2rkit.run_files import write_history
-from d2rkit.step import guide_step, training_step
+from d2rkit.step import NonFinite, guide_step, training_step
 
 log = logging.getLogger("d2rkit")
 
 Report = Callable[[float, str], None]  # fraction done in [0, 1], a few words
-
-
-class NonFinite(RuntimeError):
-    """The loss or a weight became infinite or NaN."""
 
 
 @dataclass
@@ -316,8 +312,7 @@ class _Loop:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         states, rank = state["generators"], devices.rank()
-        # States before there was "device" tell a kind by the size of its generators.
-        alike = len(states[0]["attack"]) == len(self.generators["attack"].get_state())
+        alike = len(states[0]["attack"]) == len(self.generators["attack"].get_state())  # all that older states tell
         kind = state.get("device", self.fabric.device.type if alike else "")
         self.moved = bool(state.get("moved", False))
         if len(states) == devices.size() and kind == self.fabric.device.type:
