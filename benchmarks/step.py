@@ -31,7 +31,6 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -40,6 +39,7 @@ from benchmarks.timing import alternated, flops_of, peak_flops, ratio, seconds_o
 from d2rkit import attacks, objectives
 from d2rkit.attack_copies import PairTwin
 from d2rkit.experiment import machine
+from d2rkit.fabric import make_fabric
 from d2rkit.layout import arrange
 from d2rkit.methods import METHODS
 from d2rkit.models import PreActResNet18, ResNet18, build_model
@@ -122,7 +122,7 @@ class Ours:
     """Our step, as fit() makes it."""
 
     def __init__(self, pair: GuidedPair, case: Case, precision: str, folded: bool = True, compiled: bool = False):
-        self.fabric = Fabric(accelerator="auto", devices=1, precision=precision)
+        self.fabric = make_fabric("auto", precision)
         self.pair, self.method = arrange(pair.to(self.fabric.device)), METHODS["d2r-cag-released"]
         optimizer = torch.optim.SGD(pair.parameters(), 0.01, 0.9, weight_decay=2e-4)
         self.model, self.optimizer = self.fabric.setup(pair, optimizer)

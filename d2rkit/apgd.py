@@ -8,9 +8,10 @@ the end is whether an image was fooled.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from pyautoattack.autopgd_base import APGDAttack
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
+
+LOOK_EVERY = 2  # calls: to ask a GPU which images are left makes it wait
 
 
 class StillRight(nn.Module):
@@ -21,10 +22,15 @@ class StillRight(nn.Module):
         super().__init__()
         self.network, self.y = network, y
         self.left = torch.arange(len(y), device=y.device)
+        self.calls, self.every = 0, 1 if y.device.type == "cpu" else LOOK_EVERY
 
     def forward(self, x: Tensor) -> Tensor:
         logits = self.network(x.index_select(0, self.left))
-        given = F.one_hot(self.y, logits.shape[1]).to(logits.dtype).index_copy(0, self.left, logits)
+        given = logits.new_zeros(len(self.y), logits.shape[1]).scatter(1, self.y[:, None], 1.0)
+        given = given.index_copy(0, self.left, logits)
+        self.calls += 1
+        if self.calls % self.every:
+            return given
         right = (logits.detach().argmax(1) == self.y[self.left]).nonzero().flatten()
         self.left = self.left[right] if len(right) else self.left[:1]  # without any there would be no gradient
         return given
@@ -33,6 +39,8 @@ class StillRight(nn.Module):
 def leave_out_fooled(attack: APGDAttack) -> None:
     """From now on each run of `attack` computes only images that it has not fooled."""
     network, run = attack.model, attack.attack_single_run
+    if isinstance(attack, APGDAttack_targeted):
+        attack.dlr_loss_targeted = lambda logits, y: dlr_targeted(logits, y, attack.y_target)
 
     def attack_single_run(x: Tensor, y: Tensor, x_init: Tensor | None = None):
         attack.model = StillRight(network, y)
@@ -42,3 +50,11 @@ def leave_out_fooled(attack: APGDAttack) -> None:
             attack.model = network
 
     attack.attack_single_run = attack_single_run
+
+
+def dlr_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """-(z_y - z_t) / (z_1 - (z_3 + z_4) / 2), (N,), z sorted downwards (Croce & Hein 2020, eq. 7): the package's, which
+    indexes by tensors of the CPU."""
+    ordered = logits.sort(1).values
+    gap = logits.gather(1, y[:, None]) - logits.gather(1, target[:, None])
+    return -gap.squeeze(1) / (ordered[:, -1] - 0.5 * (ordered[:, -3] + ordered[:, -4]) + 1e-12)

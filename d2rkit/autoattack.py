@@ -177,14 +177,17 @@ def _attacker(
 
 @contextmanager
 def forked_rng() -> Iterator[None]:
-    """The global generators of torch, numpy and random are afterwards as they were."""
+    """The global generators of torch (on every device), numpy and random are afterwards as they were."""
     python, numpy = random.getstate(), np.random.get_state()
+    apple = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:
             yield
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+            if apple is not None:
+                torch.mps.set_rng_state(apple)
 
 
 @contextmanager

@@ -1,14 +1,17 @@
-"""One run on several devices: start a process for each, share out the work, put the results together.
+"""Devices: which one a name means (resolve), and one run on several: start a process for each, share out the work,
+put the results together.
 
+    resolve("auto")                       the one door through which every name of a device goes
     start(2, function, arguments)         two processes, joined in a group, run function(*arguments, ...)
     mine(index), reduced(value, "mean")   inside them: this process's share, and what all shares come to
 
-Outside a group every function here does what one process alone needs: nothing.
+Outside a group the functions that share do what one process alone needs: nothing. A group is only what start() made,
+or torchrun where D2RKIT_GROUP=1 says that its variables are meant for this kit; the variables of a batch system, or of
+another program's launcher, say nothing about a run. What float32 means on a device: arithmetic.py.
 """
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import pickle
@@ -25,8 +28,84 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from d2rkit.arithmetic import attack_math, ieee_float32, training_math
+from d2rkit.border import nearest
+
+__all__ = ["attack_math", "ieee_float32", "training_math"]
+
+NAMES = ("auto", "cpu", "cuda", "mps")
+GROUP = "D2RKIT_GROUP"  # marks WORLD_SIZE, RANK and LOCAL_RANK as meant for this kit
 GRACE = 5.0  # seconds that processes get to end by themselves once one of them has ended early
 OPERATIONS = {"sum": dist.ReduceOp.SUM, "mean": dist.ReduceOp.SUM, "min": dist.ReduceOp.MIN, "max": dist.ReduceOp.MAX}
+
+
+def named(device: str | torch.device) -> tuple[str, int | None]:
+    """Kind and number that `device` names, here or on another machine: ("cuda", 1) for "cuda:1"; "gpu" is "cuda".
+    ValueError, in one sentence, for what is no device of the kit."""
+    kind, colon, number = str(device).strip().lower().partition(":")
+    kind = "cuda" if kind == "gpu" else kind
+    if kind not in NAMES:
+        raise nearest(str(device), (*NAMES, "cuda:1"), "device")
+    if colon and (not number.isdecimal() or kind == "auto" or (kind != "cuda" and int(number))):
+        raise ValueError(f"device {str(device)!r} has no such number; allowed: {', '.join(NAMES)}, or cuda:1 and so on")
+    return kind, int(number) if colon else None
+
+
+def resolve(device: str | torch.device = "auto") -> torch.device:
+    """The device that a name means on this machine: "auto" is an NVIDIA (or ROCm) GPU if there is one, else the CPU;
+    "cpu"; "cuda" or "gpu", the first GPU or, in a group of processes, this one's own; "cuda:1"; "mps", the GPU of an
+    Apple computer, which is used only when asked for. ValueError, in one sentence, for what is unknown or not here."""
+    kind, number = named(device)
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "auto":
+        kind = "cuda" if there else "cpu"
+    if kind == "cpu":
+        return torch.device("cpu")
+    if kind == "mps":
+        if not torch.backends.mps.is_available():
+            raise ValueError("device 'mps' is not here: torch finds no Apple GPU; choose auto or cpu")
+        return torch.device("mps", 0)
+    if not there:
+        raise ValueError(f"device {str(device)!r} is not here: torch finds no NVIDIA GPU; choose auto or cpu")
+    if number is None:
+        number = int(os.environ["LOCAL_RANK"]) if expected() > 1 else 0
+    if number >= there:
+        raise ValueError(f"device 'cuda:{number}' is not here: this machine has {there} GPU(s), counted from 0")
+    return torch.device("cuda", number)
+
+
+def check_count(count: int, device: str | torch.device, batch_size: int) -> None:
+    """ValueError, in one sentence, if `count` devices of this kind cannot share a batch on this machine."""
+    if not 1 <= count <= batch_size:
+        raise ValueError(f"devices must lie between 1 and the batch size {batch_size}, not {count}")
+    kind, number = resolve(device).type, named(device)[1]
+    if count == 1:
+        return
+    check_one_machine()
+    if kind == "mps":
+        raise ValueError(f"an Apple GPU is one device, not {count}; set devices to 1")
+    if kind == "cuda" and number is not None:
+        raise ValueError(f"device {str(device)!r} names one GPU, not {count}; choose cuda")
+    if kind == "cuda" and count > torch.cuda.device_count():
+        raise ValueError(f"this machine has {torch.cuda.device_count()} GPU(s), not {count}")
+
+
+def check_one_machine() -> None:
+    """ValueError if a launcher has spread this job over several machines: a run that is shared stays on one."""
+    for name in ("SLURM_NNODES", "GROUP_WORLD_SIZE"):  # of Slurm, of torchrun --nnodes
+        value = os.environ.get(name, "")
+        if value.isdecimal() and int(value) > 1:
+            raise ValueError(f"a run shares the devices of one machine, but {name} is {value}; ask for one node")
+
+
+def card_for(worker: int, device: str | torch.device) -> str | None:
+    """What CUDA_VISIBLE_DEVICES should be for the worker of this number, so that workers take GPUs in turn; None where
+    there is nothing to choose: no GPU, another kind of device, or a GPU that is named."""
+    kind, number = named(device)
+    if kind not in ("auto", "cuda") or number is not None or not torch.cuda.is_available():
+        return None
+    cards = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    return cards.split(",")[worker % len(cards.split(","))]
 
 
 def size() -> int:
@@ -35,8 +114,8 @@ def size() -> int:
 
 
 def expected() -> int:
-    """How many processes there will be once the group is joined: start() and torchrun leave word of it."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+    """How many processes there will be once the group is joined: start() leaves word of it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if GROUP in os.environ else 1
 
 
 def rank() -> int:
@@ -180,9 +259,10 @@ def start(
 def _begin(rank, count, port, threads, messages, stop, function, arguments) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and sets `stop`
     end_with_parent()
+    os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)  # of a torchrun above: it would wait for that one's store
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), NODE_RANK="0",
-        WORLD_SIZE=str(count), OMP_NUM_THREADS=str(threads),
+        GROUP_RANK="0", WORLD_SIZE=str(count), OMP_NUM_THREADS=str(threads), **{GROUP: "1"},
     )  # fmt: skip
     torch.set_num_threads(threads)
 
@@ -230,17 +310,3 @@ def _end(processes: list) -> None:
         if process.is_alive():
             process.kill()
             process.join()
-
-
-def resolve(device):
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
-
-
-@contextlib.contextmanager
-def ieee_float32():
-    yield
-
-
-@contextlib.contextmanager
-def attack_math(precision):
-    yield

@@ -23,12 +23,12 @@ from d2rkit.arrays import Split
 from d2rkit.autoattack import STAGES, AutoAttackBudget
 from d2rkit.checkpoints import load_resume, load_weights, write_atomically
 from d2rkit.data import ImageData
+from d2rkit.devices import resolve
 from d2rkit.evaluator import Budget
 from d2rkit.experiment import Experiment, build_pair
 from d2rkit.presets import Preset
 from d2rkit.rehearsal import (
     Counts,
-    device_of,
     lone_process,
     own_labels,
     peak_memory,
@@ -158,7 +158,7 @@ def _train(experiment: Experiment, data: ImageData, batch: int, folder: Path, de
 def _attack(experiment: Experiment, data: ImageData, folder: Path, device: str) -> None:
     """All that a run measures of each of its checkpoints; then AutoAttack's four attacks, each by itself at a radius
     where no image falls, since in a row the first one may leave nothing for the others to do."""
-    images = data.test.images.to(device_of(device))
+    images = data.test.images.to(resolve(device))
     for checkpoint in experiment.checkpoints if experiment.attacks else ():
         pair = load_weights(folder / f"{checkpoint}.safetensors", build_pair(experiment, data)).to(images.device)
         pixels = data.test.pixels().to(images.device)

@@ -176,7 +176,7 @@ def run(
     CPU) that share the work. Raises ValueError for impossible settings, Interrupted when asked to stop (the state
     is saved), Busy if another process has this run."""
     experiment.check()
-    check_count(count, device, experiment.batch_size)
+    devices.check_count(count, device, experiment.batch_size)
     folder = (Path(root) if root is not None else home("runs")) / experiment.run_name
     if (folder / "result.json").exists():
         return _finished(folder, experiment)
@@ -190,19 +190,15 @@ def run(
         _set_aside_remains(folder, experiment)
         if count == 1:
             _work(experiment, folder, device, data, report=report, should_stop=should_stop)
-        else:
-            arguments = (experiment, folder, device, data)
-            devices.start(count, _work, arguments, report=report, should_stop=should_stop)
+        else:  # each process reads the images itself: sent to it, they would have to lie in /dev/shm
+            del data
+            arguments = (experiment, folder, device, data_root)
+            devices.start(count, _work_with_others, arguments, report=report, should_stop=should_stop)
     return read_run(folder)
 
 
-def check_count(count: int, device: str, batch_size: int) -> None:
-    """ValueError, in one sentence, if so many devices cannot share a batch on this machine."""
-    if not 1 <= count <= batch_size:
-        raise ValueError(f"devices must lie between 1 and the batch size {batch_size}, not {count}")
-    there = torch.cuda.device_count()
-    if count > 1 and device != "cpu" and there and count > there:
-        raise ValueError(f"this machine has {there} GPU(s), not {count}")
+def _work_with_others(experiment: Experiment, folder: Path, device: str, data_root, **how) -> None:
+    _work(experiment, folder, device, load_data(experiment.data, data_root, experiment.subset or None), **how)
 
 
 def _work(
@@ -314,10 +310,13 @@ def read_runs(root: str | Path) -> list[Run]:
     return sorted(found.runs, key=lambda run: run.folder.name)
 
 
-def machine(device: str = "auto") -> str:
-    """The hardware a number was measured on, in words."""
-    if device in ("auto", "cuda", "gpu") and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+def machine(device: str | torch.device = "auto") -> str:
+    """The hardware a number was measured on, in words. ValueError for a device that is not here."""
+    kind = devices.resolve(device)
+    if kind.type == "cuda":
+        return torch.cuda.get_device_name(kind)
+    if kind.type == "mps":
+        return f"{platform.machine()} Apple GPU (MPS)"
     return f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s)"
 
 

@@ -26,6 +26,7 @@ import torch
 from tqdm.auto import tqdm
 
 from d2rkit.border import home
+from d2rkit.devices import card_for, named, resolve
 from d2rkit.experiment import Experiment
 from d2rkit.sweep import attempt, check_cores, failed_since, is_done, threads_of_children, unfinished
 
@@ -63,13 +64,16 @@ class Slurm:
             raise ValueError(f"minutes must be at least {2 * GRACE / 60:.0f}, for a job to save its state in time")
         if self.gpus < 0 or self.requeues < 0 or min(self.cpus, self.at_once) < 1:
             raise ValueError("cpus and at_once must be at least 1, gpus and requeues at least 0")
+        if spread := {"nodes", "N"} & self.extra.keys():
+            raise ValueError(f"a run shares the devices of one machine; leave {spread.pop()} out of extra")
 
 
 @dataclass(frozen=True)
 class Worker:
     """What a job does: it goes down the list and takes every run that is neither done nor another's. count: devices
-    of a run. card: a local worker's GPU, as CUDA_VISIBLE_DEVICES has it; a cluster hands out GPUs itself (None). since:
-    what failed later than this is left alone: a worker of the same sweep has just tried it."""
+    of a run. card: a local worker's GPU, as CUDA_VISIBLE_DEVICES has it ("" for none of its own); a cluster hands out
+    GPUs itself (None). since: what failed later than this is left alone: a worker of the same sweep has just tried
+    it."""
 
     experiments: tuple[Experiment, ...]
     root: Path
@@ -85,7 +89,8 @@ class Worker:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s", stream=sys.stdout)
         torch.set_num_threads(self.threads)
         if self.card is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = self.card
+            if self.card:
+                os.environ["CUDA_VISIBLE_DEVICES"] = self.card
             os.setpgrp()  # Ctrl-C in the terminal is for wait(), which then asks each worker once
         found: dict[str, str] = {}
         with _told_to_stop() as (told, requeue):
@@ -163,6 +168,7 @@ def submit_local(
 
     workers, threads: as in sweep(), at least one of each. Logs: jobs/local-<time>/ below root."""
     check_cores(workers, threads)
+    resolve(device)
     if workers < 1:
         raise ValueError("the local executor needs at least 1 worker")
     root, todo, place = _prepare(experiments, root, device, data_root)
@@ -171,14 +177,13 @@ def submit_local(
     # Process ids come round again, so each sweep has a folder of its own.
     executor = _submitit().LocalExecutor(root / "jobs" / time.strftime("local-%Y%m%d-%H%M%S"))
     executor.update_parameters(timeout_min=FOREVER, stderr_to_stdout=True)
-    cards = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))).split(",")
     # submitit's controller would kill its worker a second after a Ctrl-C; born deaf to it, it leaves that to wait().
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with threads_of_children(threads):
             return [
                 executor.submit(
-                    Worker(tuple(todo), *place, threads, card=cards[number % len(cards)], since=time.time())
+                    Worker(tuple(todo), *place, threads, card=card_for(number, device) or "", since=time.time())
                 )
                 for number in range(min(workers, len(todo)))
             ]
@@ -222,6 +227,7 @@ def submit_slurm(
     """Hand what is not done to Slurm, one job a run, as one array; ValueError if there is no Slurm, or if it refuses.
     Logs: jobs/<job id>/ below root."""
     options.check()
+    named(device)  # whether it is there is for the cluster's machines to say
     root, todo, place = _prepare(experiments, root, device, data_root)
     if not todo:
         return []

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from d2rkit.arrays import Split
 from d2rkit.autoattack import STAGES, AutoAttackBudget
 from d2rkit.border import nearest
+from d2rkit.devices import resolve
 from d2rkit.evaluator import Budget, Evaluator
 from d2rkit.experiment import Experiment, build_pair
 from d2rkit.methods import get_method
@@ -32,7 +33,6 @@ from d2rkit.rehearsal import (
     HARMLESS,
     Counts,
     counts_of,
-    device_of,
     lone_process,
     own_labels,
     peak_memory,
@@ -159,7 +159,7 @@ def measure(
 def bfloat16_pace(device: str = "auto") -> float:
     """How many times as fast a convolution of a ResNet-18 (128 channels, 16 x 16 pixels, 32 images) is in bfloat16 as
     in float32 on `device`. Below 1 on CPUs that can calculate with it but have no fast units for it."""
-    x, w = torch.rand(32, 128, 16, 16, device=device_of(device)), torch.rand(128, 128, 3, 3, device=device_of(device))
+    x, w = torch.rand(32, 128, 16, 16, device=resolve(device)), torch.rand(128, 128, 3, 3, device=resolve(device))
 
     def seconds(dtype: torch.dtype) -> float:
         images, weight = (tensor.to(dtype, memory_format=torch.channels_last) for tensor in (x, w))
@@ -233,8 +233,8 @@ def _staged(experiment: Experiment, device: str, clock: str) -> _Stage:
     much memory as a run's evaluation."""
     count = experiment.test_images
     data = random_data(experiment.data, Counts(1, 1, min(count, EVALUATION_BATCH)))
-    pair = build_pair(experiment, data).to(device_of(device)).eval()
-    x = data.test.pixels().to(device_of(device))
+    pair = build_pair(experiment, data).to(resolve(device)).eval()
+    x = data.test.pixels().to(resolve(device))
     y = own_labels(pair.target, x)
     test = Split(data.test.images.to(x.device), y)
     evaluate_checkpoint(replace(experiment, eps=HARMLESS), pair, test, "best", budget=ONCE)

@@ -24,7 +24,8 @@ from d2rkit.arrays import Split
 from d2rkit.attack_copies import attack_copy
 from d2rkit.autoattack import STAGES, AutoAttackBudget, AutoAttackState, autoattack
 from d2rkit.data import BIG_VALIDATION, DIGITS_TEST, DIGITS_VALIDATION, ImageData, subset_size
-from d2rkit.experiment import Experiment
+from d2rkit.devices import resolve
+from d2rkit.experiment import Experiment, machine
 from d2rkit.pair import eval_mode
 from d2rkit.sweep import threads_of_children
 
@@ -110,18 +111,12 @@ def _begin(threads: int) -> None:
     logging.getLogger("d2rkit").setLevel(logging.ERROR)  # a network that saw random pixels is "stuck at chance"
 
 
-def device_of(name: str) -> torch.device:
-    """The device that fit() would take for "auto", "cpu", "cuda" or "mps"."""
-    from lightning_fabric import Fabric
-
-    return Fabric(accelerator=name, devices=1).device
-
-
-def peak_memory(device: str) -> tuple[int, str]:
+def peak_memory(device: str | torch.device) -> tuple[int, str]:
     """Bytes that this process needed at most, and what they are: on CUDA those of the device, elsewhere all of its
     resident memory."""
-    if device_of(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(), f"{torch.cuda.get_device_name()}, torch.cuda.max_memory_allocated"
+    place = resolve(device)
+    if place.type == "cuda":
+        return torch.cuda.max_memory_allocated(place), f"{machine(place)}, torch.cuda.max_memory_allocated"
     words = "peak resident memory of a process, Python and its libraries included"
     status = Path("/proc/self/status")
     if status.exists():  # ru_maxrss on Linux also counts the parent that this process was spawned by

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ class NonFinite(RuntimeError):
     """The loss or a weight became infinite or NaN."""
 
 
+HALVES = (torch.bfloat16, torch.float16)
+
+
 def training_step(
     fabric: Fabric,
     model: nn.Module,
@@ -42,7 +46,8 @@ def training_step(
     runs on `attacked`, the raw pair or its folded twin, frozen and in eval mode. Then one wrapped forward carries
     the gradient, made at perturbed weights if awp (their relative size) is above 0. Of several devices, each has
     its part of the batch, of this `weight` (devices.mine). With recipe.micro_batch, gradients of at most so many
-    images at a time are added up before the step. Returns the loss, and the shares of right predictions by name."""
+    images at a time are added up before the step. Returns the loss, which may not be finite, and the numbers of right
+    predictions by name."""
     parts: dict[str, Tensor] = {}
     correct: dict[str, Tensor] = {}
     pieces = devices.pieces(len(x), recipe.micro_batch)
@@ -55,34 +60,40 @@ def training_step(
             )  # fmt: skip
         share = weight * len(images) / len(x)
         loss = partial(_loss, method, recipe, images, x_adv, labels, share)
-        with perturbed_weights(pair.target, partial(_total, loss, pair), awp) if awp else nullcontext():
+        ascent = partial(_total, loss, partial(_autocast, fabric, pair))
+        with perturbed_weights(pair.target, ascent, awp) if awp else nullcontext():
             for terms in TWO_STEP if recipe.update == "two-step" else (None,):
                 # Gradients are sent to the other devices once, with the last piece.
                 with nullcontext() if last or devices.size() == 1 else fabric.no_backward_sync(model):
                     logits, found = loss(model)
                     chosen = {name: part for name, part in found.items() if terms is None or name in terms}
                     total = torch.stack(list(chosen.values())).sum()
-                    if not torch.isfinite(devices.reduced(total, "mean")):
-                        raise NonFinite("the loss is not finite")
                     if number == 0:
                         optimizer.zero_grad(set_to_none=True)
                     fabric.backward(total)
                 if last:
                     optimizer.step()
                 _add(parts, {name: part.detach() for name, part in chosen.items()})
-        _add(correct, _right(logits, labels, share))
+        _add(correct, _right(logits, labels))
     return Loss(torch.stack(list(parts.values())).sum(), parts), correct
 
 
-def _loss(method: Method, recipe: Recipe, x, x_adv, y, share: float, network: nn.Module):
+def _loss(method: Method, recipe: Recipe, x, x_adv, y, share: float, network: Callable[..., Logits]):
     """Logits and weighted terms of a piece of the batch that is worth `share` of this device's mean."""
     logits = method.forward(network, x, x_adv)
     loss = method.loss(logits, y, recipe.loss, lambda part: devices.reduced(share * part, "mean"))
     return logits, {name: share * part for name, part in loss.parts.items()}
 
 
-def _total(loss, network: nn.Module) -> Tensor:
+def _total(loss, network: Callable[..., Logits]) -> Tensor:
     return torch.stack(list(loss(network)[1].values())).sum()
+
+
+def _autocast(fabric: Fabric, pair: GuidedPair, *images, **how) -> Logits:
+    """The raw pair in the step's precision, its logits as Fabric's wrapper would give them."""
+    with fabric.autocast():
+        logits = pair(*images, **how)
+    return Logits(*(z.float() if z is not None and z.dtype in HALVES else z for z in logits))
 
 
 def guide_step(
@@ -106,15 +117,16 @@ def guide_step(
             ce = share * nn.functional.cross_entropy(logits.guide_clean, labels)
             fabric.backward(ce)
         _add(parts, {"ce": ce.detach()})
-        _add(correct, _right(logits, labels, share))
+        _add(correct, _right(logits, labels))
     optimizer.step()
     return Loss(parts["ce"], parts), correct
 
 
-def _right(logits: Logits, y: Tensor, share: float) -> dict[str, Tensor]:
-    """The share of right predictions on clean and adversarial images, and of the guide."""
+def _right(logits: Logits, y: Tensor) -> dict[str, Tensor]:
+    """How many predictions are right on clean and adversarial images, and of the guide; counts are exact in float32,
+    and not every device has float64."""
     named = {"clean": logits.target_clean, "adv": logits.target_adv, "guide": logits.guide_clean}
-    return {name: share * (z.detach().argmax(1) == y).double().mean() for name, z in named.items() if z is not None}
+    return {name: (z.detach().argmax(1) == y).float().sum() for name, z in named.items() if z is not None}
 
 
 def _add(sums: dict[str, Tensor], values: dict[str, Tensor]) -> None:

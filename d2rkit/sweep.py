@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from d2rkit import devices
 from d2rkit.border import home
 from d2rkit.checkpoints import write_atomically
+from d2rkit.devices import card_for, resolve
 from d2rkit.experiment import Busy, Experiment, Interrupted, run
 from d2rkit.faults import fault
 from d2rkit.training import Report
@@ -61,6 +62,7 @@ def sweep(
     Raises KeyboardInterrupt after Ctrl-C, once every worker has saved its state."""
     root = Path(root) if root is not None else home("runs")
     check_cores(max(1, workers), threads or 1)
+    resolve(device)  # a sentence now, not an error in every run
     if workers and count > 1:
         raise ValueError(f"runs that share {count} devices go one after the other: set workers to 0, not {workers}")
     todo = unfinished(experiments, root)
@@ -182,13 +184,15 @@ def _here(todo: list[Experiment], root: Path, device: str, count: int, data_root
 _worker: dict = {}
 
 
-def _begin_worker(threads: int, messages, stop) -> None:
+def _begin_worker(threads: int, card: str | None, messages, stop) -> None:
     import torch
 
     for number in (signal.SIGINT, signal.SIGHUP):  # the parent hears them and sets `stop`
         signal.signal(number, signal.SIG_IGN)
     devices.end_with_parent()
     torch.set_num_threads(threads)
+    if card is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = card  # nothing has touched CUDA yet
     _worker.update(messages=messages, stop=stop)
 
 
@@ -204,14 +208,14 @@ def _work(number: int, experiment: Experiment, root: Path, device: str, data_roo
 class _Process:
     """A worker process, with a queue and an event of its own: if it dies, however, no other is held up."""
 
-    def __init__(self, threads: int):
-        self.threads = threads
+    def __init__(self, threads: int, card: str | None):
+        self.threads, self.card = threads, card
         self.begin()
 
     def begin(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.messages, self.stop = context.Queue(), context.Event()
-        arguments = (self.threads, self.messages, self.stop)
+        arguments = (self.threads, self.card, self.messages, self.stop)
         self.pool = ProcessPoolExecutor(1, context, _begin_worker, arguments)
 
     def heard(self) -> Iterator[tuple[int, float, str]]:
@@ -225,7 +229,7 @@ def _with_workers(
 ) -> list[Outcome]:
     done = [0.0] * len(todo)
     words: dict[int, str] = {}
-    processes = [_Process(threads) for _ in range(workers)]
+    processes = [_Process(threads, card_for(number, device)) for number in range(workers)]
     idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
     stopping = threading.Event()
 

@@ -6,26 +6,26 @@ import copy
 import json
 import logging
 import math
-import shutil
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from d2rkit import attacks, devices
 from d2rkit.attack_copies import PairTwin
+from d2rkit.averaging import follow
 from d2rkit.checkpoints import load_resume, save_resume, save_weights
 from d2rkit.data import ImageData, Split, augment
 from d2rkit.digests import splits_digest
+from d2rkit.fabric import check_compiler
+from d2rkit.fabric import make_fabric as _fabric
 from d2rkit.layout import arrange, restore
 from d2rkit.methods import Method
 from d2rkit.pair import GuidedPair, eval_mode
@@ -53,7 +53,7 @@ def fit(
     recipe: Recipe,
     folder: str | Path | None = None,
     *,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     report: Report | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -64,10 +64,12 @@ def fit(
     recipe: an Experiment is one too; what it adds about data, networks and evaluation is not looked at here.
     Inside a group of processes (devices.start) every process calls this alike, each works on its part of every
     batch, and all end with the same weights.
-    folder: a run folder. It gets history.csv, last.safetensors and best.safetensors (highest PGD accuracy
-    on data.val) and resume.pt, from which a later call with the same recipe goes on, bit for bit on
-    the same hardware. should_stop: asked after every step; True saves the state and returns with status
-    "interrupted", and so does Ctrl-C or SIGTERM. save_every: seconds between saves within an epoch.
+    device: as devices.resolve() knows them. folder: a run folder. It gets history.csv, last.safetensors and
+    best.safetensors (highest PGD accuracy on data.val) and resume.pt, from which a later call with the same recipe
+    goes on, bit for bit on the same hardware; on another kind or number of devices with fresh randomness, and the
+    history says so (moved 1 in that epoch's row). should_stop: asked after every step; True saves the state and
+    returns with status "interrupted", and so does Ctrl-C or SIGTERM. save_every: seconds between saves within an
+    epoch.
     A non-finite loss ends training with status "failed: ..." and leaves the last good state in place.
     """
     method = recipe.check()
@@ -76,7 +78,7 @@ def fit(
     began = time.monotonic()
     try:
         loop = _Loop(pair, data, recipe, method, Path(folder) if folder else None, device)
-        with _polite_stop() as asked:
+        with _polite_stop() as asked, devices.training_math(recipe.speed == "exact", loop.fabric.device):
             stopped = loop.run(
                 lambda: asked.is_set() or bool(should_stop and should_stop()), report, on_epoch, save_every
             )
@@ -98,9 +100,7 @@ STATE = ("pair", "optimizer", "average", "generators", "epoch", "step", "best", 
 class _Loop:
     """The state of a training run: what resume.pt holds, and the loop that moves it on."""
 
-    def __init__(
-        self, pair: GuidedPair, data: ImageData, recipe: Recipe, method: Method, folder: Path | None, device: str
-    ):
+    def __init__(self, pair: GuidedPair, data: ImageData, recipe: Recipe, method: Method, folder: Path | None, device):
         self.recipe, self.method, self.folder = recipe, method, folder
         # A network without a gradient of its own: DDP must be told that there may be one.
         partial = not method.needs_guide or recipe.guide_warmup or recipe.loss.get("detach_guide")
@@ -112,8 +112,8 @@ class _Loop:
         optimizer = torch.optim.SGD(pair.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
         self.model, self.optimizer = self.fabric.setup(pair, optimizer)
         device = self.fabric.device
-        if recipe.compile and device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
-            raise ValueError("compile needs a C++ compiler (g++ or clang++) on a CPU, and there is none here")
+        if recipe.compile:
+            check_compiler(device)
         self.train = data.train.to(device)
         self.val = data.val.take(slice(devices.rank(), None, devices.size())).to(device)
         self.val_count = len(data.val)
@@ -122,10 +122,10 @@ class _Loop:
         if recipe.speed == "fast" and method.attack != "none":  # only CAG's attack looks at the guide
             dtype = torch.bfloat16 if recipe.precision == "bf16-mixed" else None
             self.twin = PairTwin(pair, recipe.compile, method.attack == "cag", dtype)
-        decay = get_ema_multi_avg_fn(recipe.ema)
-        self.average = AveragedModel(pair.target, multi_avg_fn=decay, use_buffers=True) if recipe.ema else None
+        self.average = AveragedModel(pair.target, use_buffers=True) if recipe.ema else None
         self.generators = {p: generator_for(p, recipe.seed, device, devices.rank()) for p in ("augment", "attack")}
         self.epoch, self.step, self.best = 0, 0, -1.0
+        self.moved = False  # to another kind or number of devices, within this epoch
         self.history: list[dict[str, float]] = []
         self.seconds, self.began = 0.0, time.monotonic()  # of this epoch, over interruptions
         self.sums: dict[str, float] = {}
@@ -178,6 +178,8 @@ class _Loop:
 
     def agreed(self, *wishes: bool) -> list[bool]:
         """What any of the processes wishes, all do: they must save and stop at the same step."""
+        if devices.size() == 1:
+            return list(wishes)
         return devices.reduced(torch.tensor(wishes, device=self.fabric.device), "max").tolist()
 
     def advance(self, batch: Tensor) -> None:
@@ -200,13 +202,17 @@ class _Loop:
             )  # fmt: skip
             if self.average is not None:
                 devices.settle(self.pair.target)
-                self.average.update_parameters(self.pair.target)
+                follow(self.average, self.pair.target, recipe.ema)
         devices.settle(self.pair)
         values = {"loss": loss.total, **{f"loss_{k}": v for k, v in loss.parts.items()}}
+        share = {f"train_{k}": weight / len(x) for k in correct}
         values |= {f"train_{k}": v for k, v in correct.items()}
-        means = devices.reduced(torch.stack([value.double() for value in values.values()]), "mean").tolist()
+        # The step's one look at the device. Shares are made here, in the float64 of Python.
+        means = devices.reduced(torch.stack([value.float() for value in values.values()]), "mean").tolist()
+        if not math.isfinite(sum(means)):
+            raise NonFinite("the loss is not finite")
         for name, mean in zip(values, means, strict=True):
-            self.sums[name] = self.sums.get(name, 0.0) + mean * len(batch)
+            self.sums[name] = self.sums.get(name, 0.0) + mean * share.get(name, 1.0) * len(batch)
         self.step += 1
 
     def finish_epoch(self) -> None:
@@ -214,10 +220,11 @@ class _Loop:
         row = {"epoch": self.epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
         row |= {name: value / len(self.train) for name, value in self.sums.items()}
         row |= {f"val_{k}": v for k, v in self.validate().items()}
+        row |= {"moved": 1} if self.moved else {}
         row["seconds"] = self.seconds + time.monotonic() - self.began
         self.seconds, self.began = 0.0, time.monotonic()
         self.history.append(row)
-        self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
+        self.epoch, self.step, self.sums, self.moved = self.epoch + 1, 0, {}, False
         better = row["val_pgd"] > self.best and self.epoch > self.recipe.guide_warmup
         self.best = max(self.best, row["val_pgd"]) if better else self.best
         self.save(better)
@@ -225,10 +232,11 @@ class _Loop:
     def validate(self) -> dict[str, float]:
         """Clean and PGD accuracy of the target, and clean accuracy of the guide, on the validation images."""
         recipe, target, guide = self.recipe, self.evaluated, self.pair.guide
+        size = min(500, recipe.micro_batch or 500)  # the attack keeps gradients of so many images
         hits = {"clean": 0, "pgd": 0} | ({"guide": 0} if guide is not None else {})
-        with eval_mode(target, self.pair):
-            for i in range(0, len(self.val), 500):
-                batch: Split = self.val.take(slice(i, i + 500))
+        with eval_mode(target, self.pair), devices.ieee_float32():
+            for i in range(0, len(self.val), size):
+                batch: Split = self.val.take(slice(i, i + size))
                 x, y = batch.pixels(), batch.labels
                 x_adv = attacks.pgd_ce(target, x, y, eps=recipe.eps, step_size=recipe.eps / 4, steps=recipe.val_steps)
                 with torch.no_grad():
@@ -257,6 +265,8 @@ class _Loop:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average is not None else {},
             "generators": devices.gathered({name: g.get_state() for name, g in self.generators.items()}),
+            "device": self.fabric.device.type,
+            "moved": self.moved,
             "epoch": self.epoch,
             "step": self.step,
             "best": self.best,
@@ -301,38 +311,22 @@ class _Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        if len(state["generators"]) == devices.size():
+        states, rank = state["generators"], devices.rank()
+        alike = len(states[0]["attack"]) == len(self.generators["attack"].get_state())  # all that older states tell
+        kind = state.get("device", self.fabric.device.type if alike else "")
+        self.moved = bool(state.get("moved", False))
+        if len(states) == devices.size() and kind == self.fabric.device.type:
             for name, generator in self.generators.items():
-                generator.set_state(state["generators"][devices.rank()][name])
-        else:  # saved by another number of devices, whose randomness cannot be gone on with
+                generator.set_state(states[rank][name])
+        else:  # saved by another kind or number of devices, whose randomness cannot be gone on with
+            self.moved = True
             again = self.recipe.seed + 7_919 * (1 + state["epoch"])
             for name in self.generators:
-                self.generators[name] = generator_for(name, again, self.fabric.device, devices.rank())
+                self.generators[name] = generator_for(name, again, self.fabric.device, rank)
         for name in ("epoch", "step", "best", "sums", "seconds", "history"):
             setattr(self, name, state[name])
         self.began = time.monotonic()
         return True
-
-
-def _fabric(device: str, precision: str, partial: bool = False):
-    """Fabric on one device, or on the group's; partial: a step may leave a network of the pair without gradients."""
-    from lightning_fabric import Fabric  # takes a second to import, which other uses of the kit need not wait for
-    from lightning_fabric.plugins.environments import LightningEnvironment
-    from lightning_fabric.strategies import DDPStrategy
-
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its news are of no use to a student
-    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides|`broadcast_buffers` is deprecated")
-    count = devices.expected()
-    if count == 1:
-        return Fabric(accelerator=device, devices=1, precision=precision)
-    # A batch system's own idea of ranks must not win over ours; settle() looks after BatchNorm's buffers.
-    strategy = DDPStrategy(
-        cluster_environment=LightningEnvironment(), find_unused_parameters=partial, broadcast_buffers=False,
-        timeout=timedelta(days=7),  # in evaluation one device may wait for another's whole batch
-    )  # fmt: skip
-    fabric = Fabric(accelerator=device, devices=count, strategy=strategy, precision=precision)
-    fabric.launch()
-    return fabric
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 
 from d2rkit.checkpoints import load_weights
 from d2rkit.data import load_data
+from d2rkit.devices import resolve
 from d2rkit.digests import weights_digest
 from d2rkit.evaluation import evaluate, parse_attack
 from d2rkit.experiment import Run, build_pair, chosen_test
@@ -105,12 +106,7 @@ def verify(
         if other := {str(f.facts["weights"]) for f in flags.values() if "weights" in f.facts} - {digest}:
             found.append(replace(answer, fault=f"{file} holds weights {digest}, its flags are of {min(other)}"))
             continue
-        where = _device(device)
-        again = evaluate(network.to(where), test, chosen, experiment.radius, experiment.seed, report=report)
+        again = evaluate(network.to(resolve(device)), test, chosen, experiment.radius, experiment.seed, report=report)
         differing = {a: int((again.flags[a].cpu() != torch.from_numpy(flags[a].flags)).sum()) for a in chosen}
         found.append(replace(answer, differing=differing))
     return found
-
-
-def _device(name: str) -> str:
-    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"

@@ -67,7 +67,7 @@ def step_gradients(path, *, report=None, should_stop=None):
         assert max(images) <= (micro_batch or len(x)) and sum(images) == len(x)
         found[f"guide {micro_batch}"] = {n: p.grad for n, p in pair.guide.named_parameters()}
         found[f"guide {micro_batch}"] |= {"loss": devices.reduced(loss.total.clone(), "mean")}
-        found[f"guide {micro_batch}"] |= {"right": devices.reduced(right["guide"].clone(), "mean")}
+        found[f"guide {micro_batch}"] |= {"right": devices.reduced(right["guide"] * weight / len(x), "mean")}
     if devices.rank() == 0:
         torch.save(found, path)
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 from tqdm.auto import tqdm
 
 from d2rkit.border import home
+from d2rkit.devices import resolve
 from d2rkit.presets import Preset, presets_of
 from d2rkit.sweep import check_cores
 
@@ -134,7 +134,7 @@ class Place:
     data_root: Folder = ""
     """Folder of data sets (default: $D2RKIT_DATA, else data/)."""
     device: str = "auto"
-    """auto, cpu, cuda or mps."""
+    """auto (an NVIDIA GPU if there is one, else the CPU), cpu, cuda (or gpu), cuda:1, mps (an Apple GPU)."""
 
     @property
     def runs_root(self) -> Path:
@@ -194,7 +194,7 @@ def workers_here(workers: int, threads: int, place: Place, devices: int = 1) -> 
     check_cores(max(1, workers), threads)
     if workers >= 0:
         return workers
-    on_gpu = torch.cuda.is_available() and place.device != "cpu"
+    on_gpu = resolve(place.device).type != "cpu"
     return 0 if on_gpu or devices > 1 else max(1, (os.cpu_count() or 1) // threads)
 
 

@@ -14,7 +14,8 @@ import tyro
 from d2rkit.border import home, nearest
 from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
 from d2rkit.data import DATASETS, load_data
-from d2rkit.experiment import Experiment, run
+from d2rkit.devices import resolve
+from d2rkit.experiment import Experiment, machine, run
 from d2rkit.measuring import bfloat16_pace
 
 
@@ -28,8 +29,10 @@ def doctor() -> None:
             print(f"  {package} {version(package)}")
         except PackageNotFoundError:
             print(f"  {package} is missing" + (f": pip install -e '.{part}'" if part else ": run `make install`"))
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU only (no GPU is needed for digits)"
-    print(f"Device: {device}")
+    kind = resolve().type
+    print(f"Device: {machine()}" + (" (no GPU is needed for digits)" if kind == "cpu" else ""))
+    if kind == "cpu" and torch.backends.mps.is_available():
+        print("  there is an Apple GPU, which is used where you ask for it: --device mps")
     try:
         pace = bfloat16_pace()
     except (ImportError, RuntimeError, TypeError) as error:
