@@ -68,8 +68,9 @@ def project(x_adv: Tensor, x: Tensor, eps: float, norm: str = "linf") -> Tensor:
     """The image nearest to x_adv in the eps-ball around x, then cut to [0, 1] (which cannot leave the ball)."""
     check_choice(norm, NORMS, "norm")
     check_number("eps", eps)
-    check_batch(x)
-    if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape or x_adv.device != x.device:
+    for images in (x, x_adv):
+        check_batch(images)
+    if x_adv.shape != x.shape or x_adv.device != x.device:
         raise ValueError(f"x_adv must be like x, of shape {tuple(x.shape)} on {x.device}, not {shown(x_adv)}")
     if norm == "linf":
         return torch.minimum(torch.maximum(x_adv, x - eps), x + eps).clamp_(0, 1)

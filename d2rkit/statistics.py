@@ -191,7 +191,7 @@ def _array(values: ArrayLike) -> np.ndarray:
 
 def _numbers(values: ArrayLike) -> np.ndarray:
     found = _array(values)
-    if found.size and found.dtype.kind not in "buif":
+    if found.dtype.kind not in "buif":
         raise ValueError(f"numbers are needed, not {shown(values)}")
     return found.astype(float)
 
@@ -199,7 +199,7 @@ def _numbers(values: ArrayLike) -> np.ndarray:
 def _flags(flags: ArrayLike) -> np.ndarray:
     """(seeds, N) bool."""
     found = np.atleast_2d(_array(flags))
-    if found.dtype != bool or found.ndim != 2 or found.shape[1] == 0:
+    if found.dtype != bool or found.ndim != 2 or found.size == 0:
         raise ValueError(f"flags must be bool of shape (N,) or (seeds, N), not {found.dtype} {np.shape(flags)}")
     return found
 

@@ -269,7 +269,7 @@ MUTANTS: list[Mutant] = [
          "test_interrupted_and_resumed_is_bitwise_the_uninterrupted_run"),
         ("an epoch begins anew", "order.split(self.recipe.batch_size)[self.step :]",
          "order.split(self.recipe.batch_size)", "test_interrupted_and_resumed_is_bitwise_the_uninterrupted_run"),
-        ("any recipe goes on", "if value != default[name]}", "if False}",
+        ("any recipe goes on", "if used[name] != value}", "if False}",
          "test_another_recipe_or_a_damaged_state_is_refused_and_nothing_is_written_over"),
         ("the average is forgotten", 'self.average.load_state_dict(state["average"])', "pass",
          "test_interrupted_and_resumed_is_bitwise_the_uninterrupted_run"),
@@ -321,8 +321,16 @@ MUTANTS: list[Mutant] = [
         "exercises/checking.py", "exercises/test_checks.py",
         ("everything agrees", "return near.float().mean().item() >= share", "return True",
          "test_kl_mistakes[wrong direction]"),
-        ("NaN is finite", "if not got.isfinite().all():", "if False:", "test_kl_mistakes[log of softmax]"),
         ("shapes broadcast", "if tuple(got.shape) != shape:", "if False:", "test_kl_mistakes[sum over everything]"),
+    ),
+    *_of(
+        "exercises/checking.py", "exercises/test_probes.py",
+        ("NaN is finite", "if not got.isfinite().all():", "if False:", "test_numbers_that_are_none_are_named"),
+    ),
+    *_of(
+        "exercises/probes.py", "exercises/test_probes.py",
+        ("any distance", '"inside the eps-ball", distance <= eps + 1e-5,', '"inside the eps-ball", True,',
+         "test_an_attack_keeps_three_promises"),
     ),
     *_of(
         "exercises/kl.py", "exercises/test_checks.py",
@@ -332,8 +340,6 @@ MUTANTS: list[Mutant] = [
     ),
     *_of(
         "exercises/probes.py", "exercises/test_checks.py",
-        ("any distance", '"inside the eps-ball", distance <= eps + 1e-5,', '"inside the eps-ball", True,',
-         "test_pgd_mistakes,test_fgsm_mistakes"),
         ("x may change", "moved = not torch.equal(x, untouched)", "moved = False", "test_fgsm_mistakes[in place]"),
     ),
 ]

@@ -217,7 +217,7 @@ def test_starts():
         ({"eps": "8/255"}, "eps must be a finite number of at least 0, not '8/255'"),
         ({"step_size": -1.0}, "step_size must be a finite number of at least 0, not -1.0"),
         ({"step_size": torch.nan}, "step_size must be .* not nan"),
-        ({"steps": -1}, "steps must be a whole number of at least 0, not -1"),
+        ({"steps": -1}, r"steps must be a whole number in 0\.\.1000000, not -1"),
         ({"steps": 2.5}, "steps must be a whole number"),
         ({"start": torch.zeros(8, 3, 2, 1)}, r"start must be like the images, torch.float64 of shape \(8, 3, 2, 2\)"),
         ({"start": torch.zeros(8, 3, 2, 2)}, "start must be like the images, torch.float64 .*not .* torch.float32"),
@@ -227,6 +227,12 @@ def test_starts():
 def test_impossible_settings_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         attacks.pgd_ce(linear(), images(), Y, **how() | changes)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_only_floats_are_projected(dtype):
+    with pytest.raises(ValueError, match="images must be a floating-point tensor"):
+        attacks.project(images().to(dtype), images(), 0.1)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])

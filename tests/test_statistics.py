@@ -88,6 +88,7 @@ def test_holm():
         ([True], [True, False], "same images"),
         ([0.5, 0.2], [True, False], "must be bool"),
         ([], [], "must be bool"),
+        (np.zeros((0, 5), bool), np.zeros((0, 5), bool), "must be bool"),
         ([[True], [True]], [[True], [True]], "one run with one run"),
     ],
 )
@@ -133,3 +134,23 @@ def test_flags_of_another_number_of_images_are_refused(tmp_path):
     np.savez_compressed(run.folder / "evaluation" / "autoattack.npz", flags=np.ones(7, bool))
     with pytest.raises(ValueError, match="7 flags"):
         flags_of(run, "autoattack")
+
+
+@pytest.mark.parametrize("values", [[], [[0.5], [0.6]], torch.zeros(0, dtype=torch.complex64), ["0.5"], [0.5 + 1j]])
+def test_what_is_no_list_of_numbers_has_no_mean_and_no_holm(values):
+    with pytest.raises(ValueError, match=r"numbers? "):
+        mean_std(values)
+    if len(values):
+        with pytest.raises(ValueError, match=r"numbers? "):
+            holm(values)
+
+
+@pytest.mark.parametrize("p", [[0.5, math.nan], [1.5], [-0.1]])
+def test_what_is_no_p_value_is_refused(p):
+    with pytest.raises(ValueError, match=r"p values must be numbers in \[0, 1\]"):
+        holm(p)
+
+
+def test_the_error_bar_is_of_one_run():
+    with pytest.raises(ValueError, match=r"takes the flags of one run, \(N,\), not of 2"):
+        standard_error([[True, False], [True, True]])
