@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from d2rkit.arrays import Split
-from d2rkit.border import as_pixels, check_images, first_line
+from d2rkit.border import as_pixels, check_images, printable
 from d2rkit.data import ImageData
 from d2rkit.pair import GuidedPair
 
@@ -47,7 +47,7 @@ def as_network(model: nn.Module | Callable[[Tensor], Tensor]) -> tuple[nn.Module
         return copy.deepcopy(network).float(), [f"weights in {', '.join(sorted(others))}: judged as a float32 copy"]
     except Exception as error:
         kinds = ", ".join(sorted(others))
-        raise ValueError(f"the network's {kinds} weights cannot be made float32: {first_line(error)}") from error
+        raise ValueError(f"the network's {kinds} weights cannot be made float32: {printable(error)}") from error
 
 
 def as_images(data: Any) -> tuple[Tensor, Tensor, int | None]:
@@ -80,7 +80,7 @@ def _collected(loader: DataLoader) -> tuple[Tensor, Tensor]:
             labels.append(_tensor(batch[1], "labels"))
         return torch.cat(images), torch.cat(labels)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"the data must yield (image tensor, label): {first_line(error)}") from error
+        raise ValueError(f"the data must yield (image tensor, label): {printable(error)}") from error
 
 
 def _tensor(part: Any, what: str) -> Tensor:
@@ -90,7 +90,7 @@ def _tensor(part: Any, what: str) -> Tensor:
         try:
             return torch.as_tensor(np.asarray(part))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{what} cannot be made a tensor: {first_line(error)}") from error
+            raise ValueError(f"{what} cannot be made a tensor: {printable(error)}") from error
     raise ValueError(f"{what} must be a tensor or an array, not {_kind(part)}")
 
 

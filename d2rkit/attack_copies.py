@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 
-from d2rkit.border import first_line
+from d2rkit.border import printable
 from d2rkit.folding import Twin
 from d2rkit.layout import is_layout_hook
 from d2rkit.pair import GuidedPair, eval_mode, frozen
@@ -62,7 +62,7 @@ def attack_copy(network: nn.Module, x: Tensor, dtype: torch.dtype | None = None)
     try:
         twin = Twin(network)
     except Exception as error:  # torch.fx runs the network's own code on its proxies: anything may happen
-        return AttackCopy(network, f"torch.fx cannot trace it ({first_line(error)})")
+        return AttackCopy(network, f"torch.fx cannot trace it ({printable(error)})")
     if reason := difference(network, twin.twin, x):
         return AttackCopy(network, reason)
     if dtype is not None:
@@ -104,7 +104,7 @@ def difference(network: nn.Module, other: nn.Module, x: Tensor, tolerance: Toler
             if reason := _apart(network, other, images, tolerance):
                 return f"{reason} on {words}"
     except Exception as error:  # whatever a copy may do
-        return f"its copy fails ({first_line(error)})"
+        return f"its copy fails ({printable(error)})"
     finally:
         changed = [name for name, buffer in network.named_buffers() if not torch.equal(buffer, before[name])]
         with torch.no_grad():
@@ -182,7 +182,7 @@ class PairTwin:
         try:
             twin = None if reason else Twin(network)
         except Exception as error:  # as in attack_copy
-            reason = f"torch.fx cannot trace it ({first_line(error)})"
+            reason = f"torch.fx cannot trace it ({printable(error)})"
         if twin is not None:
             reason = difference(network, twin.twin, x)
         if reason:

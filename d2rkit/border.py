@@ -135,6 +135,18 @@ def printable(text: object, limit: int = 200) -> str:
     return "".join(c if c.isprintable() else "?" for c in line[:limit]) + ("..." if len(line) > limit else "")
 
 
+def check_path(path: str | os.PathLike) -> Path:
+    """`path`, if it could exist and be named in a sentence; else ValueError."""
+    text = os.fsdecode(path)
+    if any(ord(c) < 32 or ord(c) == 127 for c in text):
+        raise ValueError(f"a path must hold no control characters, not {printable(ascii(text), 80)}")
+    try:
+        Path(text).exists()
+    except OSError as error:
+        raise ValueError(f"{printable(text, 80)} cannot be a path: {error.strerror}") from error
+    return Path(text)
+
+
 def home(kind: str) -> Path:
     """The folder for `kind` ("data", "runs", "results", "notebooks"): $D2RKIT_DATA and so on, else the folder of
     that name in the checkout this file belongs to, else in the current directory."""
@@ -175,8 +187,3 @@ def check_images(images: Tensor, labels: Tensor, num_classes: int | None = None)
 def as_pixels(images: Tensor) -> Tensor:
     """Float pixels in [0, 1] of images that may be uint8."""
     return images.float().div_(255) if images.dtype == torch.uint8 else images
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line; one that says nothing is named."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

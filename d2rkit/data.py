@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from d2rkit.arrays import Split, no_images
-from d2rkit.border import home, nearest
+from d2rkit.border import home, nearest, shown
 from d2rkit.cifar import load_cifar
 from d2rkit.tiny_imagenet import load_tiny_imagenet
 
@@ -93,7 +93,7 @@ def load_data(
         return ImageData(name, class_names, nothing, nothing, test, source).to(device)
     if wanted is not None:
         if wanted > len(train):
-            raise ValueError(f"subset {subset!r} asks for more than the {len(train)} training images of {name}")
+            raise ValueError(f"subset {shown(subset)} asks for more than the {len(train)} training images of {name}")
         train = train.take(first_of_each_class(train.labels, wanted))
         source += f", {wanted} training images"
     held_out = min(DIGITS_VALIDATION if name == "digits" else BIG_VALIDATION, len(train) // 5)
@@ -164,7 +164,7 @@ def subset_size(subset: int | str | None) -> int | None:
     text = str(subset).strip().lower()
     digits = text[:-1] + "000" if text.endswith("k") else text
     if not digits.isdigit() or int(digits) < 5:  # a fifth is held out for validation
-        raise ValueError(f"subset {subset!r} is not a number of training images; allowed: 5 or more, e.g. 10k")
+        raise ValueError(f"subset {shown(subset)} is not a number of training images; allowed: 5 or more, e.g. 10k")
     return int(digits)
 
 

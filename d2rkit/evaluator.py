@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from d2rkit import attacks, devices
 from d2rkit.adapters import as_images, as_network
 from d2rkit.attack_copies import attack_copy, has_gradient
 from d2rkit.autoattack import FULL, AutoAttackBudget, AutoAttackState, autoattack, clean_flags
-from d2rkit.border import as_pixels, first_line, nearest
+from d2rkit.border import as_pixels, check_choice, check_count, nearest, printable, shown
 from d2rkit.pair import eval_mode
 
 ATTACKS = ("clean", "fgsm", "pgd20", "cw20", "autoattack")
@@ -41,8 +42,8 @@ def parse_attack(name: str) -> tuple[str, int]:
 
 def check_radius(eps: float) -> float:
     """eps, or a ValueError if it is no radius in pixel scale."""
-    if not 0 <= eps <= 1:
-        raise ValueError(f"eps is in pixel scale and must lie in [0, 1], e.g. 8/255 = 0.0314, not {eps}")
+    if not isinstance(eps, Real) or isinstance(eps, bool) or not 0 <= eps <= 1:
+        raise ValueError(f"eps is in pixel scale and must lie in [0, 1], e.g. 8/255 = 0.0314, not {shown(eps)}")
     return eps
 
 
@@ -86,11 +87,10 @@ class Evaluator:
         num_classes: int | None = None,
         budget: Budget = WHOLE,
     ):
-        for name, value in (("batch_size", batch_size), ("eot", eot)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-        if attack_precision not in PRECISIONS:
-            raise nearest(attack_precision, PRECISIONS, "attack precision")
+        check_count("batch_size", batch_size, 1)
+        check_count("eot", eot, 1)
+        check_count("seed", seed, -(2**31))
+        check_choice(attack_precision, PRECISIONS, "attack precision")
         self.network, self.notes = as_network(model)
         self.seed, self.batch_size, self.shared, self.budget, self.eot = seed, batch_size, shared, budget, eot
         self.exact = exact
@@ -251,7 +251,7 @@ def check_logits(network: nn.Module, x: Tensor, num_classes: int | None = None) 
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        raise ValueError(f"the network does not take images of {shape} pixels: {first_line(error)}") from error
+        raise ValueError(f"the network does not take images of {shape} pixels: {printable(error)}") from error
     if not isinstance(logits, Tensor):
         raise ValueError(f"the network returns a {type(logits).__name__}, not a tensor of logits (B, classes); wrap it")
     if logits.ndim != 2 or len(logits) != len(x) or not logits.is_floating_point():
@@ -269,7 +269,7 @@ def check_logits(network: nn.Module, x: Tensor, num_classes: int | None = None) 
     try:
         alone = network(x[:1])
     except Exception as error:
-        raise ValueError(f"the network takes {len(x)} images at once but not one alone: {first_line(error)}") from error
+        raise ValueError(f"the network takes {len(x)} images at once but not one alone: {printable(error)}") from error
     if float((again - logits).abs().max()) > scale:
         return classes, "the network answers differently on equal calls (noise or dropout in eval mode?)"
     if float((alone - logits[:1]).abs().max()) > scale:

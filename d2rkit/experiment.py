@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from d2rkit import devices
-from d2rkit.border import home, nearest
+from d2rkit.border import check_count, check_path, home, nearest
 from d2rkit.checkpoints import clear_drafts, load_resume, load_weights, read_json, write_json
 from d2rkit.data import DATASETS, ImageData, Split, first_of_each_class, load_data, subset_size
 from d2rkit.evaluator import ATTACKS, parse_attack
@@ -143,6 +143,7 @@ class Busy(Exception):
 
 def build_pair(experiment: Experiment, data: ImageData) -> GuidedPair:
     """Target and, where the method needs one, guide, with weights that follow from the seed alone."""
+    check_count("seed", experiment.seed, -(2**31))
     method = get_method(experiment.method)
     names = [experiment.target] + ([experiment.guide] if method.needs_guide else [])
     networks = []
@@ -287,7 +288,7 @@ def read_config(folder: Path) -> Experiment:
 def read_run(folder: str | Path) -> Run:
     """A finished run; ValueError if a file is missing or damaged, or if name, settings, history, flags, weights and
     result do not belong together."""
-    folder = Path(folder)
+    folder = check_path(folder)
     experiment = read_config(folder)
     return Run(folder, experiment, checked_result(folder, experiment))
 

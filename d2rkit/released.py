@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from d2rkit.border import nearest, printable
+from d2rkit.border import check_path, nearest, printable
 from d2rkit.normalisation import BUFFERS
 
 DEPTH = 6  # how deep a state dict may lie in dicts of dicts
@@ -61,7 +61,7 @@ def _safe_globals() -> Iterator[None]:
 def read_file(path: str | Path) -> Any:
     """What a .safetensors file or a torch file holds, told apart by content, without running code in it.
     ValueError, in one sentence, if it is missing, damaged, something else, or needs code to be read."""
-    path = Path(path)
+    path = check_path(path)
     if not path.is_file():
         raise ValueError(f"checkpoint {path} {'is a folder, not a file' if path.is_dir() else 'does not exist'}")
     with path.open("rb") as file:

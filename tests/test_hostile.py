@@ -8,8 +8,7 @@ from tests import hostile
 
 INPUTS = int(os.environ.get("D2RKIT_INPUTS", "3000"))
 PURE = hostile.functions()
-UNSETTLED = ("evaluate", "load_data", "load_released", "Recipe", "Experiment", "build_pair")
-DOORS = {name: door for name, door in hostile.doors().items() if name not in UNSETTLED}
+DOORS = hostile.doors()
 
 
 @pytest.mark.parametrize("name", [*PURE, *DOORS])
