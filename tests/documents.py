@@ -13,6 +13,7 @@ import nbformat
 
 PROJECT = Path(__file__).parents[1]
 DOCUMENTS = [PROJECT / name for name in ("README.md", "data/README.md", "notebooks/exercises/LECTURERS.md")]
+DOCUMENTS += sorted((PROJECT / "docs").glob("*.md"))
 NOTEBOOKS = sorted((PROJECT / "notebooks").rglob("*.ipynb"))
 SOURCES = sorted(file for folder in ("d2rkit", "benchmarks") for file in (PROJECT / folder).rglob("*.py"))
 FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

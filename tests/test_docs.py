@@ -126,7 +126,7 @@ def test_what_make_check_leaves_out_exists():
 
 LINK = re.compile(r"\]\(([^)\s#]+)[^)\s]*\)")
 PATH = re.compile(r"(?:[\w.-]+/)*[\w.-]+\.(?:py|md|ipynb|toml|yml|cff|png|pt)|(?:[\w.-]+/)+[\w.-]*")
-MADE = ("runs/", "results/", "cache/", "handins/", ".venv/", "source/d2r/", "model.pt", "resume.pt", "table.md")
+MADE = ("runs/", "results/", "evaluation/", "val/images", "cache/", "handins/", ".venv/", "source/d2r/", "model.pt", "resume.pt", "table.md")
 """What a text may name although no checkout has it: what the kit, or its user, makes."""
 FRACTION = re.compile(r"\d+/\d+")
 
@@ -154,8 +154,8 @@ def test_links_of_notebooks_resolve(file):
 
 
 def test_a_file_that_is_missing_is_seen():
-    text = "![x](no.png) [y](data/README.md) `d2rkit/nothing.py` `data.py` `benchmarks/step.py` `docs/` `8/255`"
-    assert missing(text, "README.md") == ["no.png", "d2rkit/nothing.py", "docs/"]
+    text = "![x](no.png) [y](data/README.md) `d2rkit/nothing.py` `data.py` `benchmarks/step.py` `nowhere/` `8/255`"
+    assert missing(text, "README.md") == ["no.png", "d2rkit/nothing.py", "nowhere/"]
 
 
 def test_code_spans_that_call_the_library_are_right():
