@@ -114,7 +114,8 @@ def write_table(preset: Preset, runs: Sequence[Run], folder: str | Path) -> list
         beside = comparison_table(compare(frame, preset.base.data, preset.base.target), preset)
         extra = {"paired.csv": paired, "published.csv": beside}
         tables += [paired, beside] if beside.rows or beside.notes else [paired]
-    head = f"# {markdown_text(preset.title)}\n\n{markdown_text(f'Made by `{preset.command}`{_origin(frame)}.')}\n\n"
+    made_by = f"Made by `{preset.command}`{_origin(frame)}.{_masking(chosen)}"
+    head = f"# {markdown_text(preset.title)}\n\n{markdown_text(made_by)}\n\n"
     return [
         _write(folder / "table.md", head + "\n".join(map(to_markdown, tables))),
         _write(folder / "table.csv", to_csv(replace(tables[0], numbers=numbers))),
@@ -123,6 +124,16 @@ def write_table(preset: Preset, runs: Sequence[Run], folder: str | Path) -> list
         _write(folder / "runs.csv", frame.to_csv(index=False, lineterminator="\n")),
         *(_write(folder / name, to_csv(table)) for name, table in extra.items() if table.rows),
     ]
+
+
+def _masking(runs: Sequence[Run]) -> str:
+    """What the checks of gradient masking say of the runs whose numbers a table shows, in a sentence."""
+    checked = [run.result["masking"] for run in runs if run.result.get("masking")]
+    if not checked:
+        return ""
+    signs = sum(any(not check["passed"] for check in checks) for checks in checked)
+    found = f"signs in {signs} of {len(checked)} runs; see the notes" if signs else f"no sign in {len(checked)} runs"
+    return f" Checks of gradient masking: {found}."
 
 
 def paired_as_table(frame: pd.DataFrame, name: str = "paired") -> Table:
