@@ -298,8 +298,27 @@ MUTANTS: list[Mutant] = [
          "test_released_schedule_is_the_one_of_the_release"),
     ),
     *_of(
+        "attack_copies.py", "test_attack_copies.py",
+        ("hooks are not looked for", "if any(not is_layout_hook(hook) for kind", "if False and any(0 for kind",
+         "test_what_tracing_would_lose_is_named"),
+        ("logits are not compared", "if not gap <= tolerance.logits * scale:", "if False:",
+         "test_a_copy_that_differs_in_logits_gradient_or_far_from_the_images_is_found_out"),
+        ("gradients are not compared", "if not (share.median() <= tolerance.gradient and", "if not (True and",
+         "test_a_copy_that_differs_in_logits_gradient_or_far_from_the_images_is_found_out"),
+        ("proven once", "if self.steps and self.steps % PROVE_EVERY == 0:", "if False:",
+         "test_a_copy_that_training_has_left_behind_is_dropped"),
+    ),
+    *_of(
+        "gradient_masking.py", "test_gradient_masking.py",
+        ("AutoAttack is not held against PGD", "standard >= best - HONEST_GAP - noise", "True",
+         "test_fake_defences_are_found_out"),
+        ("probabilities pass", 'MaskingCheck("outputs", not probable,', 'MaskingCheck("outputs", True,',
+         "test_fake_defences_are_found_out"),
+    ),
+    *_of(
         "checkpoints.py", "test_checkpoints.py",
-        ("drafts stay", "draft.unlink(missing_ok=True)", "pass",
+        ("drafts stay", "must not hide why\n            draft.unlink(missing_ok=True)",
+         "must not hide why\n            pass",
          "test_a_failed_write_leaves_the_old_file_and_no_draft"),
     ),
     # -- data --------------------------------------------------------------------------------------------------------

@@ -228,7 +228,7 @@ def _remarks(setting: Setting, known: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _warnings(frame: pd.DataFrame) -> list[str]:
-    """Of our runs: what failed, and what looks masked."""
+    """Of our runs: what failed, and what looks masked, or that nothing does."""
     found = []
     for _, run in frame.iterrows():
         if run["status"] != "done":
@@ -237,6 +237,8 @@ def _warnings(frame: pd.DataFrame) -> list[str]:
         found += [f"{run['label']}, seed {run['seed']}: a sign of gradient masking, {run['masking']}."] * bool(
             run["masking"]
         )
+    if len(frame) and not frame["masking"].any():
+        found.append(f"Checks of gradient masking: no sign in {frame['folder'].nunique()} runs.")
     return found
 
 
