@@ -6,7 +6,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lab lint clean
+.PHONY: help install demo test check faults lab lint clean
 
 help:  ## list these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,10 @@ test: install  ## run all tests, one process a core (small networks want one thr
 
 check: install  ## run the quick tests, those for daily work: under 90 s on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical -m "not slow"
+
+# Small disks need root: without it those trials are skipped, and say so.
+faults: install  ## kill processes, fill disks, flip bits, for some minutes: nothing may be lost
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -s tests/faults/faults.py
 
 lab: install  ## open JupyterLab at the start notebook
 	$(BIN)/d2rkit lab

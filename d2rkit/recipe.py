@@ -148,7 +148,7 @@ def _check_loss(loss: Any) -> None:
 
 
 def _check_number(name: str, value: float) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, float) and not abs(value) < 1e300:  # no NaN, and not what a sum would make infinite
         raise ValueError(f"{name} must be a finite number, not {value}")
     if isinstance(value, int) and abs(value) > LARGEST:
         raise ValueError(f"{name} must lie between -{LARGEST} and {LARGEST}, not {_shown(value)}")
