@@ -35,7 +35,7 @@ def doctor() -> None:
         print("  there is an Apple GPU, which is used where you ask for it: --device mps")
     try:
         pace = bfloat16_pace()
-    except (ImportError, RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError) as error:
         print(f"  bfloat16 could not be tried: {error}")
     else:
         advice = "can pay for large networks" if pace > 1.1 else "does not pay"
