@@ -28,15 +28,12 @@ def ieee_float32() -> Iterator[None]:
 
 @contextmanager
 def attack_math(precision: str) -> Iterator[None]:
-    """Inside, networks compute as an attack may: "32-true" as judged, "tf32" with TF32 where a GPU has it, "bf16" under
-    autocast to bfloat16 on every kind of device here. ValueError for another precision."""
+    """Inside, float32 is what an attack may compute in: "tf32" allows TF32 where a GPU has it; "32-true" and "bf16" do
+    not, since under "bf16" the network alone runs in bfloat16 (evaluator.py), and what an attack makes of its answers,
+    such as FAB's projections, needs all of float32. ValueError for another precision."""
     if precision not in ATTACK_PRECISIONS:
         raise nearest(precision, ATTACK_PRECISIONS, "attack precision")
-    kinds = ["cpu"] + ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
-    with ExitStack() as stack:
-        stack.enter_context(_tf32(precision != "32-true"))
-        for kind in kinds if precision == "bf16" else ():
-            stack.enter_context(torch.autocast(kind, torch.bfloat16))
+    with _tf32(precision == "tf32"):
         yield
 
 

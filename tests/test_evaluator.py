@@ -9,9 +9,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from d2rkit.adapters import as_images
+from d2rkit.autoattack import AutoAttackBudget
 from d2rkit.data import load_data
 from d2rkit.evaluation import evaluate
-from d2rkit.evaluator import Evaluator
+from d2rkit.evaluator import Budget, Evaluator
 from d2rkit.models import build_model
 from d2rkit.pair import eval_mode
 
@@ -255,6 +256,27 @@ def test_flags_that_do_not_say_whose_they_are_are_not_taken(trained, sample, tmp
     np.savez_compressed(file, **kept)
     with pytest.raises(ValueError, match="does not say which weights it was measured on"):
         evaluate(trained, sample, "clean", EPS, folder=tmp_path)
+
+
+# -- precision of attacks ---------------------------------------------------------------------------------------
+def test_attacks_in_bfloat16_run_the_network_alone_in_it_and_float32_judges(trained, digits, monkeypatch):
+    seen, whole = set(), Evaluator.judge
+
+    def judge(self, images, labels):
+        seen.add((images.dtype, torch.is_autocast_enabled("cpu")))
+        return whole(self, images, labels)
+
+    monkeypatch.setattr(Evaluator, "judge", judge)
+    data = digits.test.take(slice(0, 100))
+    low, exact = (Evaluator(trained, data, attack_precision=p) for p in ("bf16", "32-true"))
+    assert low.attacked(low.batch(slice(4))[0]).dtype == torch.float32  # the logits
+    weights = {p.dtype for name, p in low.attacked.named_parameters() if "conv" in name}
+    assert weights == {torch.bfloat16} and torch.equal(low.clean, exact.clean)
+    apart = (low.flags("pgd20", 0.1) != exact.flags("pgd20", 0.1)).sum()
+    assert apart <= 5 and (torch.bfloat16, False) not in seen and not any(autocast for _, autocast in seen)
+    small = Evaluator(trained, data.take(slice(0, 12)), attack_precision="bf16")
+    small.budget = Budget(autoattack=AutoAttackBudget(iterations=3, targets=2, queries=10))
+    assert small.flags("autoattack", 0.1).shape == (12,)
 
 
 # -- bounded in memory ----------------------------------------------------------------------------------------
