@@ -77,6 +77,13 @@ def test_train_a_pair_and_read_it_again(tmp_path):
         (["train", "--target", "vgg"], "unknown network 'vgg'"),
         (["train", "--loss", "variant", "sym"], "unknown D2R variant 'sym'"),
         (["evaluate", "nowhere.pt"], "checkpoint nowhere.pt does not exist"),
+        (["evaluate", "nowhere.pt", "--test-images", "-5"], "test_images must be a whole number of at least 0, not -5"),
+        (["evaluate", "nowhere.pt", "--batch-size", "0"], "batch_size must be a whole number of at least 1, not 0"),
+        (["evaluate", "nowhere.pt", "--attacks"], "there is no attack to evaluate with"),
+        (["evaluate", "nowhere.pt", "--eps", "0,031"], "write 0.031"),
+        (["evaluate", "nowhere.pt", "--eps", "8/255"], "checkpoint nowhere.pt does not exist"),
+        (["evaluate", "nowhere.pt", "--eps", "8"], "eps is in pixel scale"),
+        (["evaluate", "nowhere.pt", "--device", "tpu"], "unknown device 'tpu'"),
         (["lab", "09_nothing.ipynb"], "unknown notebook '09_nothing.ipynb'"),
     ],
 )

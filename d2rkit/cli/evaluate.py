@@ -10,6 +10,7 @@ from typing import Any
 import tyro
 
 from d2rkit import devices
+from d2rkit.border import check_count
 from d2rkit.checkpoints import write_json
 from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
 from d2rkit.data import load_data
@@ -67,6 +68,8 @@ def evaluate_command(
     """
     chosen = parse_attacks(attacks)
     check_radius(eps)
+    for name, count, least in (("test_images", test_images, 0), ("batch_size", batch_size, 1), ("eot", eot, 1)):
+        check_count(name, count, least)
     device = devices.resolve(place.device)
     loaded = load_released(checkpoint, network or None, key=key or None, mean=mean or None, std=std or None)
     if loaded.dropped:
