@@ -18,7 +18,7 @@ NUMBERS = (
 )  # fmt: skip
 WORDS = ("", "../x", "quik", "a\nb", "\x1b[31m", "\udcff", "*", "-", "--x", "x" * 5_000, "²", "%s{0}", "quick", "clean")
 PLACES = ("{file}", "{file}/x", "{folder}", "{folder}/no/where", "~", "", "/dev/null", "x" * 5_000, "\udcff/x", "a\nb")
-COUNT = int(os.environ.get("D2RKIT_COMMAND_LINES", "250"))  # of some 2,700; all of them take ten minutes
+COUNT = int(os.environ.get("D2RKIT_COMMAND_LINES", "200"))  # of some 2,700; all of them take ten minutes
 TRAIN = (
     "seed", "epochs", "batch-size", "micro-batch", "lr", "warmup", "momentum", "weight-decay", "eps", "step-size",
     "steps", "guide-share", "guide-warmup", "awp-warmup", "padding", "ema", "val-steps", "test-images", "test-eps",
@@ -74,7 +74,8 @@ def reached(*args, **more):
 def doors(tmp_path, monkeypatch):
     """A function from a command line to its exit code; whatever would take long is cut off where it begins."""
     for name in (
-        "d2rkit.experiment._work", "d2rkit.devices.start", "d2rkit.sweep._with_workers", "d2rkit.cli.planning.measure", "d2rkit.dry_run._each",
+        "d2rkit.experiment._work", "d2rkit.devices.start", "d2rkit.sweep._with_workers",
+        "d2rkit.cli.planning.measure", "d2rkit.dry_run._each",
         "d2rkit.cli.jobs.submit_local", "d2rkit.cli.jobs.submit_slurm", "d2rkit.cli.runs.bfloat16_pace",
         "d2rkit.data._download", "subprocess.call",
     ):  # fmt: skip
