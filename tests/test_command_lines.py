@@ -18,7 +18,7 @@ NUMBERS = (
 )  # fmt: skip
 WORDS = ("", "../x", "quik", "a\nb", "\x1b[31m", "\udcff", "*", "-", "--x", "x" * 5_000, "²", "%s{0}", "quick", "clean")
 PLACES = ("{file}", "{file}/x", "{folder}", "{folder}/no/where", "~", "", "/dev/null", "x" * 5_000, "\udcff/x", "a\nb")
-COUNT = int(os.environ.get("D2RKIT_COMMAND_LINES", "250"))  # of some 2,700; all of them take ten minutes
+COUNT = int(os.environ.get("D2RKIT_COMMAND_LINES", "200"))  # of some 2,700; all of them take ten minutes
 TRAIN = (
     "seed", "epochs", "batch-size", "micro-batch", "lr", "warmup", "momentum", "weight-decay", "eps", "step-size",
     "steps", "guide-share", "guide-warmup", "awp-warmup", "padding", "ema", "val-steps", "test-images", "test-eps",
