@@ -198,8 +198,9 @@ def fill(folder):
             return file
 
 
-@pytest.mark.parametrize("name", ["train", "evaluation", "sweep", "reproduce"])
-@pytest.mark.parametrize("moment", [0.0, 0.4])
+@pytest.mark.parametrize(
+    ("name", "moment"), [("train", 0.0), ("train", 0.4), ("evaluation", 0.4), ("sweep", 0.4), ("reproduce", 0.4)]
+)
 def test_a_disk_that_fills_up_is_said_and_nothing_is_lost(script, undisturbed, tmp_path, name, moment):
     seconds = undisturbed(name)[1]
     with disk(tmp_path / "disk", 2**23) as root:
