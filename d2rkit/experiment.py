@@ -9,16 +9,12 @@ it is unfinished and is not repeated if it is done. Nothing here deletes or over
 from __future__ import annotations
 
 import dataclasses
-import errno
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -38,6 +34,7 @@ from d2rkit.recipe import Recipe, generator_for
 from d2rkit.run_evaluation import evaluate_checkpoint
 from d2rkit.run_files import FORMAT, check_settings
 from d2rkit.run_folders import Found, checked_result, find
+from d2rkit.run_locks import lock, watching
 from d2rkit.training import Report, fit
 
 log = logging.getLogger("d2rkit")
@@ -137,10 +134,6 @@ class Interrupted(Exception):
     """A run was asked to stop; its state is saved."""
 
 
-class Busy(Exception):
-    """Another process works on this run."""
-
-
 def build_pair(experiment: Experiment, data: ImageData) -> GuidedPair:
     """Target and, where the method needs one, guide, with weights that follow from the seed alone."""
     check_count("seed", experiment.seed, -(2**31))
@@ -184,7 +177,7 @@ def run(
     data = load_data(experiment.data, data_root, experiment.subset or None)
     chosen_test(experiment, data)  # nothing is written if it cannot be
     _claim_config(folder, experiment)
-    with _lock(folder):
+    with lock(folder):
         if (folder / "result.json").exists():
             return _finished(folder, experiment)
         clear_drafts(folder)
@@ -222,7 +215,7 @@ def _work(
 
         return inner
 
-    stop = _watching(folder, should_stop)
+    stop = watching(folder, should_stop)
 
     pair, test = build_pair(experiment, data), chosen_test(experiment, data)
     # fit() saves its state when asked to stop, so inside it the question is its own.
@@ -355,46 +348,3 @@ def _set_aside_remains(folder: Path, experiment: Experiment) -> None:
     if epoch > (experiment.guide_warmup if gone == ["best"] else 0):
         state.replace(folder / "resume.incomplete.pt")
         log.warning("%s has a state but no %s.safetensors: the run begins anew", folder, gone[0])
-
-
-def _watching(folder: Path, should_stop: Callable[[], bool] | None) -> Callable[[], bool]:
-    """should_stop(), which also raises FileNotFoundError once the folder is no longer the one that is locked."""
-
-    def identity() -> tuple[int, int] | None:
-        with suppress(OSError):
-            found = os.stat(folder / "lock", follow_symlinks=False)
-            return found.st_dev, found.st_ino
-        return None
-
-    locked = identity()
-
-    def stop() -> bool:
-        if locked is None or identity() != locked:
-            reason = "the run folder vanished while the run worked in it; the same command begins anew"
-            raise FileNotFoundError(errno.ENOENT, reason, str(folder))
-        return bool(should_stop and should_stop())
-
-    return stop
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Only one process works on a run; the lock goes with the process, however it ends."""
-    try:  # what a link points to is not ours, and nothing is to be emptied
-        number = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        if (folder / "lock").is_symlink():
-            raise ValueError(f"{folder / 'lock'} is a symbolic link, which no run makes; move it away") from error
-        raise
-    with os.fdopen(number, "rb", closefd=True) as file:
-        for attempt in range(5):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:  # `d2rkit status` looks at the lock for a moment
-                if attempt == 4:
-                    raise Busy(f"{folder} is being worked on by another process") from error
-                time.sleep(0.05)
-            except OSError as error:
-                raise ValueError(f"files in {folder} cannot be locked ({error}); choose another runs folder") from error
-        yield

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from d2rkit.checkpoints import clear_drafts, write_atomically
 from d2rkit.cli import main
 from d2rkit.cli.base import number
-from d2rkit.experiment import Experiment, _lock, run
+from d2rkit.experiment import Experiment, run
 from d2rkit.faults import MACHINE, fault
+from d2rkit.run_locks import lock
 from tests.test_experiment import TINY
 
 HOSTILE = (
@@ -133,7 +134,7 @@ def test_settings_of_another_type_are_named(changes, words):
 def test_the_lock_follows_no_link_and_empties_nothing(tmp_path):
     (tmp_path / "precious").write_text("a thesis")
     (tmp_path / "lock").symlink_to(tmp_path / "precious")
-    with pytest.raises(ValueError, match="symbolic link"), _lock(tmp_path):
+    with pytest.raises(ValueError, match="symbolic link"), lock(tmp_path):
         pass
     assert (tmp_path / "precious").read_text() == "a thesis"
 

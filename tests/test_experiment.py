@@ -7,7 +7,6 @@ import torch
 
 from d2rkit.data import load_data
 from d2rkit.experiment import (
-    Busy,
     Experiment,
     Interrupted,
     build_pair,
@@ -16,6 +15,7 @@ from d2rkit.experiment import (
     read_runs,
     run,
 )
+from d2rkit.run_locks import Busy
 
 TINY = Experiment(
     method="d2r-cag", epochs=2, batch_size=100, lr=0.1, eps=0.2, step_size=0.05, steps=2, padding=0, flip=False,

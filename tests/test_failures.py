@@ -19,7 +19,8 @@ import torch
 from d2rkit import cli
 from d2rkit.checkpoints import load_resume
 from d2rkit.cli.base import Commands
-from d2rkit.experiment import Busy, Interrupted
+from d2rkit.experiment import Interrupted
+from d2rkit.run_locks import Busy
 from d2rkit.sweep import attempt
 from tests.test_experiment import TINY
 
