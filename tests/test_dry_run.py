@@ -2,12 +2,14 @@ import csv
 import math
 import os
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
 
 from d2rkit import dry_run as module
-from d2rkit import square
+from d2rkit import rehearsal, square
+from d2rkit.attack_copies import AttackCopy, attack_copy
 from d2rkit.autoattack import AutoAttackBudget
 from d2rkit.cli import main
 from d2rkit.dry_run import Rehearsal, dry_run, rehearse
@@ -69,7 +71,7 @@ def test_each_attack_alone_makes_every_pass_it_is_given(stage, per_unit, monkeyp
     passes = []
     for count in (2, 7):
         seen = []
-        with Counting(target, seen):
+        with Counting(seen):
             run_stage(target, stage, images, labels, AutoAttackBudget(count, 1, count))
         passes.append(len(seen))
         # A square that changes no pixel of an image costs that image no pass.
@@ -79,20 +81,31 @@ def test_each_attack_alone_makes_every_pass_it_is_given(stage, per_unit, monkeyp
 
 
 class Counting:
-    """Inside, every forward pass of the folded copies that attacks use is written down, by its batch size."""
+    """Inside, every forward pass of the copies that attacks alone go through is written down, by its batch size."""
 
-    def __init__(self, network, seen):
+    def __init__(self, seen):
         self.seen = seen
 
     def __enter__(self):
-        def note(module, inputs, output):
-            if isinstance(module, torch.fx.GraphModule):
-                self.seen.append(len(inputs[0]))
+        seen = self.seen
 
-        self.handle = torch.nn.modules.module.register_module_forward_hook(note)
+        class Counted(torch.nn.Module):
+            def __init__(self, network):
+                super().__init__()
+                self.network = network
+
+            def forward(self, x):
+                seen.append(len(x))
+                return self.network(x)
+
+        def counted(network, x):
+            return AttackCopy(Counted(attack_copy(network, x).network))
+
+        self.patch = mock.patch.object(rehearsal, "attack_copy", counted)
+        self.patch.start()
 
     def __exit__(self, *_):
-        self.handle.remove()
+        self.patch.stop()
 
 
 def die(blank, experiment, batch, device):
