@@ -106,7 +106,7 @@ def lab(notebook: Word = "00_start_here.ipynb", port: int = 8888, browser: bool 
             f"there are no notebooks in {folder}: a checkout of d2rkit has them, the installed package does not; run "
             "`d2rkit lab` in its top folder, or set $D2RKIT_NOTEBOOKS to its folder notebooks"
         )
-    if not (folder / notebook).is_file():
+    if notebook not in there:
         raise nearest(notebook, there, "notebook")
     if find_spec("jupyterlab") is None:
         raise ValueError("JupyterLab is not installed: pip install -e '.[lab]'")
