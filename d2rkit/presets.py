@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from d2rkit.border import nearest
+from d2rkit.border import nearest, shown
 from d2rkit.experiment import Experiment
+
+MOST_SEEDS = 1_000
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Preset:
         `rows` picks rows, `seeds` the seeds 0, 1, … up to so many (more than the table's own, if so asked)."""
         if seeds < 0:
             raise ValueError(f"seeds must not be negative, not {seeds}")
+        if seeds > MOST_SEEDS:  # a list of all of them would fill the memory before anything is said
+            raise ValueError(f"seeds must be at most {MOST_SEEDS}, not {shown(seeds)}")
         numbers = range(seeds) if seeds else self.seeds
         return [self.experiment(row, seed) for seed in numbers for row in rows or self.rows]
 

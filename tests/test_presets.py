@@ -76,3 +76,11 @@ def test_changes_make_other_experiments_and_say_so():
     assert tables_of("quick", Changes()) == [QUICK]
     with pytest.raises(ValueError, match="did you mean 'fast'"):
         tables_of("quick", Changes(speed="fats"))
+
+
+def test_more_seeds_than_anyone_could_run_are_refused_at_once():
+    with pytest.raises(ValueError, match=r"seeds must be at most 1000, not 1001"):
+        PRESETS["quick"].experiments(seeds=1001)
+    with pytest.raises(ValueError, match=r"seeds must be at most 1000, not 999"):
+        PRESETS["quick"].experiments(seeds=10**30 - 1)
+    assert len(PRESETS["quick"].experiments(("trades",), 1000)) == 1000
