@@ -287,7 +287,7 @@ def test_bad_input_gets_one_sentence(tmp_path, monkeypatch, capsys, words, sente
 
 def test_here_is_a_sweep_without_a_table_and_complains_about_what_is_missing(tmp_path, monkeypatch, capsys):
     asked = {}
-    monkeypatch.setattr("d2rkit.cli.jobs.sweep", lambda todo, root, **options: asked.update(options, todo=todo))
+    monkeypatch.setattr("d2rkit.cli.jobs.sweep", lambda todo, root, **options: asked.update(options, todo=todo) or [])
     code, _, complaint = d2rkit(
         monkeypatch, capsys, "sweep", "quick", "--cell", "9", "--threads", "1", "--runs", str(tmp_path)
     )
