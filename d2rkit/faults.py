@@ -46,7 +46,7 @@ def fault(error: BaseException) -> tuple[str, str]:
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in text for w in MEMORY)):
         return MACHINE, "there is not enough memory; smaller batches or fewer workers need less"
     if isinstance(error, BrokenProcessPool):
-        return MACHINE, "a worker process died (out of memory?); the state of its last save is kept"
+        return MACHINE, "the worker process died (out of memory?); the state of its last save is kept"
     if isinstance(error, http.client.HTTPException):
         return MACHINE, f"the network connection broke off ({type(error).__name__}: {text})"
     if isinstance(error, OSError):

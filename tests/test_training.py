@@ -56,7 +56,7 @@ def train(data, recipe=RECIPE, folder=None, seed=0, **how):
         ({"epochs": 0}, "epochs must be above 0, not 0"),
         ({"batch_size": 0}, "batch_size must be above 0"),
         ({"lr": -0.1}, "lr must be above 0, not -0.1"),
-        ({"lr": math.nan}, "lr must be above 0, not nan"),
+        ({"lr": math.nan}, "lr must be a finite number, not nan"),
         ({"eps": 8.0}, "eps is in pixel scale"),
         ({"compile": True}, "set speed to fast"),
         ({"steps": -1}, "steps must not be negative"),
