@@ -76,7 +76,7 @@ def raising(error):
         (raising(TimeoutError("timed out")), 3, "timed out"),
         (raising(MemoryError()), 3, "there is not enough memory"),
         (allocation, 3, "there is not enough memory"),
-        (raising(BrokenProcessPool("x")), 3, "a worker process died (out of memory?)"),
+        (raising(BrokenProcessPool("x")), 3, "the worker process died (out of memory?)"),
         (raising(ModuleNotFoundError("No module named 'x'", name="x")), 3, "the package x is missing here"),
         (raising(KeyboardInterrupt()), 130, "stopped; the same command goes on where it stopped"),
         (raising(Interrupted("x")), 130, "stopped; the same command goes on where it stopped"),
