@@ -15,6 +15,7 @@ from d2rkit.evaluation import evaluate
 from d2rkit.evaluator import Budget, Evaluator
 from d2rkit.models import build_model
 from d2rkit.pair import eval_mode
+from tests.test_attack_copies import Wrapped
 
 EPS = 0.15
 
@@ -22,17 +23,6 @@ EPS = 0.15
 @pytest.fixture(scope="module")
 def sample(digits):
     return digits.test.pixels(slice(0, 40)), digits.test.labels[:40]
-
-
-class Wrapped(nn.Module):
-    """A network around another one; subclasses do something to it."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x):
-        return self.network(x)
 
 
 class Noisy(Wrapped):
