@@ -104,7 +104,7 @@ MEDIUM = Preset(
     time="hours a run on one core; `d2rkit plan medium` measures them (1.8 s a step of D2R+CAG on a core with AVX2)",
     expect="not known: no run has been finished yet",
     base=Experiment(
-        data="cifar10", target="patch-resnet-48", guide="patch-resnet-48", epochs=12, batch_size=128, lr=0.2,
+        data="cifar10", target="patch-resnet-48", guide="patch-resnet-48", epochs=8, batch_size=128, lr=0.2,
         warmup=1.0, eps=8 / 255, step_size=5 / 255, steps=2, speed="fast", val_steps=10, test_images=1000,
     ),
     rows=("pgd-at", "trades", "mart", "lbgat0", "d2r", "d2r-cag", "d2r-cag-released"),
