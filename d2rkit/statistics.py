@@ -73,15 +73,17 @@ def sign_flip_p(flags_a: ArrayLike, flags_b: ArrayLike) -> float:
     a, b = _pair(flags_a, flags_b)
     each = (a.astype(int) - b).sum(0)  # (N,), in -seeds..seeds
     observed = abs(int(each.sum()))
-    # Distribution of the sum over all signs: a convolution of binomials, exact up to rounding.
+    # Distribution of the sum over all signs: a convolution of binomials, exact up to rounding. Sums are formed in a
+    # fixed order, since np.convolve and np.sum round as the processor's units suit them and tables must not differ.
     chances = np.ones(1)
     for size in range(1, len(a) + 1):
-        count = int((abs(each) == size).sum())
-        step = np.zeros(2 * size * count + 1)
-        step[:: 2 * size] = _fair_binomial(count)
-        chances = np.convolve(chances, step)
+        steps = _fair_binomial(int((abs(each) == size).sum()))
+        wider = np.zeros(len(chances) + 2 * size * (len(steps) - 1))
+        for heads, chance in enumerate(steps):
+            wider[2 * size * heads :][: len(chances)] += chance * chances
+        chances = wider
     sums = np.arange(len(chances)) - len(chances) // 2
-    return float(min(1.0, chances[abs(sums) >= observed].sum()))
+    return min(1.0, math.fsum(chances[abs(sums) >= observed]))
 
 
 def bootstrap_difference(
@@ -96,12 +98,12 @@ def bootstrap_difference(
     check_count("draws", draws, 1, 10**8)
     check_count("seed", seed)
     a, b = _pair(flags_a, flags_b)
-    each = (a.astype(float) - b).mean(0)  # (N,)
+    each = (a.astype(int) - b).sum(0)  # (N,), in -seeds..seeds: whole numbers, whose sums no processor rounds
     # Drawing N images is drawing how often each of the few different values occurs.
     values, counts = np.unique(each, return_counts=True)
     drawn = np.random.default_rng(seed).multinomial(each.size, counts / each.size, size=draws)
-    low, high = np.quantile(drawn @ values / each.size, [(1 - level) / 2, (1 + level) / 2])
-    return Difference(float(each.mean()), float(low), float(high))
+    low, high = np.quantile(drawn @ values / a.size, [(1 - level) / 2, (1 + level) / 2])
+    return Difference(int(each.sum()) / a.size, float(low), float(high))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -211,8 +213,10 @@ def _pair(flags_a: ArrayLike, flags_b: ArrayLike) -> tuple[np.ndarray, np.ndarra
     return a, b
 
 
-def _fair_binomial(count: int) -> np.ndarray:
-    """Chances of 0..count heads of `count` fair coins."""
-    k = np.arange(count + 1)
-    logs = [math.lgamma(count + 1) - math.lgamma(i + 1) - math.lgamma(count - i + 1) for i in k]
-    return np.exp(np.array(logs) - count * math.log(2))
+def _fair_binomial(count: int) -> list[float]:
+    """Chances of 0..count heads of `count` fair coins, each the nearest float."""
+    ways, chances = 1, []
+    for heads in range(count + 1):
+        chances.append(ways / 2**count)
+        ways = ways * (count - heads) // (heads + 1)
+    return chances

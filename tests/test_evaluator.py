@@ -56,12 +56,20 @@ def test_a_network_that_answers_by_chance_is_said_to_and_has_no_standard_autoatt
     assert not Evaluator(trained.target, sample).randomised
 
 
-def test_averaging_over_passes_makes_attacks_on_a_noisy_network_stronger(trained, digits):
-    data = digits.test.take(slice(0, 150))
+class NoisyGradient(Wrapped):
+    """Right answers, and gradients with noise of about their own size on top."""
+
+    def forward(self, x):
+        noise = ((x - x.detach()) * torch.randn_like(x)).sum((1, 2, 3))
+        return self.network(x) + noise[:, None] * torch.randn(10)
+
+
+def test_averaging_over_passes_makes_attacks_through_noise_stronger(trained, digits):
+    data = digits.test.take(slice(0, 300))
     torch.manual_seed(0)
-    noisy = Noisy(trained.target)
-    once, often = (evaluate(noisy, data, "pgd10", 0.1, eot=n).accuracy("pgd10") for n in (1, 16))
-    assert often < once
+    noisy = NoisyGradient(trained.target)
+    once, often = (evaluate(noisy, data, "pgd10", 0.1, eot=n).accuracy("pgd10") for n in (1, 32))
+    assert often < once - 0.02  # 0.80 against 0.87, and 0.77 without noise; other seeds give 0.05 to 0.07 between them
 
 
 def test_eot_of_one_network_asked_twice_is_the_same_attack(trained, sample):
