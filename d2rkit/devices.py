@@ -108,6 +108,12 @@ def card_for(worker: int, device: str | torch.device) -> str | None:
     return cards.split(",")[worker % len(cards.split(","))]
 
 
+def cards(device: str | torch.device) -> int:
+    """How many devices of this machine the name `device` stands for: all its GPUs, or one. ValueError as resolve()."""
+    several = resolve(device).type == "cuda" and named(device)[1] is None
+    return torch.cuda.device_count() if several else 1
+
+
 def size() -> int:
     """How many processes work on this run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

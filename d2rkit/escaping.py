@@ -34,7 +34,8 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "–": "--", "—": "---",
     "<": r"\textless{}", ">": r"\textgreater{}", "“": "``", "”": "''", "‘": "`", "’": "'",
-    "…": r"\dots{}", "‑": "-", "•": r"\textbullet{}", "‖": r"$\|$", "∥": r"$\|$", "°": r"$^\circ$", "\xad": "",
+    "|": r"\textbar{}", "…": r"\dots{}", "‑": "-", "•": r"\textbullet{}", "‖": r"$\|$", "∥": r"$\|$", "°": r"$^\circ$",
+    "\xad": "",
 }  # fmt: skip
 _MATHS = {
     "×": "times", "÷": "div", "·": "cdot", "⋅": "cdot", "≤": "le", "≥": "ge", "≠": "ne", "≈": "approx", "≡": "equiv",

@@ -20,6 +20,7 @@ from d2rkit.cli.runs import doctor
 from d2rkit.data import load_data
 from d2rkit.experiment import machine, run
 from d2rkit.models import build_model
+from d2rkit.panels.start_here import check
 from d2rkit.sweep import sweep
 from d2rkit.training import fit
 from tests.conftest import make_pair
@@ -114,6 +115,18 @@ def test_workers_take_cards_in_turn(gpus, monkeypatch):
     assert devices.card_for(1, "cpu") is None and devices.card_for(1, "cuda:0") is None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     assert [devices.card_for(worker, "cuda") for worker in range(3)] == ["5", "7", "5"]
+
+
+def test_local_jobs_count_the_cards_that_were_asked_for(gpus):
+    assert devices.cards("auto") == 1
+    gpus(2)
+    assert [devices.cards(name) for name in ("auto", "cuda", "cuda:1", "cpu")] == [2, 2, 1, 1]
+
+
+def test_the_first_notebook_names_the_gpu_that_would_be_used(gpus):
+    assert "none" in [item.found for item in check() if item.name == "GPU"]
+    gpus(1)
+    assert [item.found for item in check() if item.name == "GPU"] == [machine()]
 
 
 def card_of(*_):

@@ -221,6 +221,7 @@ def test_latex_escapes_what_latex_reserves():
 def test_latex_has_greek_letters_and_arrows_and_only_the_rest_is_a_question_mark():
     assert latex_text("μ, α → Λ‖x‖ ≈ é") == r"$\mu$, $\alpha$ $\to$ $\Lambda$$\|$x$\|$ $\approx$ é"
     assert latex_text("“q” ₁ 日") == "``q'' 1 ?"
+    assert latex_text("|KL1|") == r"\textbar{}KL1\textbar{}"  # a bare | is a dash in LaTeX's own encoding
     assert latex_text("a\nb\x1b[31m") == "a b [31m"
 
 

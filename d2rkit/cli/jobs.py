@@ -7,11 +7,11 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 
-import torch
 import tyro
 
 from d2rkit.border import nearest
 from d2rkit.cli.base import AS_IS, HERE, Changes, Place, Word, app, command_line, tables_of, workers_here
+from d2rkit.devices import cards
 from d2rkit.experiment import Experiment
 from d2rkit.jobs import GRACE, Slurm, submit_local, submit_slurm, wait
 from d2rkit.progress import progress, progress_table, totals
@@ -80,7 +80,7 @@ def sweep_command(
         return
     if executor == "local":
         chosen = workers_here(workers, threads, place)
-        workers = chosen if workers >= 0 else max(chosen, torch.cuda.device_count())
+        workers = chosen if workers >= 0 else max(chosen, cards(place.device))
         jobs = submit_local(todo, place.runs_root, workers=workers, threads=threads, **where)
         if jobs:
             print(f"{len(jobs)} workers; logs: {jobs[0].paths.folder}", flush=True)

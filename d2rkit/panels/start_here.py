@@ -20,7 +20,8 @@ from matplotlib.patches import FancyBboxPatch
 
 from d2rkit.border import home, nearest
 from d2rkit.data import DATASETS, load_data
-from d2rkit.experiment import Experiment
+from d2rkit.devices import resolve
+from d2rkit.experiment import Experiment, machine
 from d2rkit.methods import METHODS, Method, get_method
 from d2rkit.models import build_model
 from d2rkit.panels import base
@@ -60,10 +61,9 @@ def check(data_root: str | Path | None = None) -> list[Item]:
             part = "[lab]" if package in LAB else ""
             items.append(Item(package, "missing", False, note=f"pip install d2rkit{part}"))
     items.append(Item("cores", f"{os.cpu_count()}, of which PyTorch uses {torch.get_num_threads()}", True))
-    gpu = torch.cuda.is_available()
-    items.append(
-        Item("GPU", torch.cuda.get_device_name() if gpu else "none", gpu, False, "" if gpu else "digits need none")
-    )
+    gpu = resolve().type != "cpu"
+    apple = "an Apple GPU is used when asked for: device mps" if torch.backends.mps.is_available() else ""
+    items.append(Item("GPU", machine() if gpu else "none", gpu, False, "" if gpu else apple or "digits need none"))
     items += [data_item(name, data_root) for name in (*DATASETS, SAMPLE)]
     shipped = sorted((home("data") / "checkpoints").glob("*.safetensors"))
     note = "" if shipped else "the notebooks then train on digits"
