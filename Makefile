@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "d2rkit needs Python 3.11 or newer; choose one with PYTHON=..., e.g. make demo PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install $(PIP_ARGS) -e '.[lab,slurm,dev]'
+	$(BIN)/pip install $(PIP_ARGS) -e '.[lab,slurm,export,dev]'
 	@touch $@
 
 demo: install  ## train and attack the quick table on handwritten digits, print it and write its figures

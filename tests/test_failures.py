@@ -11,6 +11,7 @@ import time
 import urllib.error
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -177,7 +178,8 @@ def test_workers_end_with_a_killed_parent(tmp_path, kind):
 def test_a_hang_up_saves_the_state_and_nohup_hears_none(tmp_path):
     words = [sys.executable, "-m", "d2rkit", "train", "--runs", str(tmp_path), "--attacks", "clean", "--epochs", "300"]
     words += ["--target", "cnn-4", "--method", "trades", "--padding", "0", "--steps", "1"]
-    command = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    hears = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # even if these tests were started with nohup
+    command = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears)
     until(lambda: list(tmp_path.glob("*/history.csv")))
     command.send_signal(signal.SIGHUP)
     said = command.communicate(timeout=60)[1]
