@@ -1,4 +1,5 @@
-"""`d2rkit`: doctor, data, plan, reproduce, sweep, status, tune, table, pack, verify, train, evaluate, export, lab.
+"""`d2rkit`: doctor, data, plan, reproduce, sweep, status, tune, table, pack, verify, train, evaluate, export,
+leaderboard, claim, lab.
 
 Exit codes: 0 done, 1 a run failed, 2 bad input, 3 the machine (disk, memory, network, permission), 70 a fault of the
 kit itself (a report file says more), 130 interrupted with its state saved, 141 the reader of the output went away."""
@@ -10,7 +11,7 @@ import os
 import signal
 import sys
 
-from d2rkit.cli import evaluate, exporting, jobs, planning, runs, tables, verifying  # noqa: F401  (each adds its commands)
+from d2rkit.cli import evaluate, exporting, jobs, planning, robustbench, runs, tables, verifying  # noqa: F401  (each adds its commands)
 from d2rkit.cli.base import app
 from d2rkit.experiment import Interrupted
 from d2rkit.faults import INPUT, MACHINE, UNEXPECTED, fault, write_report
