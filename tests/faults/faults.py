@@ -37,11 +37,12 @@ KILLED = {"train": 5, "evaluation": 5, "sweep": 3, "reproduce": 3}  # trials of 
 MEASURED = ("seconds", "machine")  # what differs from one time to the next, in any file
 COUNTS = Counter()
 
-# The quick table with networks that take seconds, in a process of its own; Ctrl-C is heard there even if this process
-# was started deaf to it, as by a shell in the background.
+# The quick table with networks that take seconds, in a process of its own; Ctrl-C and a hang-up are heard there even if
+# this process was started deaf to them, as by a shell in the background or nohup.
 CODE = """
 import dataclasses, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from d2rkit import presets
 from d2rkit.cli import main
 if __name__ == "__main__":
@@ -72,7 +73,10 @@ def start(script, words, root):
 
 def ended(process, codes):
     """What a command said, whose exit code must be one of those."""
-    said = process.communicate(timeout=300)[0]
+    try:
+        said = process.communicate(timeout=300)[0]
+    finally:
+        process.kill()
     COUNTS["tracebacks"] += "Traceback" in said
     assert "Traceback" not in said, said
     assert process.returncode in codes, (process.returncode, said)
