@@ -35,10 +35,10 @@ def export_command(
     """Write a trained target as ONNX, TorchScript or safetensors, once its logits there were found equal.
 
     The new file takes float32 images (N, channels, height, width) with pixels in [0, 1], normalises them itself where
-    its network was trained so, and names the classes in its metadata. `d2rkit evaluate` takes the safetensors back.
+    its network was trained so, and names the classes in its metadata; evaluate takes the safetensors back.
 
     Args:
-        source: a run folder, a run's name below the runs folder, or a checkpoint file that `d2rkit evaluate` takes.
+        source: a run folder, a run's name below the runs folder, or a checkpoint file, as for evaluate.
         to: onnx (needs d2rkit[export]), torchscript or safetensors.
         output: the new file (default: named after the source, in the current folder).
         checkpoint: of a run: best (on the validation images) or last.

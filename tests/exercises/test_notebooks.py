@@ -3,7 +3,6 @@
 import ast
 import re
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
@@ -115,19 +114,22 @@ def test_the_untouched_stub_of_the_notebook_is_not_yet_written(stem):
 
 @pytest.fixture(scope="session")
 def ran(tmp_path_factory):
-    """All twenty, each in a kernel and a folder of its own, two at a time."""
+    """All twenty, each in a folder of its own. Starting a kernel takes longer than most of them, so that the students'
+    share one and the solutions another, and each notebook begins without any names of the last."""
     from nbclient import NotebookClient
 
-    def run(what):
-        notebook = read(*what)
-        folder = tmp_path_factory.mktemp("-".join(what), numbered=False)
-        resources = {"metadata": {"path": str(folder)}}
-        NotebookClient(notebook, timeout=SECONDS, allow_errors=True, resources=resources).execute()
-        return notebook, folder
-
-    everything = [(copy, stem) for copy in ("student", "solution") for stem in STEMS]
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(everything, pool.map(run, everything), strict=True))
+    found = {}
+    for copy in ("student", "solution"):
+        notebooks = [read(copy, stem) for stem in STEMS]
+        folders = [tmp_path_factory.mktemp(f"{copy}-{stem}", numbered=False) for stem in STEMS]
+        cells = []
+        for notebook, folder in zip(notebooks, folders, strict=True):
+            cells += [nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {folder}"), *notebook.cells]
+        together = nbformat.v4.new_notebook(metadata=notebooks[0].metadata, cells=cells)
+        NotebookClient(together, timeout=SECONDS, allow_errors=True).execute()  # fills in the notebooks' own cells
+        for stem, notebook, folder in zip(STEMS, notebooks, folders, strict=True):
+            found[copy, stem] = notebook, folder
+    return found
 
 
 def outputs_of(notebook):

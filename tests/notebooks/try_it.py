@@ -26,8 +26,8 @@ def snippets(notebook: nbformat.NotebookNode) -> list[str]:
 
 
 def cells_that_try(notebook: nbformat.NotebookNode) -> list[str]:
-    """An expression is a cell. An assignment takes the place of the notebook's own first one to that name, and all
-    cells from there on run again, as a reader would run them. ValueError if the notebook has no such line."""
+    """An expression is a cell. An assignment takes the place of the notebook's own first one to that name; then all
+    cells below that use it, or what such cells make, run again. ValueError if the notebook has no such line."""
     own = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     cells = []
     for piece in snippets(notebook):
@@ -39,5 +39,23 @@ def cells_that_try(notebook: nbformat.NotebookNode) -> list[str]:
         start = next((i for i, source in enumerate(own) if line.search(source)), None)
         if start is None:
             raise ValueError(f"{piece!r} replaces a line that the notebook does not have")
-        cells += [line.sub(lambda _, new=piece: new, own[start], count=1), *own[start + 1 :]]
+        changed = {name[1]}
+        cells.append(piece)
+        rest = line.sub("", own[start], count=1)
+        for source in [rest, *own[start + 1 :]]:
+            used, made = names_in(source)
+            if used & changed:
+                changed |= made
+                cells.append(source)
     return cells
+
+
+def names_in(source: str) -> tuple[set[str], set[str]]:
+    """Names that a cell uses, and those that it makes or may change: whatever it assigns, or calls a method of."""
+    used, made = set(), set()
+    for node in ast.walk(ast.parse(re.sub(r"^\s*[%!].*$", "pass", source, flags=re.MULTILINE))):
+        if isinstance(node, ast.Name):
+            (made if isinstance(node.ctx, ast.Store) else used).add(node.id)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            made |= {name.id for name in ast.walk(node.func) if isinstance(name, ast.Name)}
+    return used, made
