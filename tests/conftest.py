@@ -1,6 +1,7 @@
 """What the tests share: one thread, the data, and a small pair that was trained once."""
 
 import copy
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         path = item.path.relative_to(here)
         if any(path == Path(slow) or Path(slow) in path.parents for slow in SLOW):
             item.add_marker("slow")
+
+
+# Worker processes import torch anew, three to five seconds of CPU each. In tests they are forked from a process that
+# has imported it, and differ from the spawned ones of users in nothing else but that they do not see later changes of
+# the environment; who needs that, and one test of each kind of process, takes the fixture `spawned`.
+_get_context = multiprocessing.get_context
+multiprocessing.get_context = lambda method=None: _get_context("forkserver" if method == "spawn" else method)
+multiprocessing.set_forkserver_preload(["d2rkit.dry_run", "d2rkit.sweep", "lightning_fabric", "pyautoattack", "pytest"])
+
+
+@pytest.fixture
+def spawned(monkeypatch):
+    """Worker processes begin as those of users do."""
+    monkeypatch.setattr(multiprocessing, "get_context", _get_context)
 
 
 torch.set_num_threads(1)  # small networks on busy cores: more threads only wait for each other
