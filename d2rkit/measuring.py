@@ -102,7 +102,9 @@ class Measured:
 def like(experiment: Experiment) -> Experiment:
     """The shortest experiment whose training steps cost as much; runs that are alike are measured once."""
     guide = experiment.guide if get_method(experiment.method).needs_guide else ""
-    return replace(experiment, **FREE, guide=guide, guide_warmup=min(1, experiment.guide_warmup))
+    # A subset matters where it leaves fewer validation images than are taken at once: they need less memory.
+    subset = experiment.subset if counts_of(experiment).val < VALIDATION_BATCH else ""
+    return replace(experiment, **FREE | {"subset": subset}, guide=guide, guide_warmup=min(1, experiment.guide_warmup))
 
 
 def target_like(experiment: Experiment) -> Experiment:

@@ -59,6 +59,12 @@ def test_random_images_are_as_many_and_as_large_as_the_real_ones():
     assert made.train.images.shape == (3, 3, 64, 64) and made.num_classes == 200 and len(made.val) == 2
 
 
+def test_a_subset_is_measured_by_itself_where_it_leaves_fewer_validation_images_than_are_taken_at_once():
+    whole, large, small = (replace(TINY.base, data="cifar10", subset=subset) for subset in ("", "10k", "160"))
+    assert like(whole) == like(large) != like(small)
+    assert counts_of(like(small)).val == 32
+
+
 def test_training_is_steps_and_the_ends_of_epochs():
     # Digits: 1,200 images in batches of 16 are 75 steps of 2 s; 200 validation images cost twice the 100 measured.
     assert train_seconds(TINY.base, TRAIN) == 4 * (75 * 2 + 20)

@@ -56,7 +56,7 @@ from tests.test_experiment import TINY
 from d2rkit.sweep import sweep
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests started in the background would ignore Ctrl-C
-    cells = [dataclasses.replace(TINY, epochs=12, seed=s) for s in (0, 1)]
+    cells = [dataclasses.replace(TINY, epochs=6, seed=s) for s in (0, 1)]
     try:
         sweep(cells, sys.argv[1], workers=int(sys.argv[2]), device="cpu")
     except KeyboardInterrupt:
@@ -82,4 +82,4 @@ def test_ctrl_c_saves_every_run_and_the_same_call_goes_on(tmp_path, workers):
     assert subprocess.run(command, stderr=subprocess.DEVNULL, timeout=240).returncode == 0
     assert state.stat().st_mtime_ns > saved
     runs = read_runs(tmp_path / "runs")
-    assert [r.result["epochs"] for r in runs] == [12, 12]
+    assert [r.result["epochs"] for r in runs] == [6, 6]
