@@ -169,7 +169,9 @@ WHOSE = {"guide_clean": "a guide's logits on x", "guide_adv": "a guide's logits 
 def needed(logits: Logits, y: Tensor, *names: str) -> list[Tensor]:
     """The logits of these names, which are there and go with each other and with the labels; else ValueError."""
     if not isinstance(logits, Logits):
-        raise ValueError(f"logits must be Logits(target_clean, target_adv, guide_clean, guide_adv), not {shown(logits)}")
+        raise ValueError(
+            f"logits must be Logits(target_clean, target_adv, guide_clean, guide_adv), not {shown(logits)}"
+        )
     found = [getattr(logits, name) for name in names]
     for name, z in zip(names, found, strict=True):
         if z is None:
