@@ -45,8 +45,8 @@ def check_guide(experiment: Experiment, method: Method) -> None:
 
 
 def by_method(experiment: R, name: str) -> R:
-    """The same recipe or experiment by another method. A guide that is then frozen is trained for a third of the epochs before,
-    unless guide_warmup says for how many; one that is an average is not trained at all."""
+    """The same recipe or experiment by another method. A guide that is then frozen is trained before for a third of the
+    epochs, unless guide_warmup says for how many; one that is an average is not trained at all."""
     warm_up, guide = experiment.guide_warmup, get_method(name).guide
     if guide == "frozen":
         warm_up = warm_up or max(1, experiment.epochs // 3)

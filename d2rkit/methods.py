@@ -63,7 +63,7 @@ class Method:
     "trained" along by the objective; or "frozen" once it has been trained alone, on images attacked by PGD, for
     guide_warmup epochs; or the running "average" of the target's weights. needs_clean, needs_guide_clean,
     needs_guide_adv: f(x), g(x), g(x') are forwarded. clean_first: f(x) before f(x'), as released. uniform_start: the
-    attack starts anywhere in the ball, not within 0.001 of x. awp: gamma of adversarial weight perturbation, 0 for none.
+    attack starts anywhere in the ball, not within 0.001 of x. awp: gamma of adversarial weight perturbation, or 0.
     """
 
     title: str

@@ -69,11 +69,12 @@ def d2r(
     released:      w_ce CE(g(x), y) + w_mse MSE(f(x'), g(x)) + w_clean |KL1 - KL2| + w_adv KL5  (the authors' code)
     jeffreys-adv:  w_ce CE(g(x), y) + w_clean |KL1 - KL2| + w_adv (KL5 + KL3) + w_reverse KL3  (their earlier form)
 
-    KL5 is the first term of RSLAD with its arguments exchanged; what that changes, family.rslad says. Weights left at
-    None take the variant's defaults (D2R_WEIGHTS). The labels reach the target through the guide only. reduction: "mean" over batch and classes, as released, or "batchmean" (C times larger).
-    detach_guide: no gradient from the target's terms into the guide. gathered: of a batch that is spread over
-    several devices, the whole batch's value of a scalar, of which each has its part: |KL1 - KL2| is that of the
-    whole batch, however it is spread. ValueError for an unknown variant or reduction.
+    KL5 is the first term of RSLAD with its arguments exchanged; what that changes, family.rslad says. Weights left
+    at None take the variant's defaults (D2R_WEIGHTS). The labels reach the target through the guide only.
+    reduction: "mean" over batch and classes, as released, or "batchmean" (C times larger). detach_guide: no
+    gradient from the target's terms into the guide. gathered: of a batch that is spread over several devices, the
+    whole batch's value of a scalar, of which each has its part: |KL1 - KL2| is that of the whole batch, however it
+    is spread. ValueError for an unknown variant or reduction.
     """
     check_choice(variant, D2R_WEIGHTS, "D2R variant")
     check_choice(reduction, REDUCTIONS, "reduction")

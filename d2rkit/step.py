@@ -116,8 +116,8 @@ def guide_step(
     micro_batch: int = 0,
     shown: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[Loss, dict[str, Tensor]]:
-    """One step of the guide alone on images x, at most `micro_batch` of them at a time (0: all). shown: what it is shown
-    instead of images and labels like these."""
+    """One step of the guide alone on images x, at most `micro_batch` of them at a time (0: all). shown: makes of images
+    and labels what the guide is shown instead."""
     parts: dict[str, Tensor] = {}
     correct: dict[str, Tensor] = {}
     pieces = devices.pieces(len(x), micro_batch)

@@ -188,7 +188,7 @@ def test_a_step_forwards_what_a_method_asks_for_and_no_more():
     for name in FAMILY:
         seen, pair = [], networks()
         for whose, network in (("f", pair.target), ("g", pair.guide)):
-            network.register_forward_hook(lambda net, inputs, out, w=whose: seen.append((w, inputs[0])))
+            network.register_forward_hook(lambda net, inputs, out, w=whose, seen=seen: seen.append((w, inputs[0])))
         x, x_adv = images()
         method = METHODS[name]
         if not method.needs_guide:
