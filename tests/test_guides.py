@@ -140,8 +140,9 @@ def test_class_means_are_the_last_epochs_predictions(few_digits, monkeypatch, na
         see(beside, logits, y)
 
     def given(beside, progress):
-        used.append((progress, beside.means.clone()))
-        return handed(beside, progress)
+        found = handed(beside, progress)
+        used.append((found["progress"], found["class_means"].clone()))
+        return found
 
     monkeypatch.setattr(guides.Beside, "see", noted)
     monkeypatch.setattr(guides.Beside, "handed", given)
