@@ -207,7 +207,8 @@ class _Loop:
             if self.average is not None:
                 devices.settle(self.pair.target)
                 follow(self.average, self.pair.target, recipe.ema)
-        devices.settle(self.pair)
+        learns = warming or self.method.guide == "trained"  # else the guide's statistics are not to be rounded again
+        devices.settle(self.pair if learns else self.pair.target)
         values = {"loss": loss.total, **{f"loss_{k}": v for k, v in loss.parts.items()}}
         share = {f"train_{k}": weight / len(x) for k in correct}
         values |= {f"train_{k}": v for k, v in correct.items()}

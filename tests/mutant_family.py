@@ -1,4 +1,4 @@
-"""More of mutant_list.py: the lines of D2R's relatives, of the guides that are not trained along, and of class means."""
+"""More of mutant_list.py: D2R's relatives, guides that are not trained along, and class means."""
 
 from __future__ import annotations
 

@@ -189,11 +189,12 @@ def draw_plan(ax, data: Choices) -> None:
     """The way of an experiment, a box a step."""
     plan, (target, guide) = data.experiment, data.parameters
     here = "here" if data.here.ok else "not here"
+    epochs = f"{plan.guide_warmup} + {plan.epochs}" if plan.guide_warmup else plan.epochs  # the guide's come first
     beside = f"guide {guide_of(plan)}, {short(guide)}" if guide else "no guide"
     boxes = (
         ("data", f"{plan.data} {plan.subset}".strip() + f"\n{here}"),
         ("pair", f"target {plan.target}, {short(target)}\n{beside}"),
-        ("train", f"{plan.epochs} epochs, batches of {plan.batch_size}\n{plan.steps} attack steps, ε = {plan.eps:.3g}"),
+        ("train", f"{epochs} epochs, batches of {plan.batch_size}\n{plan.steps} attack steps, ε = {plan.eps:.3g}"),
         ("evaluate", f"{len(plan.attacks)} attacks on\n{plan.test_images or 'all'} test images"),
         ("table", f"{len(data.preset.rows)} methods ×\n{len(data.preset.seeds)} seeds"),
     )
