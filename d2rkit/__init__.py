@@ -6,7 +6,8 @@ A reader's table of contents:
     models       build_model, load_released
     divergences  (B, C), (B, C) -> (B,)
     objectives   (Logits, y) -> Loss(total, parts): d2r, trades, mart, lbgat, adagat, pgd_at
-    attacks      pgd and, over it, fgsm, pgd_ce, cw, kl_self, cag
+    family       the same for D2R's relatives: rslad, peeraid, adaad, iad, dgad, adr, ikl
+    attacks      pgd and, over it, fgsm, pgd_ce, cw, kl_self, cag, kl_pair
     methods      METHODS: the rows of every table
     training     Recipe, fit
     evaluation   evaluate -> Evaluation(flags)

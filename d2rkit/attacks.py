@@ -204,6 +204,9 @@ def cag(
     """Collaborative adversarial generation (Liu et al. 2025): ascend KL(p_g(x) || p_f(x')), the guide's
     clean prediction being a soft label that is computed once.
 
+    It is the inner attack of RSLAD (Zi et al. 2021) and of PeerAiD (Jung et al. 2024), to the bit: what CAG adds is
+    that the guide goes on learning between two attacks.
+
     guide_share: with share s > 0 the guide sees x' too: ascend (1 - s) KL(p_g(x) || p_f(x')) + s CE(g(x'), y),
     where y defaults to the guide's own clean prediction. start: None draws 0.001 N(0, 1) from `generator`.
     ValueError if guide_share is not in [0, 1]."""
@@ -226,6 +229,36 @@ def cag(
             if guide_share:
                 value = value + guide_share * F.cross_entropy(logits_of(guide, x_adv), labels, reduction="sum")
             return value
+
+        start = gaussian_start(x, generator) if start is None else start
+        return pgd(objective, x, eps=eps, step_size=step_size, steps=steps, start=start, norm=norm)
+
+
+def kl_pair(
+    target: nn.Module,
+    guide: nn.Module,
+    x: Tensor,
+    *,
+    eps: float,
+    step_size: float,
+    steps: int,
+    start: Tensor | None = None,
+    norm: str = "linf",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Ascend KL(p_g(x') || p_f(x')), the attack of AdaAD (Huang et al. 2023) and DGAD: the guide is asked about x', and
+    the image's gradient goes through both networks, towards where they disagree.
+
+    start: None draws 0.001 N(0, 1) from `generator`."""
+    check_batch(x, start)
+    with eval_mode(target, guide), frozen(target, guide):
+
+        def objective(x_adv: Tensor) -> Tensor:
+            log_p, log_q = (logits_of(network, x_adv).log_softmax(1) for network in (guide, target))
+            if log_p.shape != log_q.shape:
+                classes = f"{log_q.shape[1]} and {log_p.shape[1]}"
+                raise ValueError(f"target and guide must tell the same classes apart, not {classes}")
+            return (log_p.exp() * (log_p - log_q)).sum()
 
         start = gaussian_start(x, generator) if start is None else start
         return pgd(objective, x, eps=eps, step_size=step_size, steps=steps, start=start, norm=norm)

@@ -27,6 +27,7 @@ from d2rkit.border import check_count, check_path, home, nearest
 from d2rkit.checkpoints import clear_drafts, load_resume, load_weights, read_json, write_json
 from d2rkit.data import DATASETS, ImageData, Split, first_of_each_class, load_data, subset_size
 from d2rkit.evaluator import ATTACKS, parse_attack
+from d2rkit.guides import check_guide, guide_of
 from d2rkit.methods import get_method
 from d2rkit.models import build_model
 from d2rkit.pair import GuidedPair
@@ -51,7 +52,7 @@ class Experiment(Recipe):
     target: str = "cnn-16"
     """The network that is to become robust."""
     guide: str = "cnn-16"
-    """The network beside it; unused by methods without a guide."""
+    """The network beside it; unused by methods without a guide and by ADR, whose guide is the target's average."""
     test_images: int = 0
     """Evaluate on the first so many test images, as equally as possible of every class; 0 for all."""
     attacks: tuple[str, ...] = ATTACKS
@@ -83,8 +84,9 @@ class Experiment(Recipe):
             raise nearest(self.data, DATASETS, "data set")
         subset_size(self.subset or None)
         with torch.device("meta"):
-            for name in (self.target, self.guide) if method.needs_guide else (self.target,):
+            for name in filter(None, (self.target, guide_of(self))):
                 build_model(name, num_classes=10)
+        check_guide(self, method)
         for attack in self.attacks:
             parse_attack(attack)
         for checkpoint in self.checkpoints:
@@ -137,8 +139,8 @@ class Interrupted(Exception):
 def build_pair(experiment: Experiment, data: ImageData) -> GuidedPair:
     """Target and, where the method needs one, guide, with weights that follow from the seed alone."""
     check_count("seed", experiment.seed, -(2**31))
-    method = get_method(experiment.method)
-    names = [experiment.target] + ([experiment.guide] if method.needs_guide else [])
+    get_method(experiment.method)
+    names = filter(None, (experiment.target, guide_of(experiment)))
     networks = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator_for("init", experiment.seed).initial_seed())

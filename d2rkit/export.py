@@ -102,6 +102,15 @@ LOOKS = {
     "d2r-cag": Look(BLUE, "o", "solid"),
     "d2r-cag-released": Look(RED, "D", "solid"),
     "d2r-cag-jeffreys": Look(PURPLE, "h", "solid"),
+    "rslad": Look(ORANGE, "d", "solid"),
+    "rslad-online": Look(ORANGE, "d", "dashdot"),
+    "peeraid": Look(GREEN, "X", "dashed"),
+    "adaad": Look(RED, "*", "dashed"),
+    "iad": Look(RED, "H", "dotted"),
+    "dgad": Look(RED, "8", "dashdot"),
+    "adr": Look(BLACK, "s", "dotted"),
+    "ikl": Look(SKY, "^", "dotted"),
+    "ikl-guided": Look(SKY, "^", "solid"),
 }
 
 

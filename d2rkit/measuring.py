@@ -27,7 +27,7 @@ from d2rkit.border import nearest
 from d2rkit.devices import resolve
 from d2rkit.evaluator import Budget, Evaluator
 from d2rkit.experiment import Experiment, build_pair
-from d2rkit.methods import get_method
+from d2rkit.guides import guide_of
 from d2rkit.pair import GuidedPair
 from d2rkit.rehearsal import (
     HARMLESS,
@@ -101,10 +101,10 @@ class Measured:
 
 def like(experiment: Experiment) -> Experiment:
     """The shortest experiment whose training steps cost as much; runs that are alike are measured once."""
-    guide = experiment.guide if get_method(experiment.method).needs_guide else ""
     # A subset matters where it leaves fewer validation images than are taken at once: they need less memory.
     subset = experiment.subset if counts_of(experiment).val < VALIDATION_BATCH else ""
-    return replace(experiment, **FREE | {"subset": subset}, guide=guide, guide_warmup=min(1, experiment.guide_warmup))
+    changes = FREE | {"subset": subset, "guide": guide_of(experiment)}
+    return replace(experiment, **changes, guide_warmup=min(1, experiment.guide_warmup))
 
 
 def target_like(experiment: Experiment) -> Experiment:
@@ -115,9 +115,9 @@ def target_like(experiment: Experiment) -> Experiment:
 
 def guide_like(experiment: Experiment) -> Experiment | None:
     """The same for what evaluation does with a guide beside the target, if the method has one."""
-    if not get_method(experiment.method).needs_guide:
+    if not (guide := guide_of(experiment)):
         return None
-    return replace(target_like(experiment), method="d2r-cag", guide=experiment.guide)
+    return replace(target_like(experiment), method="d2r-cag", guide=guide)
 
 
 def measure(

@@ -1,6 +1,6 @@
-"""Training objectives: pure functions of three logit tensors and the labels.
+"""Training objectives: pure functions of three logit tensors, of a fourth where a method asks for it, and the labels.
 
-    Logits(target_clean, target_adv, guide_clean), y  ->  Loss(total, parts)
+    Logits(target_clean, target_adv, guide_clean[, guide_adv]), y  ->  Loss(total, parts)
 
 Logits are (B, C), y is (B,) int64. `parts` holds the weighted terms by name; they sum to `total`.
 Symbols: f target, g guide, x clean images, x' adversarial images, p = softmax. ValueError where logits that an
@@ -23,11 +23,12 @@ SMOOTHING = 1e-5  # inside one logarithm of each KL term, as released for D2R
 
 
 class Logits(NamedTuple):
-    """f(x), f(x') and g(x), each (B, C); None where a method does not need it."""
+    """f(x), f(x'), g(x) and g(x'), each (B, C); None where a method does not need it."""
 
     target_clean: Tensor | None
     target_adv: Tensor | None
     guide_clean: Tensor | None
+    guide_adv: Tensor | None = None
 
 
 class Loss(NamedTuple):
@@ -68,11 +69,12 @@ def d2r(
     released:      w_ce CE(g(x), y) + w_mse MSE(f(x'), g(x)) + w_clean |KL1 - KL2| + w_adv KL5  (the authors' code)
     jeffreys-adv:  w_ce CE(g(x), y) + w_clean |KL1 - KL2| + w_adv (KL5 + KL3) + w_reverse KL3  (their earlier form)
 
-    Weights left at None take the variant's defaults (D2R_WEIGHTS). The labels reach the target through
-    the guide only. reduction: "mean" over batch and classes, as released, or "batchmean" (C times larger).
-    detach_guide: no gradient from the target's terms into the guide. gathered: of a batch that is spread over
-    several devices, the whole batch's value of a scalar, of which each has its part: |KL1 - KL2| is that of the
-    whole batch, however it is spread. ValueError for an unknown variant or reduction.
+    KL5 is the first term of RSLAD with its arguments exchanged; what that changes, family.rslad says. Weights left
+    at None take the variant's defaults (D2R_WEIGHTS). The labels reach the target through the guide only.
+    reduction: "mean" over batch and classes, as released, or "batchmean" (C times larger). detach_guide: no
+    gradient from the target's terms into the guide. gathered: of a batch that is spread over several devices, the
+    whole batch's value of a scalar, of which each has its part: |KL1 - KL2| is that of the whole batch, however it
+    is spread. ValueError for an unknown variant or reduction.
     """
     check_choice(variant, D2R_WEIGHTS, "D2R variant")
     check_choice(reduction, REDUCTIONS, "reduction")
@@ -82,7 +84,7 @@ def d2r(
     w = D2R_WEIGHTS[variant] | {name: value for name, value in given.items() if value is not None}
     for name, value in (w | {"w_reverse": w_reverse}).items():
         check_number(name, value)
-    f_clean, f_adv, g_clean = _needed(logits, y, "target_clean", "target_adv", "guide_clean")
+    f_clean, f_adv, g_clean = needed(logits, y, "target_clean", "target_adv", "guide_clean")
     g_fixed = g_clean.detach() if detach_guide else g_clean
 
     def mean(per_example: Tensor) -> Tensor:
@@ -104,38 +106,38 @@ def d2r(
         adversarial = adversarial + reverse
         parts["reverse"] = w_reverse * mean(reverse)
     parts["adv"] = w["w_adv"] * mean(adversarial)
-    return _loss(parts)
+    return summed(parts)
 
 
 def pgd_at(logits: Logits, y: Tensor) -> Loss:
     """CE(f(x'), y), Madry et al. 2018."""
-    (f_adv,) = _needed(logits, y, "target_adv")
-    return _loss({"ce": F.cross_entropy(f_adv, y)})
+    (f_adv,) = needed(logits, y, "target_adv")
+    return summed({"ce": F.cross_entropy(f_adv, y)})
 
 
 def natural(logits: Logits, y: Tensor) -> Loss:
     """CE(f(x), y): no defence, the sanity row of every table."""
-    (f_clean,) = _needed(logits, y, "target_clean")
-    return _loss({"ce": F.cross_entropy(f_clean, y)})
+    (f_clean,) = needed(logits, y, "target_clean")
+    return summed({"ce": F.cross_entropy(f_clean, y)})
 
 
 def trades(logits: Logits, y: Tensor, *, beta: float = 6.0) -> Loss:
     """CE(f(x), y) + beta KL(p_f(x) || p_f(x')), batch mean, neither side detached (Zhang et al. 2019, eq. 5)."""
     check_number("beta", beta)
-    f_clean, f_adv = _needed(logits, y, "target_clean", "target_adv")
-    return _loss({"ce": F.cross_entropy(f_clean, y), "adv": beta * kl(f_clean, f_adv).mean()})
+    f_clean, f_adv = needed(logits, y, "target_clean", "target_adv")
+    return summed({"ce": F.cross_entropy(f_clean, y), "adv": beta * kl(f_clean, f_adv).mean()})
 
 
 def mart(logits: Logits, y: Tensor, *, beta: float = 6.0) -> Loss:
     """Boosted CE on x' plus misclassification-weighted KL (Wang et al. 2020, eq. 8-10)."""
     check_number("beta", beta)
-    f_clean, f_adv = _needed(logits, y, "target_clean", "target_adv")
+    f_clean, f_adv = needed(logits, y, "target_clean", "target_adv")
     p_adv, p_clean = f_adv.softmax(1), f_clean.softmax(1)
     others = p_adv.scatter(1, y[:, None], -1.0)
     strongest = others.argmax(1)
     margin = F.nll_loss(torch.log(1.0001 - p_adv + 1e-12), strongest)
     unsure = 1.0000001 - p_clean.gather(1, y[:, None]).squeeze(1)
-    return _loss(
+    return summed(
         {
             "ce": F.cross_entropy(f_adv, y),
             "margin": margin,
@@ -147,34 +149,40 @@ def mart(logits: Logits, y: Tensor, *, beta: float = 6.0) -> Loss:
 def lbgat(logits: Logits, y: Tensor, *, beta: float = 0.0) -> Loss:
     """CE(g(x), y) + MSE(f(x'), g(x)) + beta KL(p_f(x) || p_f(x')), batch mean (Cui et al. 2021, eq. 8)."""
     check_number("beta", beta)
-    f_adv, g_clean = _needed(logits, y, "target_adv", "guide_clean")
+    f_adv, g_clean = needed(logits, y, "target_adv", "guide_clean")
     parts = {"ce": F.cross_entropy(g_clean, y), "mse": F.mse_loss(f_adv, g_clean)}
     if beta:
-        f_clean, f_adv = _needed(logits, y, "target_clean", "target_adv")
+        f_clean, f_adv = needed(logits, y, "target_clean", "target_adv")
         parts["adv"] = beta * kl(f_clean, f_adv).mean()
-    return _loss(parts)
+    return summed(parts)
 
 
 def adagat(logits: Logits, y: Tensor, *, w_guide: float = 2.5) -> Loss:
     """LBGAT with beta 0 plus w_guide MSE(stop-gradient f(x'), g(x)): the guide is pulled to the target."""
     check_number("w_guide", w_guide)
-    f_adv, g_clean = _needed(logits, y, "target_adv", "guide_clean")
-    return _loss(lbgat(logits, y).parts | {"guide": w_guide * F.mse_loss(g_clean, f_adv.detach())})
+    f_adv, g_clean = needed(logits, y, "target_adv", "guide_clean")
+    return summed(lbgat(logits, y).parts | {"guide": w_guide * F.mse_loss(g_clean, f_adv.detach())})
 
 
-def _needed(logits: Logits, y: Tensor, *names: str) -> list[Tensor]:
+WHOSE = {"guide_clean": "a guide's logits on x", "guide_adv": "a guide's logits on x'"}
+
+
+def needed(logits: Logits, y: Tensor, *names: str) -> list[Tensor]:
     """The logits of these names, which are there and go with each other and with the labels; else ValueError."""
     if not isinstance(logits, Logits):
-        raise ValueError(f"logits must be Logits(target_clean, target_adv, guide_clean), not {shown(logits)}")
+        raise ValueError(
+            f"logits must be Logits(target_clean, target_adv, guide_clean, guide_adv), not {shown(logits)}"
+        )
     found = [getattr(logits, name) for name in names]
     for name, z in zip(names, found, strict=True):
         if z is None:
-            whose = "a guide's logits on x" if name == "guide_clean" else "the target's logits"
+            whose = WHOSE.get(name, "the target's logits")
             raise ValueError(f"this objective needs {whose}, but {name} is None")
     check_logits(*found)
     check_labels(y, *found[0].shape)
     return found
 
 
-def _loss(parts: dict[str, Tensor]) -> Loss:
+def summed(parts: dict[str, Tensor]) -> Loss:
+    """The loss whose weighted terms these are."""
     return Loss(torch.stack(list(parts.values())).sum(), parts)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
+import torch
 from torch import Tensor, nn
 
 from d2rkit.border import asked, shown
@@ -15,7 +16,7 @@ class GuidedPair(nn.Module):
     """target f and guide g (None for the methods that train alone).
 
     forward(x, x_adv) -> Logits. The order of the forwards matters in train mode, since each one updates
-    BatchNorm statistics: f(x'), f(x), g(x) as released for D2R, LBGAT and AdaGAT; f(x), f(x') for TRADES.
+    BatchNorm statistics: f(x'), f(x), g(x) as released for D2R, LBGAT and AdaGAT; f(x), f(x') for TRADES; g(x') last.
     """
 
     def __init__(self, target: nn.Module, guide: nn.Module | None = None):
@@ -27,22 +28,46 @@ class GuidedPair(nn.Module):
         self.guide = guide
 
     def forward(
-        self, x: Tensor | None, x_adv: Tensor | None, clean_first: bool = False, guide_only: bool = False
+        self,
+        x: Tensor | None,
+        x_adv: Tensor | None,
+        clean_first: bool = False,
+        guide_only: bool = False,
+        *,
+        target_clean: bool = True,
+        guide_clean: bool = True,
+        guide_adv: bool = False,
+        guide_still: bool = False,
     ) -> Logits:
-        """x, x_adv: (B, C, H, W) in [0, 1]; None skips the forwards that need it. guide_only: just g(x)."""
+        """x, x_adv: (B, C, H, W) in [0, 1]; None skips the forwards that need it. guide_only: just g(x).
+
+        target_clean, guide_clean, guide_adv: whether f(x), g(x) and g(x') are made. guide_still: the guide neither
+        learns nor keeps statistics: it is forwarded in eval mode and without a gradient."""
         if guide_only:
             if self.guide is None or x is None:
                 raise ValueError("guide_only needs a guide and clean images")
             return Logits(None, None, asked(self.guide, x))
+        plain = x if target_clean else None
         if clean_first:
-            clean, adv = self._target(x), self._target(x_adv)
+            clean, adv = self._target(plain), self._target(x_adv)
         else:
-            adv, clean = self._target(x_adv), self._target(x)
-        guide = asked(self.guide, x) if self.guide is not None and x is not None else None
-        return Logits(clean, adv, guide)
+            adv, clean = self._target(x_adv), self._target(plain)
+        with at_rest(self.guide) if guide_still and self.guide is not None else nullcontext():
+            beside = self._guide(x if guide_clean else None), self._guide(x_adv if guide_adv else None)
+        return Logits(clean, adv, *beside)
+
+    def _guide(self, images: Tensor | None) -> Tensor | None:
+        return None if images is None or self.guide is None else asked(self.guide, images)
 
     def _target(self, images: Tensor | None) -> Tensor | None:
         return None if images is None else asked(self.target, images)
+
+
+@contextmanager
+def at_rest(module: nn.Module) -> Iterator[None]:
+    """`module` is in eval mode inside, and what it returns has no gradient."""
+    with torch.no_grad(), eval_mode(module):
+        yield
 
 
 @contextmanager

@@ -153,6 +153,24 @@ ABLATION = Preset(
     titles={row: f"D2R+CAG: {words}" for row, (_, words) in _ABLATION.items() if words},
 )
 
+# All rows with a guide, with the recipe of quick as it is: nothing is tuned for any of them. The first row is what the
+# others are paired with.
+_FROZEN = ("rslad", "adaad", "iad", "dgad")
+RELATIVES = Preset(
+    name="family",
+    title="D2R and its relatives, every method with a guide: digits, small CNN pair",
+    command="d2rkit reproduce family",
+    time="not measured yet: 80 runs, of which quick and ablation have 18; `d2rkit plan family` measures them",
+    expect="not known: no run has been finished yet",
+    base=QUICK.base,
+    rows=(
+        "d2r-cag", "d2r-cag-released", "d2r-cag-jeffreys", "d2r-cag-awp", "d2r", "lbgat0", "lbgat6", "adagat",
+        *_FROZEN, "rslad-online", "peeraid", "adr", "ikl-guided",
+    ),
+    seeds=(0, 1, 2, 3, 4),
+    changes={row: {"guide_warmup": 5} for row in _FROZEN},
+)  # fmt: skip
+
 # -- the paper's tables ----------------------------------------------------------------------------------------
 PAPER_ROWS = (
     "natural", "pgd-at", "trades", "mart", "lbgat0", "lbgat6", "adagat", "pgd-at-awp", "trades-awp",
@@ -195,6 +213,7 @@ PRESETS: dict[str, Preset] = {
         SMALL,
         MEDIUM,
         ABLATION,
+        RELATIVES,
         *(_paper("paper", table, RELEASED, "recipe as released") for table in PAPER_TABLES),
         *(_paper("paper-tuned", table, TUNED, "weight decay 5e-4, ε 8/255") for table in PAPER_TABLES),
     )

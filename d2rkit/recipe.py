@@ -54,7 +54,8 @@ class Recipe:
     guide_share: float = 0.0
     """Share of CE(g(x'), y) in CAG's objective."""
     guide_warmup: int = 0
-    """Epochs, before the others, in which the guide trains alone on clean images."""
+    """Epochs, before the others, in which the guide trains alone on clean images; on attacked ones where the method
+    freezes it afterwards, as RSLAD, AdaAD, IAD-I and DGAD do."""
     awp_warmup: int = 10
     """Epochs before a method with adversarial weight perturbation begins to perturb."""
     padding: int = 4
@@ -102,6 +103,8 @@ class Recipe:
             raise ValueError(f"update two-step splits the plain D2R loss; {method.title} is not that")
         if self.update == "two-step" and self.micro_batch:
             raise ValueError("update two-step takes the whole batch at once; set micro_batch to 0")
+        if self.guide_warmup and method.guide == "average":
+            raise ValueError(f"the guide of {method.title} is an average of the target; set guide_warmup to 0")
         if self.compile and self.speed != "fast":
             raise ValueError("compile is of the copies that speed fast attacks; set speed to fast")
         if self.eps > 1:

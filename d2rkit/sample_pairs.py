@@ -18,6 +18,7 @@ from torch import Tensor
 from d2rkit.border import home, nearest
 from d2rkit.checkpoints import load_weights, read_json
 from d2rkit.data import load_data
+from d2rkit.guides import by_method
 from d2rkit.methods import METHODS, get_method
 from d2rkit.models import build_model, load_released
 from d2rkit.pair import GuidedPair
@@ -117,7 +118,8 @@ def digits_pair(
         torch.manual_seed(generator_for("init", seed).initial_seed())
         networks = [build_model("cnn-16", 10, 8, 1) for _ in range(2 if METHODS[method].needs_guide else 1)]
     pair = GuidedPair(*networks)
-    recipe = Recipe(**DIGITS_RECIPE | {"method": method, "seed": seed, "epochs": epochs, "warmup": min(2, epochs / 5)})
+    recipe = Recipe(**DIGITS_RECIPE | {"seed": seed, "epochs": epochs, "warmup": min(2, epochs / 5)})
+    recipe = by_method(recipe, method)
     done = fit(pair, digits, recipe, device="cpu", report=report)
     if done.status != "done":
         raise ValueError(f"training on digits ended with: {done.status}")

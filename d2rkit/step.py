@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from d2rkit.weight_perturbation import perturbed_weights
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+    from d2rkit.guides import Beside
 
 
 class NonFinite(RuntimeError):
@@ -41,15 +43,19 @@ def training_step(
     generator: torch.Generator,
     awp: float = 0.0,
     weight: float = 1.0,
+    beside: Beside | None = None,
+    progress: float = 1.0,
 ) -> tuple[Loss, dict[str, Tensor]]:
     """One step on x: (B, C, H, W) in [0, 1], y: (B,). `model` is Fabric's wrapper of `pair`; the attack
     runs on `attacked`, the raw pair or its folded twin, frozen and in eval mode. Then one wrapped forward carries
     the gradient, made at perturbed weights if awp (their relative size) is above 0. Of several devices, each has
     its part of the batch, of this `weight` (devices.mine). With recipe.micro_batch, gradients of at most so many
-    images at a time are added up before the step. Returns the loss, which may not be finite, and the numbers of right
+    images at a time are added up before the step. beside: what the method keeps; progress: the share of training that
+    is over. Returns the loss, which may not be finite, and the numbers of right
     predictions by name."""
     parts: dict[str, Tensor] = {}
     correct: dict[str, Tensor] = {}
+    handed = beside.handed(progress) if beside else {"progress": progress}
     pieces = devices.pieces(len(x), recipe.micro_batch)
     for number, (images, labels) in enumerate(zip(x.tensor_split(pieces), y.tensor_split(pieces), strict=True)):
         last = number == pieces - 1
@@ -59,7 +65,7 @@ def training_step(
                 guide_share=recipe.guide_share, generator=generator,
             )  # fmt: skip
         share = weight * len(images) / len(x)
-        loss = partial(_loss, method, recipe, images, x_adv, labels, share)
+        loss = partial(_loss, method, recipe, handed, images, x_adv, labels, share)
         ascent = partial(_total, loss, partial(_autocast, fabric, pair))
         with perturbed_weights(pair.target, ascent, awp) if awp else nullcontext():
             for terms in TWO_STEP if recipe.update == "two-step" else (None,):
@@ -75,13 +81,17 @@ def training_step(
                     optimizer.step()
                 _add(parts, {name: part.detach() for name, part in chosen.items()})
         _add(correct, _right(logits, labels))
+        if beside:
+            beside.see(logits, labels)
     return Loss(torch.stack(list(parts.values())).sum(), parts), correct
 
 
-def _loss(method: Method, recipe: Recipe, x, x_adv, y, share: float, network: Callable[..., Logits]):
+def _loss(
+    method: Method, recipe: Recipe, handed: dict[str, Any], x, x_adv, y, share: float, network: Callable[..., Logits]
+):
     """Logits and weighted terms of a piece of the batch that is worth `share` of this device's mean."""
     logits = method.forward(network, x, x_adv)
-    loss = method.loss(logits, y, recipe.loss, lambda part: devices.reduced(share * part, "mean"))
+    loss = method.loss(logits, y, recipe.loss, lambda part: devices.reduced(share * part, "mean"), **handed)
     return logits, {name: share * part for name, part in loss.parts.items()}
 
 
@@ -104,8 +114,10 @@ def guide_step(
     y: Tensor,
     weight: float = 1.0,
     micro_batch: int = 0,
+    shown: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[Loss, dict[str, Tensor]]:
-    """One step of the guide alone on clean images, at most `micro_batch` of them at a time (0: all)."""
+    """One step of the guide alone on images x, at most `micro_batch` of them at a time (0: all). shown: makes of images
+    and labels what the guide is shown instead."""
     parts: dict[str, Tensor] = {}
     correct: dict[str, Tensor] = {}
     pieces = devices.pieces(len(x), micro_batch)
@@ -113,6 +125,9 @@ def guide_step(
     for number, (images, labels) in enumerate(zip(x.tensor_split(pieces), y.tensor_split(pieces), strict=True)):
         share = weight * len(images) / len(x)
         with nullcontext() if number == pieces - 1 or devices.size() == 1 else fabric.no_backward_sync(model):
+            if shown is not None:
+                with fabric.autocast():
+                    images = shown(images, labels)
             logits = model(images, None, guide_only=True)
             ce = share * nn.functional.cross_entropy(logits.guide_clean, labels)
             fabric.backward(ce)
@@ -125,7 +140,8 @@ def guide_step(
 def _right(logits: Logits, y: Tensor) -> dict[str, Tensor]:
     """How many predictions are right on clean and adversarial images, and of the guide; counts are exact in float32,
     and not every device has float64."""
-    named = {"clean": logits.target_clean, "adv": logits.target_adv, "guide": logits.guide_clean}
+    names = {"clean": "target_clean", "adv": "target_adv", "guide": "guide_clean", "guide_adv": "guide_adv"}
+    named = {name: getattr(logits, of) for name, of in names.items()}
     return {name: (z.detach().argmax(1) == y).float().sum() for name, z in named.items() if z is not None}
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from d2rkit.evaluation import ATTACKS
 from d2rkit.experiment import Experiment, Run
+from d2rkit.guides import guide_of
 from d2rkit.methods import METHODS
 from d2rkit.presets import PRESETS
 from d2rkit.run_files import read_history
@@ -49,7 +50,7 @@ def tidy(runs: Sequence[Run]) -> pd.DataFrame:
                     "data": experiment.data,
                     "subset": experiment.subset,
                     "target": experiment.target,
-                    "guide": experiment.guide if method is None or method.needs_guide else "",
+                    "guide": guide_of(experiment),
                     "method": experiment.method,
                     "title": method.title if method else experiment.method,
                     "label": label,

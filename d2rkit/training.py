@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from d2rkit.data import ImageData, Split, augment
 from d2rkit.digests import splits_digest
 from d2rkit.fabric import check_compiler
 from d2rkit.fabric import make_fabric as _fabric
+from d2rkit.guides import Beside, check_pair, warm_up_images
 from d2rkit.layout import arrange, restore
 from d2rkit.methods import Method
 from d2rkit.pair import GuidedPair, eval_mode
@@ -70,8 +72,7 @@ def fit(
     "interrupted". save_every: seconds between saves within an epoch. A non-finite loss ends training with status
     "failed: ..." and leaves the last good state in place. ValueError for a recipe or device that is impossible."""
     method = recipe.check()
-    if method.needs_guide and pair.guide is None:
-        raise ValueError(f"{method.title} trains a guide beside the target, but the pair has none")
+    check_pair(pair, method)
     began = time.monotonic()
     try:
         loop = _Loop(pair, data, recipe, method, Path(folder) if folder else None, device)
@@ -100,8 +101,9 @@ class _Loop:
     def __init__(self, pair: GuidedPair, data: ImageData, recipe: Recipe, method: Method, folder: Path | None, device):
         self.recipe, self.method, self.folder = recipe, method, folder
         # A network without a gradient of its own: DDP must be told that there may be one.
-        partial = not method.needs_guide or recipe.guide_warmup or recipe.loss.get("detach_guide")
-        self.fabric = _fabric(device, recipe.precision, pair.guide is not None and bool(partial))
+        alone = not method.needs_guide or method.guide != "trained" or recipe.guide_warmup
+        unused = pair.guide is not None and bool(alone or recipe.loss.get("detach_guide"))
+        self.fabric = _fabric(device, recipe.precision, unused)
         self.pair = pair
         self.chance = 1 / data.num_classes
         if recipe.speed == "fast":
@@ -116,10 +118,11 @@ class _Loop:
         self.val_count = len(data.val)
         self.seen = splits_digest(data.train, data.val) if folder else ""
         self.twin = None
-        if recipe.speed == "fast" and method.attack != "none":  # only CAG's attack looks at the guide
+        if recipe.speed == "fast" and method.attack != "none":
             dtype = torch.bfloat16 if recipe.precision == "bf16-mixed" else None
-            self.twin = PairTwin(pair, recipe.compile, method.attack == "cag", dtype)
+            self.twin = PairTwin(pair, recipe.compile, method.attacks_with_guide, dtype)
         self.average = AveragedModel(pair.target, use_buffers=True) if recipe.ema else None
+        self.beside = Beside(method, pair, data.num_classes, device)
         self.generators = {p: generator_for(p, recipe.seed, device, devices.rank()) for p in ("augment", "attack")}
         self.epoch, self.step, self.best = 0, 0, -1.0
         self.moved = False  # to another kind or number of devices, within this epoch
@@ -189,18 +192,23 @@ class _Loop:
             group["lr"] = recipe.lr if warming else learning_rate(recipe, moment + 1 / self.steps_per_epoch() / 2)
         self.pair.train()
         if warming:
-            loss, correct = guide_step(self.fabric, self.model, self.optimizer, x, y, weight, recipe.micro_batch)
+            shown = partial(warm_up_images, self.method, recipe, self.pair, self.generators["attack"])
+            loss, correct = guide_step(
+                self.fabric, self.model, self.optimizer, x, y, weight, recipe.micro_batch, shown
+            )  # fmt: skip
         else:
             attacked = self.twin.refresh(x) if self.twin else self.pair
             awp = self.method.awp if self.epoch - recipe.guide_warmup >= recipe.awp_warmup else 0.0
             loss, correct = training_step(
                 self.fabric, self.model, self.pair, attacked, self.optimizer, self.method, recipe, x, y,
-                self.generators["attack"], awp, weight,
+                self.generators["attack"], awp, weight, self.beside, moment / recipe.epochs,
             )  # fmt: skip
+            self.beside.follow(round(moment * self.steps_per_epoch()))
             if self.average is not None:
                 devices.settle(self.pair.target)
                 follow(self.average, self.pair.target, recipe.ema)
-        devices.settle(self.pair)
+        learns = warming or self.method.guide == "trained"  # else the guide's statistics are not to be rounded again
+        devices.settle(self.pair if learns else self.pair.target)
         values = {"loss": loss.total, **{f"loss_{k}": v for k, v in loss.parts.items()}}
         share = {f"train_{k}": weight / len(x) for k in correct}
         values |= {f"train_{k}": v for k, v in correct.items()}
@@ -220,6 +228,7 @@ class _Loop:
         row |= {"moved": 1} if self.moved else {}
         row["seconds"] = self.seconds + time.monotonic() - self.began
         self.seconds, self.began = 0.0, time.monotonic()
+        self.beside.finish_epoch()
         self.history.append(row)
         self.epoch, self.step, self.sums, self.moved = self.epoch + 1, 0, {}, False
         better = row["val_pgd"] > self.best and self.epoch > self.recipe.guide_warmup
@@ -272,6 +281,7 @@ class _Loop:
             "history": self.history,
             "recipe": self.fingerprint(),
             "data": self.seen,
+            "beside": self.beside.state(),
         }
 
     def save(self, better: bool = False) -> None:
@@ -308,6 +318,7 @@ class _Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        self.beside.load(state.get("beside", {}))
         states, rank = state["generators"], devices.rank()
         alike = len(states[0]["attack"]) == len(self.generators["attack"].get_state())  # all that older states tell
         kind = state.get("device", self.fabric.device.type if alike else "")

@@ -23,7 +23,7 @@ from torch import Tensor
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from d2rkit import attacks, border, divergences, objectives, statistics
+from d2rkit import attacks, border, divergences, family, objectives, statistics
 from d2rkit.data import load_data
 from d2rkit.evaluation import evaluate, parse_attack
 from d2rkit.experiment import Experiment, build_pair, read_run, read_runs
@@ -41,15 +41,16 @@ def _attack(i: Inputs, *networks: str, labels: bool = True) -> dict[str, Any]:
 
 
 def _logits(i: Inputs, **options: Any) -> dict[str, Any]:
-    return {"logits": None, "a": i.logits().float(), "b": i.logits().float(), "c": i.logits().float(),
+    return {"logits": None, "a": i.logits().float(), "b": i.logits().float(), "c": i.logits().float(), "d": None,
             "y": i.labels(), **options}  # fmt: skip
 
 
 def _of_logits(function: Callable) -> Callable:
-    """`function` of Logits whose three parts are arguments of their own."""
+    """`function` of Logits whose parts are arguments of their own; d: the fourth, c's where it is None."""
 
-    def call(logits: Any, a: Any, b: Any, c: Any, y: Any, **options: Any) -> Any:
-        return function(objectives.Logits(a, b, c) if logits is None else logits, y, **options)
+    def call(logits: Any, a: Any, b: Any, c: Any, d: Any, y: Any, **options: Any) -> Any:
+        made = objectives.Logits(a, b, c, c if d is None else d)
+        return function(made if logits is None else logits, y, **options)
 
     return call
 
@@ -85,6 +86,12 @@ def functions() -> dict[str, tuple[Callable, Callable[[Inputs], dict[str, Any]]]
         ("mart", {"beta": 6.0}), ("lbgat", {"beta": 6.0}), ("adagat", {"w_guide": 2.5}),
     ):  # fmt: skip
         found[f"objectives {name}"] = (_of_logits(getattr(objectives, name)), lambda i, o=options: _logits(i, **o))
+    for name, options in (
+        ("rslad", {"w_adv": 1.0}), ("rslad_online", {"w_ce": 1.0}), ("adaad", {"alpha": 0.5}), ("dgad", {"beta": 1.0}),
+        ("peeraid", {"temperature": 2.0, "f_ce": 1.0, "reduction": "batchmean"}), ("iad", {"trust": 0.1, "begin": 0.2}),
+        ("adr", {"hot": 2.0, "most": 0.9}), ("ikl", {"alpha": 1.0, "guided": True}),
+    ):  # fmt: skip
+        found[f"family {name}"] = (_of_logits(getattr(family, name)), lambda i, o=options: _logits(i, **o))
     sums = {"objective": lambda x: x.square().sum()}
     found |= {
         "attacks pgd": (attacks.pgd, lambda i: sums | _attack(i, labels=False) | {"start": 0.01 * i.images()}),
@@ -101,6 +108,7 @@ def functions() -> dict[str, tuple[Callable, Callable[[Inputs], dict[str, Any]]]
         "attacks margin": (attacks.margin, lambda i: {"logits": i.logits(), "y": i.labels()}),
         "attacks kl_self": (attacks.kl_self, lambda i: _attack(i, "target", labels=False)),
         "attacks cag": (attacks.cag, lambda i: _attack(i, "target", "guide") | {"guide_share": i.one(0.0, 0.5)}),
+        "attacks kl_pair": (attacks.kl_pair, lambda i: _attack(i, "target", "guide", labels=False)),
         "methods get_method": (get_method, lambda i: {"name": "trades"}),
         "methods loss": (
             _of_logits(lambda logits, y, name, changes: get_method(name).loss(logits, y, changes)),

@@ -88,8 +88,8 @@ MUTANTS: list[Mutant] = [
     ),
     *_of(
         "pair.py", "test_pair.py",
-        ("clean before adversarial", "adv, clean = self._target(x_adv), self._target(x)",
-         "clean, adv = self._target(x), self._target(x_adv)", "test_order_of_forwards_is_as_released"),
+        ("clean before adversarial", "adv, clean = self._target(x_adv), self._target(plain)",
+         "clean, adv = self._target(plain), self._target(x_adv)", "test_order_of_forwards_is_as_released"),
         ("nothing is frozen", "parameter.requires_grad_(False)", "pass", "test_frozen_thaws_what_was_thawed_only"),
         ("train mode during attacks", "        module.eval()", "        pass",
          "test_eval_mode_puts_every_submodule_back"),

@@ -13,6 +13,7 @@ from d2rkit.data import augment
 from d2rkit.evaluation import measure_attacks
 from d2rkit.evaluator import Budget, Evaluator
 from d2rkit.gradient_masking import checks_of
+from d2rkit.methods import METHODS
 from d2rkit.models import build_model
 from d2rkit.recipe import generator_for
 from tests.conftest import make_pair
@@ -103,6 +104,13 @@ def test_waits_are_counted():
         {"method": "mart"},
         {"method": "adagat", "speed": "fast"},
         {"method": "trades-awp", "speed": "fast", "precision": "bf16-mixed"},
+        {"method": "rslad", "guide_warmup": 1, "micro_batch": 30},
+        {"method": "adaad", "guide_warmup": 1, "speed": "fast"},
+        {"method": "iad", "guide_warmup": 1},
+        {"method": "dgad", "guide_warmup": 1, "precision": "bf16-mixed"},
+        {"method": "peeraid", "speed": "fast"},
+        {"method": "adr", "ema": 0.9, "speed": "fast"},
+        {"method": "ikl-guided", "micro_batch": 30},
     ],
     ids=lambda settings: settings["method"] + " " + " ".join(list(settings)[1:]),
 )
@@ -142,7 +150,7 @@ def test_a_run_moves_between_kinds_of_device_and_says_so(kind, monkeypatch, few_
         assert (folder / "history.csv").read_text().splitlines()[0].split(",").count("moved") == 1
 
 
-@pytest.mark.parametrize("method", ["d2r-cag", "trades-awp", "d2r-cag-awp"])
+@pytest.mark.parametrize("method", ["d2r-cag", "trades-awp", "d2r-cag-awp", "adaad", "ikl-guided"])
 def test_bf16_is_meant_for_every_convolution_of_a_step(monkeypatch, few_digits, method):
     seen, step = Counter(), training.training_step
 
@@ -155,7 +163,7 @@ def test_bf16_is_meant_for_every_convolution_of_a_step(monkeypatch, few_digits, 
     monkeypatch.setattr(training, "training_step", noted)
     with gpu_for_fit("cuda", monkeypatch) as gpu:
         recipe = changed(**QUICK, method=method, precision="bf16-mixed", speed="fast")
-        training.fit(make_pair(guide="d2r" in method), few_digits, recipe, device="auto")
+        training.fit(make_pair(guide=METHODS[method].needs_guide), few_digits, recipe, device="auto")
     assert set(seen) == {torch.bfloat16}
 
 
@@ -165,8 +173,9 @@ def waits_a_step(monkeypatch, data, **settings):
     return {where: (counts[1][where] - n) / 2 for where, n in counts[1].items() if n != counts[0][where]}
 
 
-def test_a_training_step_waits_once(monkeypatch, few_digits):
-    waits = waits_a_step(monkeypatch, few_digits, speed="fast", ema=0.9)
+@pytest.mark.parametrize("method", ["d2r-cag", "ikl-guided", "adr", "dgad", "peeraid"])
+def test_a_training_step_waits_once(monkeypatch, few_digits, method):
+    waits = waits_a_step(monkeypatch, few_digits, speed="fast", ema=0.9, method=method)
     assert sum(waits.values()) <= 1, waits
 
 

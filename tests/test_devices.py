@@ -13,6 +13,7 @@ from d2rkit.data import load_data
 from d2rkit.divergences import kl_gap
 from d2rkit.evaluation import evaluate
 from d2rkit.experiment import Experiment, Interrupted, read_run, run
+from d2rkit.guides import Beside, by_method
 from d2rkit.methods import METHODS
 from d2rkit.models import build_model
 from d2rkit.pair import GuidedPair
@@ -37,6 +38,15 @@ CASES = [
     ("mart", 0),
     ("trades-awp", 0),
     ("pgd-at", 0),
+    ("rslad", 0),
+    ("rslad-online", 0),
+    ("peeraid", 7),
+    ("adaad", 0),
+    ("iad", 0),
+    ("dgad", 7),
+    ("adr", 0),
+    ("ikl", 0),
+    ("ikl-guided", 0),
 ]
 
 
@@ -115,14 +125,15 @@ def test_a_run_on_two_devices_learns_as_one_does_and_leaves_the_same_files(tmp_p
     assert two.result["accuracy"]["best"]["clean"] > 0.8
 
 
-def test_a_run_on_two_devices_stops_goes_on_and_may_change_their_number(tmp_path):
-    short = dataclasses.replace(CURVE, epochs=3, test_images=20)
+@pytest.mark.parametrize("method", ["d2r-cag", "ikl-guided", "adr", "rslad"])
+def test_a_run_on_two_devices_stops_goes_on_and_may_change_their_number(tmp_path, method):
+    short = by_method(dataclasses.replace(CURVE, epochs=3, test_images=20), method)
     asked = iter(range(1000))
     with pytest.raises(Interrupted):
         run(short, tmp_path, device="cpu", count=2, report=lambda *_: None, should_stop=lambda: next(asked) >= 8)
     folder = tmp_path / short.run_name
     assert (folder / "resume.pt").exists() and not (folder / "result.json").exists()
-    assert run(short, tmp_path, device="cpu").result["epochs"] == 3
+    assert run(short, tmp_path, device="cpu").result["epochs"] == 3 + short.guide_warmup
     assert read_run(folder).result["status"] in ("done", "stuck at chance")
 
 
@@ -183,6 +194,33 @@ def settled(path, *, report=None, should_stop=None):
 def test_running_statistics_are_averaged_over_devices(tmp_path):
     devices.start(2, settled, (tmp_path / "settled.pt",))
     assert torch.equal(torch.load(tmp_path / "settled.pt"), torch.full((4,), 1.5))
+
+
+def counted(path, *, report=None, should_stop=None):
+    """Class means of 31 images, saved in the middle and gone on with, by however many processes."""
+    _fabric("cpu", "32-true")
+    data, pair = load_data("digits").train, mlp_pair()
+    beside = Beside(METHODS["ikl-guided"], pair, 10, torch.device("cpu"))
+    for first in (0, 31):
+        index, _ = devices.mine(torch.arange(first, first + 31))
+        with torch.no_grad():
+            beside.see(pair(data.pixels(index), None), data.labels[index])
+        kept, beside = beside.state(), Beside(METHODS["ikl-guided"], pair, 10, torch.device("cpu"))
+        beside.load(kept)
+    beside.finish_epoch()
+    if devices.rank() == 0:
+        torch.save(beside.means, path)
+
+
+def test_class_means_of_two_processes_are_those_of_one(tmp_path):
+    counted(tmp_path / "one.pt")
+    devices.start(2, counted, (tmp_path / "two.pt",))
+    one, two = torch.load(tmp_path / "one.pt"), torch.load(tmp_path / "two.pt")
+    torch.testing.assert_close(two, one)
+    torch.testing.assert_close(one.sum(1), torch.ones(10))
+    data, pair = load_data("digits").train, mlp_pair()
+    predictions, y = pair.guide(data.pixels(slice(0, 62))).softmax(1), data.labels[:62]
+    torch.testing.assert_close(one, torch.stack([predictions[y == c].mean(0) for c in range(10)]))
 
 
 def test_a_batch_is_cut_into_pieces_within_the_limit():

@@ -13,6 +13,7 @@ from d2rkit.attack_copies import AttackCopy, attack_copy
 from d2rkit.autoattack import AutoAttackBudget
 from d2rkit.cli import main
 from d2rkit.dry_run import Rehearsal, dry_run, rehearse
+from d2rkit.guides import by_method
 from d2rkit.methods import METHODS
 from d2rkit.presets import PRESETS
 from d2rkit.rehearsal import Counts, own_labels, random_data, run_stage
@@ -28,7 +29,7 @@ BLANK = Rehearsal("tiny", "row", "method")
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_steps_resumes_and_is_attacked(method):
-    found = rehearse(BLANK, ALL.experiment(method, 0), 2, "cpu")
+    found = rehearse(BLANK, by_method(ALL.base, method), 2, "cpu")
     assert found.error == "" and found.resumed and found.attacked
     assert math.isfinite(found.loss_1) and math.isfinite(found.loss_2) and found.loss_1 != found.loss_2
     assert found.seconds > 0 and found.memory > 2**20

@@ -25,7 +25,8 @@ def test_a_step_of_every_method(name, digits):
     loss.total.backward()
     assert torch.isfinite(loss.total)
     assert all(p.grad is not None and p.grad.any() for p in pair.target.convs.parameters())
-    assert (logits.guide_clean is not None) == method.needs_guide
+    assert (logits.guide_clean is not None) == (method.needs_guide and method.needs_guide_clean)
+    assert (logits.guide_adv is not None) == method.needs_guide_adv and not (method.needs_guide_adv and not pair.guide)
     if x_adv is not None:
         assert 0 < (x_adv - x).abs().max() <= BUDGET["eps"] + 1e-6
 
@@ -33,11 +34,13 @@ def test_a_step_of_every_method(name, digits):
 def expected_attack(name, pair, x, y):
     generator = torch.Generator().manual_seed(3)
     if METHODS[name].attack == "ce":
-        uniform = name == "pgd-at"
+        uniform = name in ("pgd-at", "adr")
         start = attacks.uniform_start(x, 0.2, generator) if uniform else attacks.gaussian_start(x, generator)
         return attacks.pgd_ce(pair.target, x, y, start=start, **BUDGET)
     start = attacks.gaussian_start(x, generator)
-    if name in ("d2r-cag", "d2r-cag-released", "d2r-cag-jeffreys"):
+    if name in ("adaad", "dgad"):
+        return attacks.kl_pair(pair.target, pair.guide, x, start=start, **BUDGET)
+    if name.startswith("d2r-cag") or name in ("rslad", "rslad-online", "peeraid", "ikl-guided"):
         return attacks.cag(pair.target, pair.guide, x, start=start, **BUDGET)
     return attacks.kl_self(pair.target, x, start=start, **BUDGET)
 
@@ -65,7 +68,8 @@ def test_guide_share_reaches_cag(digits):
 
 def test_the_order_of_forwards_is_as_released():
     """BatchNorm statistics depend on it."""
-    assert {name for name, method in METHODS.items() if method.clean_first} == {"trades", "trades-awp", "mart"}
+    first = {"trades", "trades-awp", "mart", "ikl", "adaad", "iad", "dgad"}
+    assert {name for name, method in METHODS.items() if method.clean_first} == first
     assert not METHODS["pgd-at"].needs_clean
     for name in ("lbgat0", "lbgat6", "adagat", "d2r", "d2r-cag", "d2r-cag-released"):
         assert METHODS[name].needs_clean and METHODS[name].needs_guide

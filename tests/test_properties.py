@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from d2rkit import attacks, divergences, objectives
+from d2rkit import attacks, divergences, family, objectives
 from d2rkit.divergences import DIVERGENCES
 from d2rkit.methods import METHODS
 from d2rkit.objectives import D2R_WEIGHTS, Logits
@@ -23,7 +23,17 @@ OBJECTIVES = {
     "mart": (objectives.mart, {}),
     "lbgat6": (objectives.lbgat, {"beta": 6.0}),
     "adagat": (objectives.adagat, {}),
+    "rslad": (family.rslad, {}),
+    "rslad-online": (family.rslad_online, {}),
+    "peeraid": (family.peeraid, {"f_ce": 1.0}),
+    "adaad": (family.adaad, {"alpha": 0.5}),
+    "iad": (family.iad, {}),
+    "dgad": (family.dgad, {}),
+    "adr": (family.adr, {}),
+    "ikl": (family.ikl, {}),
+    "ikl-guided": (family.ikl, {"guided": True}),
 }
+STOPPED = {"adagat", "rslad", "rslad-online", "peeraid", "adaad", "iad", "dgad", "adr", "ikl", "ikl-guided"}
 # The logits whose network each weighted term trains, as the docstrings say it.
 F_CLEAN, F_ADV, G = "target_clean", "target_adv", "guide_clean"
 GRADIENTS = {
@@ -99,7 +109,7 @@ def test_kl_is_not_symmetric():
 
 
 @settings(max_examples=40, deadline=None)
-@given(logits(3), st.integers(0, 2**31))
+@given(logits(4), st.integers(0, 2**31))
 def test_objectives_follow_permutations_and_their_gradients_are_right(drawn, seed):
     *parts, y = drawn
     generator = torch.Generator().manual_seed(seed)
@@ -117,20 +127,21 @@ def test_objectives_follow_permutations_and_their_gradients_are_right(drawn, see
 def test_gradients_agree_with_differences(name):
     objective, options = OBJECTIVES[name]
     generator = torch.Generator().manual_seed(1)
-    parts = [torch.randn(3, 4, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(3)]
+    parts = [torch.randn(3, 4, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(4)]
     y = torch.tensor([0, 3, 1])
-    if name == "adagat":  # detaches f(x') in one term on purpose: only the guide's gradient is that of the total
-        parts[1] = parts[1].detach()
+    if name in STOPPED:  # what a term stops on purpose is constant: only the other gradients are those of the total
+        stopped = {"adagat": {1}, "ikl": {0}, "peeraid": {3}}.get(name, {2, 3})
+        parts = [z.detach() if at in stopped else z for at, z in enumerate(parts)]
     assert torch.autograd.gradcheck(lambda *z: objective(Logits(*z), y, **options).total, parts)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", GRADIENTS)  # of the others: test_family.py
 def test_every_term_trains_the_networks_it_should(name):
     objective, options = OBJECTIVES[name]
     generator = torch.Generator().manual_seed(2)
     found = {}
     for term in GRADIENTS[name]:
-        parts = Logits(*(torch.randn(4, 5, generator=generator).requires_grad_() for _ in range(3)))
+        parts = Logits(*(torch.randn(4, 5, generator=generator).requires_grad_() for _ in range(4)))
         loss = objective(parts, torch.arange(4), **options).parts
         assert loss.keys() == GRADIENTS[name].keys()
         if loss[term].requires_grad:
@@ -144,7 +155,7 @@ def test_every_term_trains_the_networks_it_should(name):
 def test_terms_times_networks_of_d2r(variant, detached):
     """With detach_guide every term but CE stops training the guide, and nothing else changes."""
     generator = torch.Generator().manual_seed(3)
-    parts = Logits(*(torch.randn(4, 5, generator=generator).requires_grad_() for _ in range(3)))
+    parts = Logits(*(torch.randn(4, 5, generator=generator).requires_grad_() for _ in range(4)))
     weights = {"w_mse": 1.0, "variant": variant, "detach_guide": detached}
     for term, value in objectives.d2r(parts, torch.arange(4), **weights).parts.items():
         gradients = torch.autograd.grad(value, list(parts), retain_graph=True, allow_unused=True)
@@ -157,13 +168,15 @@ def test_terms_times_networks_of_d2r(variant, detached):
 def test_methods_do_not_need_what_they_do_not_forward(name):
     """A logit tensor that a method leaves out is None, and the loss is there all the same."""
     method = METHODS[name]
-    z = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(4, 4, 5, generator=torch.Generator().manual_seed(0))
     needed = Logits(z[0] if method.needs_clean else None, None if method.attack == "none" else z[1],
-                    z[2] if method.needs_guide else None)  # fmt: skip
+                    z[2] if method.needs_guide and method.needs_guide_clean else None,
+                    z[3] if method.needs_guide_adv else None)  # fmt: skip
     assert torch.isfinite(method.loss(needed, torch.arange(4)).total)
-    if method.needs_guide:
-        with pytest.raises(ValueError, match="needs a guide's logits on x, but guide_clean is None"):
-            method.loss(needed._replace(guide_clean=None), torch.arange(4))
+    for part, words in (("guide_clean", "on x"), ("guide_adv", "on x'")):
+        if getattr(needed, part) is not None:
+            with pytest.raises(ValueError, match=f"needs a guide's logits {words}, but {part} is None"):
+                method.loss(needed._replace(**{part: None}), torch.arange(4))
 
 
 # -- attacks -------------------------------------------------------------------------------------------------

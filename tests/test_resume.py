@@ -30,8 +30,16 @@ def stop_after(steps):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"ema": 0.9, "guide_warmup": 1}, {"update": "two-step", "method": "d2r-cag-released"}, {"method": "pgd-at"}],
-    ids=["plain", "ema and guide warm-up", "two-step", "pgd-at"],
+    [
+        {},
+        {"ema": 0.9, "guide_warmup": 1},
+        {"update": "two-step", "method": "d2r-cag-released"},
+        {"method": "pgd-at"},
+        {"method": "ikl-guided"},
+        {"method": "adr", "ema": 0.9},
+        {"method": "rslad", "guide_warmup": 1},
+    ],
+    ids=["plain", "ema and guide warm-up", "two-step", "pgd-at", "class means", "a guide that is an average", "frozen"],
 )
 @pytest.mark.parametrize("steps", [2, 5, 8])  # within an epoch, at its last step, within the second
 def test_interrupted_and_resumed_is_bitwise_the_uninterrupted_run(few_digits, tmp_path, settings, steps):

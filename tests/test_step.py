@@ -50,18 +50,25 @@ def test_gradients_are_of_this_step_alone(pair, batch):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("micro_batch", [1, 4, 5, 12])
-def test_micro_batches_of_one_process_add_up(pair, batch, micro_batch, monkeypatch):
+GUIDED = ("lbgat0", "rslad", "rslad-online", "peeraid", "adaad", "iad", "dgad", "adr", "ikl-guided")
+
+
+@pytest.mark.parametrize(("method", "micro_batch"), [(GUIDED[0], n) for n in (1, 5, 12)] + [(m, 4) for m in GUIDED])
+def test_micro_batches_of_one_process_add_up(pair, batch, method, micro_batch, monkeypatch):
     """13 images in pieces of unlike size give the step, the loss and the accuracy of all at once."""
     from d2rkit import attacks
 
     monkeypatch.setattr(attacks, "gaussian_start", lambda x, generator=None: 0.01 * torch.ones_like(x))
+    monkeypatch.setattr(attacks, "uniform_start", lambda x, eps, generator=None: 0.01 * torch.ones_like(x))
     pieces = copy.deepcopy(pair)
-    (whole, right), (parts, right_parts) = step(pair, *batch), step(pieces, *batch, micro_batch=micro_batch)
+    whole, right = step(pair, *batch, method=method)
+    parts, right_parts = step(pieces, *batch, method=method, micro_batch=micro_batch)
     for a, b in zip(pair.parameters(), pieces.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(parts.total, whole.total)
-    assert right.keys() == right_parts.keys() == {"clean", "adv", "guide"}
+    asked = METHODS[method]
+    names = {"adv"} | ({"clean"} if asked.needs_clean else set()) | ({"guide"} if asked.needs_guide_clean else set())
+    assert right.keys() == right_parts.keys() == names | ({"guide_adv"} if asked.needs_guide_adv else set())
     for name in right:
         torch.testing.assert_close(right_parts[name], right[name])
         assert 0 <= right[name] <= len(batch[0])

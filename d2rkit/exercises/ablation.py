@@ -15,6 +15,7 @@ import torch
 from d2rkit.data import load_data
 from d2rkit.evaluation import evaluate
 from d2rkit.exercises.checking import Exercise, Step, functions, one_thread, short
+from d2rkit.guides import by_method
 from d2rkit.models import build_model
 from d2rkit.pair import GuidedPair
 from d2rkit.training import Recipe, fit
@@ -58,6 +59,7 @@ def _recipe(setting: Mapping[str, object], seed: int) -> Recipe:
     loss = {key: value for key, value in setting.items() if key not in known}
     recipe = Recipe(seed=seed, loss=loss, **{**BASE, **{k: v for k, v in setting.items() if k in known}})
     recipe.check()
+    recipe = by_method(recipe, recipe.method)  # a guide to be frozen is trained first
     return recipe
 
 

@@ -21,6 +21,7 @@ import ipywidgets as widgets
 from d2rkit.border import nearest
 from d2rkit.data import ImageData
 from d2rkit.experiment import Experiment
+from d2rkit.guides import by_method
 from d2rkit.methods import METHODS, get_method
 from d2rkit.panels import base
 from d2rkit.panels.base import Choice, Control, Slider, StaticFigure
@@ -141,8 +142,8 @@ class LiveTraining:
         changes = dict(self.scenarios[at["scenario"]].changes)
         if get_method(at["method"]).objective.__name__ == "d2r":
             changes["loss"] = {**changes.get("loss", {}), "w_clean": at["w_clean"], "w_adv": at["w_adv"]}
-        same = {name: at[name] for name in ("method", "epochs", "lr", "warmup")}
-        return replace(self.experiment, **same, **changes)
+        same = {name: at[name] for name in ("epochs", "lr", "warmup")}
+        return by_method(replace(self.experiment, **same, **changes), at["method"])
 
     def static(self) -> StaticFigure:
         """The run so far as an ordinary image with its words."""

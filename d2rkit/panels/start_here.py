@@ -22,6 +22,7 @@ from d2rkit.border import home, nearest
 from d2rkit.data import DATASETS, load_data
 from d2rkit.devices import resolve
 from d2rkit.experiment import Experiment, machine
+from d2rkit.guides import by_method, guide_of
 from d2rkit.methods import METHODS, Method, get_method
 from d2rkit.models import build_model
 from d2rkit.panels import base
@@ -155,8 +156,8 @@ def compute(data: str, preset: str, method: str) -> Choices:
     if data not in (*DATASETS, SAMPLE):
         raise nearest(data, (*DATASETS, SAMPLE), "data set")
     chosen, guided = get_preset(preset), get_method(method).needs_guide
-    plan = replace(chosen.base, **{**chosen.changes.get(method, {}), "method": method})
-    counts = count_parameters(plan.target, plan.data), count_parameters(plan.guide, plan.data) if guided else 0
+    plan = by_method(replace(chosen.base, **chosen.changes.get(method, {})), method)
+    counts = count_parameters(plan.target, plan.data), count_parameters(guide_of(plan), plan.data) if guided else 0
     return Choices(data, *look(data), chosen, plan, counts, data_item(plan.data))
 
 
@@ -188,11 +189,12 @@ def draw_plan(ax, data: Choices) -> None:
     """The way of an experiment, a box a step."""
     plan, (target, guide) = data.experiment, data.parameters
     here = "here" if data.here.ok else "not here"
-    beside = f"guide {plan.guide}, {short(guide)}" if guide else "no guide"
+    epochs = f"{plan.guide_warmup} + {plan.epochs}" if plan.guide_warmup else plan.epochs  # the guide's come first
+    beside = f"guide {guide_of(plan)}, {short(guide)}" if guide else "no guide"
     boxes = (
         ("data", f"{plan.data} {plan.subset}".strip() + f"\n{here}"),
         ("pair", f"target {plan.target}, {short(target)}\n{beside}"),
-        ("train", f"{plan.epochs} epochs, batches of {plan.batch_size}\n{plan.steps} attack steps, ε = {plan.eps:.3g}"),
+        ("train", f"{epochs} epochs, batches of {plan.batch_size}\n{plan.steps} attack steps, ε = {plan.eps:.3g}"),
         ("evaluate", f"{len(plan.attacks)} attacks on\n{plan.test_images or 'all'} test images"),
         ("table", f"{len(data.preset.rows)} methods ×\n{len(data.preset.seeds)} seeds"),
     )

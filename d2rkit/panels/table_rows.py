@@ -15,6 +15,7 @@ import pandas as pd
 from d2rkit.border import nearest
 from d2rkit.evaluation import ATTACKS
 from d2rkit.experiment import Experiment, Run
+from d2rkit.guides import by_method
 from d2rkit.methods import METHODS
 from d2rkit.presets import PRESETS, Preset
 from d2rkit.published import COLUMNS, PUBLISHED_AS, attack_words, published, same_setting
@@ -107,7 +108,9 @@ def command_for(method: str, setting: Setting, presets: Mapping[str, Preset] = P
             row = f" --rows {method}" if preset.command.startswith("d2rkit") else ""  # else it is a line of Python
             return preset.command + row, f"preset {preset.name} says: {preset.time}"
     words = f"d2rkit train --method {method} --data {setting.data} --target {setting.target}"
-    if METHODS[method].needs_guide:
+    if METHODS[method].guide == "frozen":
+        words += f" --guide-warmup {by_method(Experiment(), method).guide_warmup}"
+    if METHODS[method].needs_guide and METHODS[method].guide != "average":
         words += f" --guide {setting.target if setting.data == 'digits' else GUIDE}"
     words += f" --subset {setting.subset}" if setting.subset else ""
     words += f" --test-images {setting.test_images}" if setting.test_images else ""

@@ -12,7 +12,8 @@ from d2rkit.panels import base
 from d2rkit.panels.training_session import Curves
 
 TERMS = {"ce": "CE", "mse": "MSE of logits", "clean": "clean KL term", "adv": "adversarial KL term",
-         "reverse": "reverse KL", "kl": "KL", "bce": "BCE", "guide": "guide"}  # fmt: skip
+         "reverse": "reverse KL", "kl": "KL", "bce": "BCE", "guide": "guide", "self": "KL to itself",
+         "soft": "soft-label CE", "guide_ce": "guide's CE", "guide_kl": "guide's KL"}  # fmt: skip
 
 
 # -- picture ----------------------------------------------------------------------------------------------
@@ -35,7 +36,7 @@ def draw(data: Curves) -> Figure:
 
 def frame(ax, data: Curves) -> np.ndarray:
     """Shared x axis: epochs, with a line where the run was paused. Returns the epochs."""
-    ax.set_xlim(0.5, max(data.experiment.epochs, 2) + 0.5)
+    ax.set_xlim(0.5, max(data.epochs, 2) + 0.5)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
     for at in data.pauses:
         ax.axvline(at, color=base.GREY, lw=1, ls=(0, (1, 2)))
@@ -70,8 +71,9 @@ def draw_accuracy(ax, data: Curves) -> None:
 
 
 def parts(data: Curves) -> dict[str, list[float]]:
-    """The weighted terms of the loss, epoch by epoch."""
-    names = [name.removeprefix("loss_") for row in data.history[:1] for name in row if name.startswith("loss_")]
+    """The weighted terms of the loss, epoch by epoch; while a guide trains alone there is one of them."""
+    found = dict.fromkeys(name for row in data.history for name in row if name.startswith("loss_"))
+    names = [name.removeprefix("loss_") for name in found]
     return {name: [row.get(f"loss_{name}", np.nan) for row in data.history] for name in names}
 
 
@@ -111,7 +113,7 @@ def draw_runs(runs: Mapping[str, Curves], column: str = "val_pgd", title: str = 
 # -- words ------------------------------------------------------------------------------------------------
 def state_words(data: Curves) -> str:
     """Where the run stands, as a sentence."""
-    total, now = data.experiment.epochs, data.done * data.experiment.epochs
+    total, now = data.epochs, data.done * data.epochs
     if data.status == "ready":
         return "Press Start."
     if data.status == "running":
@@ -140,6 +142,10 @@ def verdict(data: Curves) -> str:
     return ""
 
 
+def _or_dash(value: float, form: str) -> str:
+    return "–" if np.isnan(value) else format(value, form)
+
+
 def words(data: Curves) -> str:
     plan = data.experiment
     setting = f"{data.title}, {data.images[0]:,} training images, learning rate {plan.lr:g}. "
@@ -150,8 +156,8 @@ def words(data: Curves) -> str:
     rows = []
     for column, label, *_ in MEASURES:
         if column in data.history[-1]:
-            rows.append((label, *(f"{data.history[i][column]:.1%}" for i in chosen.values())))
+            rows.append((label, *(_or_dash(data.history[i].get(column, np.nan), ".1%") for i in chosen.values())))
     for name, values in parts(data).items():
-        rows.append((f"loss: {TERMS.get(name, name)}", *(f"{values[i]:.3g}" for i in chosen.values())))
+        rows.append((f"loss: {TERMS.get(name, name)}", *(_or_dash(values[i], ".3g") for i in chosen.values())))
     header = ("", *(f"{name} ({data.history[i]['epoch']:g})" for name, i in chosen.items()))
     return text + base.table(header, rows, "Accuracies and weighted terms of the loss")

@@ -44,9 +44,15 @@ class Curves:
     left: float = float("nan")
 
     @property
+    def epochs(self) -> int:
+        """Those of the guide alone, if there are any, and then those of the target."""
+        return self.experiment.guide_warmup + self.experiment.epochs
+
+    @property
     def best(self) -> int:
         """Position of the epoch with the highest PGD accuracy on the validation images, as fit() chooses it."""
-        return int(np.argmax([row["val_pgd"] for row in self.history]))
+        alone = self.experiment.guide_warmup
+        return int(np.argmax([row["val_pgd"] if at >= alone else -1.0 for at, row in enumerate(self.history)]))
 
 
 class Session:
@@ -121,7 +127,7 @@ class Session:
             self._now(status=f"failed: {error}")
         else:
             paused = found.status == "interrupted"
-            pauses = (*self.curves.pauses, self.curves.done * self.experiment.epochs) if paused else self.curves.pauses
+            pauses = (*self.curves.pauses, self.curves.done * self.curves.epochs) if paused else self.curves.pauses
             status = "paused" if paused else found.status
             self._now(status=status, history=tuple(found.history), pauses=pauses)
 

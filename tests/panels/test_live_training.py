@@ -95,6 +95,19 @@ def test_a_blocking_run_ends_and_its_weights_are_there(panel):
     assert still.png.startswith(b"\x89PNG") and "Done" in still.description
 
 
+@pytest.mark.parametrize("method", ["rslad", "peeraid", "adr", "ikl-guided"])
+def test_rows_whose_guide_is_no_student_are_drawn_and_told(panel, method):
+    """Epochs of the guide alone have other columns, and none of them is the best."""
+    panel.set(method=method, epochs=3)
+    curves = panel.train_to_end()
+    assert panel.error == "" and panel.static()
+    alone = curves.experiment.guide_warmup
+    assert curves.epochs == len(curves.history) == 3 + alone and alone == (method == "rslad") and curves.best >= alone
+    told = panel.text.value
+    assert ("adversarial KL term" in told) == (method in ("rslad", "peeraid"))
+    assert "nan" not in told and ("–" in told) == bool(alone)
+
+
 def test_scenarios_move_the_other_controls(panel):
     panel.controls["scenario"].main.value = "few"
     assert panel.settings["method"] == "pgd-at" and panel.settings["images"] == 40
