@@ -80,8 +80,8 @@ def test_cw_goes_for_the_class_nearest_to_winning():
 
 
 def test_margin_is_positive_where_the_prediction_is_wrong():
-    logits, y = torch.tensor([[3.0, 1.0, 0.0], [3.0, 1.0, 0.0], [0.0, 1.0, 5.0]]), torch.tensor([0, 1, 1])
-    assert attacks.margin(logits, y).tolist() == [-2, 2, 4]
+    logits = torch.tensor([[3.0, 1.0, 0.0], [3.0, 1.0, 0.0], [0.0, 1.0, 5.0], [5.0, -1.0, -2.0]])
+    assert attacks.margin(logits, torch.tensor([0, 1, 1, 0])).tolist() == [-2, 2, 4, -6]
 
 
 def test_cag_of_linear_models_moves_the_target_away_from_the_guide():
@@ -203,7 +203,7 @@ def test_starts():
     gaussian = attacks.gaussian_start(x, torch.Generator().manual_seed(0))
     assert gaussian.std().item() == pytest.approx(0.001, rel=0.05)
     uniform = attacks.uniform_start(x, EPS, torch.Generator().manual_seed(0))
-    assert 0.99 * EPS < uniform.abs().max() <= EPS and uniform.min() < -0.9 * EPS
+    assert 0.99 * EPS < uniform.abs().max() <= EPS and uniform.min() < -0.9 * EPS and uniform.max() > 0.9 * EPS
     assert torch.equal(uniform, attacks.uniform_start(x, EPS, torch.Generator().manual_seed(0)))
 
 

@@ -229,6 +229,12 @@ def test_a_batch_is_cut_into_pieces_within_the_limit():
     ]  # fmt: skip
 
 
+def test_no_device_cuts_its_part_into_more_pieces_than_another_has_images(monkeypatch):
+    monkeypatch.setattr(devices, "size", lambda: 2)
+    monkeypatch.setattr(devices, "reduced", lambda value, how: {"max": max, "min": min}[how](value, torch.tensor(2)))
+    assert devices.pieces(6, 1) == devices.pieces(2, 1) == 2
+
+
 def failing(path, *, report=None, should_stop=None):
     if os.environ["RANK"] == "1":
         raise ValueError("the second process meets a broken file")
