@@ -252,11 +252,13 @@ MUTANTS: list[Mutant] = [
     *_of(
         "square.py", "test_square.py",
         ("squares that gain nothing are kept", "better = found < margin", "better = found <= margin",
-         "test_the_same_way_as_query_after_query"),
+         "test_a_square_that_changes_no_logit_is_not_kept"),
     ),
     *_of(
         "folding.py", "test_folding.py",
         ("means of BatchNorm unscaled", "- norm.running_mean * scale", "- norm.running_mean",
+         "test_a_norm_without_weights_of_its_own_is_one_multiply_add_too"),
+        ("means of BatchNorm added", "torch._foreach_neg_(shifts)", "pass",
          "test_logits_and_gradients_are_equal_to_rounding"),
     ),
     # -- training and resume -----------------------------------------------------------------------------------------
@@ -299,7 +301,7 @@ MUTANTS: list[Mutant] = [
     *_of(
         "attack_copies.py", "test_attack_copies.py",
         ("hooks are not looked for", "if any(not is_layout_hook(hook) for kind", "if False and any(0 for kind",
-         "test_what_tracing_would_lose_is_named"),
+         "test_a_hook_is_named_even_where_it_does_nothing_yet"),
         ("logits are not compared", "if not gap <= tolerance.logits * scale:", "if False:",
          "test_a_copy_that_differs_in_logits_gradient_or_far_from_the_images_is_found_out"),
         ("gradients are not compared", "if not (share.median() <= tolerance.gradient and", "if not (True and",

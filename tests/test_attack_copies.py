@@ -198,6 +198,12 @@ def test_a_quantised_network_is_judged_but_has_no_gradient_to_attack(trained, sa
         evaluate(network, sample, "pgd10", 0.03)
 
 
+def test_a_hook_is_named_even_where_it_does_nothing_yet(trained, sample):
+    network = copy.deepcopy(trained.target)
+    network.linear.register_forward_hook(lambda *_: None)
+    assert attack_copy(network, sample[0]).reason == "it has hooks (in linear)"
+
+
 def test_hooks_for_all_modules_are_seen(trained, sample):
     handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
     try:
@@ -214,6 +220,11 @@ def test_a_copy_that_differs_in_logits_gradient_or_far_from_the_images_is_found_
         def forward(self, x):
             return 1.01 * self.network(x)
 
+    class Steeper(Wrapped):  # by less than a kink may be
+        def forward(self, x):
+            logits = self.network(x)
+            return logits + 0.1 * (logits - logits.detach())
+
     class DiffersFar(Wrapped):
         def forward(self, x):
             return self.network(x) + (x.amax((1, 2, 3)) > 0.95).float()[:, None]
@@ -226,6 +237,7 @@ def test_a_copy_that_differs_in_logits_gradient_or_far_from_the_images_is_found_
     assert difference(network, copy.deepcopy(network), x) == ""
     assert "logits differ" in difference(network, Louder(network), x)
     assert "gradients differ by 100.0% to 100.0% on the first images" in difference(network, Masks(network), x)
+    assert "gradients differ by 10.0% to 10.0% on the first images" in difference(network, Steeper(network), x)
     assert "on their corners" in difference(network, DiffersFar(network), quiet)
     assert "on one image" in difference(network, DiffersAlone(network), x)
     assert "copy fails" in difference(network, build_model("cnn-4", 10, 8, 3), x)
