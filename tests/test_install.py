@@ -60,7 +60,9 @@ def wheel(tmp_path_factory) -> Path:
 
 def install(wheel: Path, how: str, place: Path, folder: Path) -> Path:
     """The folder of packages that pip made in `place`."""
-    done = call(*PIP, "install", "--no-deps", "--no-index", f"--{how}", str(place), str(wheel), folder=folder)
+    # Without --ignore-installed, --prefix would first remove the kit from the environment that these tests run in.
+    options = ["--no-deps", "--no-index", "--ignore-installed", f"--{how}", str(place)]
+    done = call(*PIP, "install", *options, str(wheel), folder=folder)
     assert done.returncode == 0, done.stderr
     return next(place.rglob("d2rkit/__init__.py")).parents[1]
 
@@ -96,6 +98,15 @@ def test_the_command_of_a_prefix_install_finds_what_it_needs(wheel, tmp_path):
     code = "from d2rkit import published; print(published.FILE, len(published.published()))"
     asked = call(sys.executable, "-c", code, folder=tmp_path, PYTHONPATH=str(packages))
     assert asked.stdout.startswith(str(packages)), asked.stderr
+
+
+def test_these_tests_leave_the_kit_of_their_environment_installed(wheel, tmp_path):
+    """Whose `d2rkit` a `make demo` after `make test` needs."""
+    listed = [call(*PIP, "list", "--format", "json", folder=tmp_path).stdout]
+    for how in ("target", "prefix"):
+        install(wheel, how, tmp_path / how, tmp_path)
+        listed.append(call(*PIP, "list", "--format", "json", folder=tmp_path).stdout)
+    assert listed[0] == listed[1] == listed[2] and json.loads(listed[0])
 
 
 COLAB = """
