@@ -147,6 +147,14 @@ def check_path(path: str | os.PathLike) -> Path:
     return Path(text)
 
 
+def new_file(path: str | os.PathLike) -> Path:
+    """`path` with its tilde expanded; ValueError if there is something already: nothing is overwritten."""
+    found = check_path(path)
+    if found.exists():
+        raise ValueError(f"{found} is there already; choose another name")
+    return found
+
+
 def home(kind: str) -> Path:
     """The folder for `kind` ("data", "runs", "results", "notebooks"): $D2RKIT_DATA and so on, else the folder of
     that name in the checkout this file belongs to, else in the current directory."""

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from d2rkit.border import nearest
+from d2rkit.border import nearest, new_file
 from d2rkit.checkpoints import write_atomically
 from d2rkit.models import load_released
 
@@ -52,9 +52,7 @@ def export_network(
     """
     if to not in SUFFIXES:
         raise nearest(to, SUFFIXES, "format")
-    path = Path(path).expanduser()
-    if path.exists():
-        raise ValueError(f"{path} is there already; give another name with --output")
+    path = new_file(path)
     if isinstance(images, int):
         images = torch.rand(images, *shape, generator=torch.Generator().manual_seed(0))
     training = network.training
