@@ -192,7 +192,7 @@ def settled(path, *, report=None, should_stop=None):
         torch.save(network.norms[0].running_mean, path)
 
 
-def test_running_statistics_are_averaged_over_devices(tmp_path):
+def test_running_statistics_are_averaged_over_devices(spawned, tmp_path):
     devices.start(2, settled, (tmp_path / "settled.pt",))
     assert torch.equal(torch.load(tmp_path / "settled.pt"), torch.full((4,), 1.5))
 
