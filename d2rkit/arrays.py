@@ -18,7 +18,7 @@ from torch import Tensor
 
 from d2rkit.archives import bound
 from d2rkit.border import printable
-from d2rkit.checkpoints import write_atomically
+from d2rkit.files import write_atomically
 
 log = logging.getLogger("d2rkit")
 FEWEST = 5  # images in a file: a fifth of them is held out for validation

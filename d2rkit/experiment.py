@@ -24,9 +24,10 @@ import torch
 
 from d2rkit import devices
 from d2rkit.border import check_count, check_path, home, nearest
-from d2rkit.checkpoints import clear_drafts, load_resume, load_weights, read_json, write_json
+from d2rkit.checkpoints import load_resume, load_weights
 from d2rkit.data import DATASETS, ImageData, Split, first_of_each_class, load_data, subset_size
 from d2rkit.evaluator import ATTACKS, parse_attack
+from d2rkit.files import clear_drafts, read_json, write_json
 from d2rkit.guides import check_guide, guide_of
 from d2rkit.methods import get_method
 from d2rkit.models import build_model

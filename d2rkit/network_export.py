@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from d2rkit.border import nearest
-from d2rkit.checkpoints import write_atomically
+from d2rkit.files import write_atomically
 from d2rkit.models import load_released
 
 SUFFIXES = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}

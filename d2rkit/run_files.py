@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from d2rkit.border import nearest
-from d2rkit.checkpoints import SMALL, read_json, read_small_text, write_atomically
+from d2rkit.files import SMALL, read_json, read_small_text, write_atomically
 
 FORMAT = 1  # of the run folder
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")

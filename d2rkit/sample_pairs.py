@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from d2rkit.border import home, nearest
-from d2rkit.checkpoints import load_weights, read_json
+from d2rkit.checkpoints import load_weights
 from d2rkit.data import load_data
+from d2rkit.files import read_json
 from d2rkit.guides import by_method
 from d2rkit.methods import METHODS, get_method
 from d2rkit.models import build_model, load_released

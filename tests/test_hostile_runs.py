@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from d2rkit import figures
-from d2rkit.checkpoints import digests_beside, read_json, save_weights, write_json
+from d2rkit.checkpoints import digests_beside, save_weights
 from d2rkit.experiment import find_runs, read_run, read_runs
+from d2rkit.files import read_json, write_json
 from d2rkit.packing import pack
 from d2rkit.panels import table_rows
 from d2rkit.planning import survivors_of
