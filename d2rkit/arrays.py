@@ -18,6 +18,7 @@ from torch import Tensor
 
 from d2rkit.archives import bound
 from d2rkit.border import printable
+from d2rkit.digests import tensors_digest
 from d2rkit.files import write_atomically
 
 log = logging.getLogger("d2rkit")
@@ -44,6 +45,13 @@ class Split:
 
     def to(self, device: torch.device | str) -> Split:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+
+def splits_digest(*splits: Split) -> str:
+    """Digest of the images and labels of these splits, in their order: about 0.1 s for CIFAR-10's."""
+    parts = {str(number): split for number, split in enumerate(splits)}
+    images = {f"{number} images": split.images for number, split in parts.items()}
+    return tensors_digest(images | {f"{number} labels": split.labels for number, split in parts.items()})
 
 
 def nchw(images: np.ndarray) -> Tensor:

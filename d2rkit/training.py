@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from d2rkit import attacks, devices
+from d2rkit.arrays import splits_digest
 from d2rkit.attack_copies import PairTwin
 from d2rkit.averaging import follow
 from d2rkit.checkpoints import load_resume, save_resume, save_weights
 from d2rkit.data import ImageData, Split, augment
-from d2rkit.digests import splits_digest
 from d2rkit.fabric import check_compiler
 from d2rkit.fabric import make_fabric as _fabric
 from d2rkit.guides import Beside, check_pair, warm_up_images
