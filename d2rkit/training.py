@@ -28,11 +28,11 @@ from d2rkit.data import ImageData, Split, augment
 from d2rkit.fabric import check_compiler
 from d2rkit.fabric import make_fabric as _fabric
 from d2rkit.guides import Beside, check_pair, warm_up_images
+from d2rkit.history import write_history
 from d2rkit.layout import arrange, restore
 from d2rkit.methods import Method
 from d2rkit.pair import GuidedPair, eval_mode
 from d2rkit.recipe import Recipe, generator_for, learning_rate
-from d2rkit.run_files import write_history
 from d2rkit.step import NonFinite, guide_step, training_step
 
 log = logging.getLogger("d2rkit")
