@@ -18,7 +18,8 @@ from torch import Tensor
 
 from d2rkit.archives import bound
 from d2rkit.border import printable
-from d2rkit.checkpoints import write_atomically
+from d2rkit.digests import tensors_digest
+from d2rkit.files import write_atomically
 
 log = logging.getLogger("d2rkit")
 FEWEST = 5  # images in a file: a fifth of them is held out for validation
@@ -44,6 +45,13 @@ class Split:
 
     def to(self, device: torch.device | str) -> Split:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+
+def splits_digest(*splits: Split) -> str:
+    """Digest of the images and labels of these splits, in their order: about 0.1 s for CIFAR-10's."""
+    parts = {str(number): split for number, split in enumerate(splits)}
+    images = {f"{number} images": split.images for number, split in parts.items()}
+    return tensors_digest(images | {f"{number} labels": split.labels for number, split in parts.items()})
 
 
 def nchw(images: np.ndarray) -> Tensor:

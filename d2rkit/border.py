@@ -1,17 +1,14 @@
-"""What every door of the kit shares: one clear sentence for bad input, and where files live."""
+"""What every door of the kit shares: one clear sentence for bad input."""
 
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable
 from numbers import Integral, Real
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-PROJECT = Path(__file__).resolve().parents[1]
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 HUGE = 1e12  # no setting of the kit is larger; what is would overflow in half precision or loop for ever
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -133,35 +130,6 @@ def printable(text: object, limit: int = 200) -> str:
     """The first line of what a file or a foreign library says, without what a terminal would take for a command."""
     line = next(iter(str(text).strip().splitlines()), "") or type(text).__name__
     return "".join(c if c.isprintable() else "?" for c in line[:limit]) + ("..." if len(line) > limit else "")
-
-
-def check_path(path: str | os.PathLike) -> Path:
-    """`path`, if it could exist and be named in a sentence; else ValueError."""
-    text = os.fsdecode(path)
-    if any(ord(c) < 32 or ord(c) == 127 for c in text):
-        raise ValueError(f"a path must hold no control characters, not {printable(ascii(text), 80)}")
-    try:
-        Path(text).exists()
-    except OSError as error:
-        raise ValueError(f"{printable(text, 80)} cannot be a path: {error.strerror}") from error
-    return Path(text)
-
-
-def new_file(path: str | os.PathLike) -> Path:
-    """`path` with its tilde expanded; ValueError if there is something already: nothing is overwritten."""
-    found = check_path(path)
-    if found.exists():
-        raise ValueError(f"{found} is there already; choose another name")
-    return found
-
-
-def home(kind: str) -> Path:
-    """The folder for `kind` ("data", "runs", "results", "notebooks"): $D2RKIT_DATA and so on, else the folder of
-    that name in the checkout this file belongs to, else in the current directory."""
-    chosen = os.environ.get(f"D2RKIT_{kind.upper()}")
-    if chosen:
-        return Path(chosen).expanduser()
-    return (PROJECT if (PROJECT / "pyproject.toml").exists() else Path.cwd()) / kind
 
 
 def check_images(images: Tensor, labels: Tensor, num_classes: int | None = None) -> None:

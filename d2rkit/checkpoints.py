@@ -1,13 +1,10 @@
-"""Files that appear whole or not at all: weights as safetensors, training state loadable without code."""
+"""Checkpoints: weights as safetensors with their digests, training state that loads without running code."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,89 +14,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from d2rkit.digests import tensors_digest
+from d2rkit.files import write_atomically
 from d2rkit.pair import GuidedPair
-
-SMALL = 2**24  # bytes: a text file of a run is a few kB, so that more is not what it says it is
-
-
-@contextmanager
-def write_atomically(path: Path, durable: bool = True) -> Iterator[Path]:
-    """A draft beside `path` to write to; it takes the place of `path` when the block ends well.
-
-    durable: the file and its name are on the disk when this returns, so that a power cut leaves the old file or the
-    new one. It costs two writes to the disk; what is cheap to make anew and often written does without."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield draft
-        if durable:
-            _to_disk(draft)
-        os.replace(draft, path)
-        if durable:
-            with suppress(OSError):  # some network file systems know no such call for folders
-                _to_disk(path.parent)
-    finally:
-        with suppress(OSError):  # on a file system that has become read-only this must not hide why
-            draft.unlink(missing_ok=True)
-
-
-def _to_disk(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
-def clear_drafts(folder: Path) -> int:
-    """Remove drafts below `folder` whose process has ended, and say how many; for the holder of the folder's lock."""
-    count = 0
-    for draft in folder.rglob(".*.tmp"):
-        match = re.fullmatch(r"\..+\.(\d+)\.tmp", draft.name)
-        # One of our own number is that of an earlier process: we hold the lock and have written nothing yet.
-        if match and draft.is_file() and (int(match[1]) == os.getpid() or not _alive(int(match[1]))):
-            draft.unlink(missing_ok=True)
-            count += 1
-    return count
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def write_json(path: Path, content: Any) -> None:
-    with write_atomically(path) as draft:
-        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
-        draft.write_text(text + "\n", encoding="utf-8")
-
-
-def read_small_text(path: Path) -> str:
-    """A text file of at most 16 MiB; ValueError, in one sentence, if it is missing, damaged or no such file."""
-    if not path.is_file():  # a folder, a pipe that never ends, a link to itself
-        raise ValueError(f"{path} is not a file" if os.path.lexists(path) else f"{path} does not exist")
-    try:
-        if path.stat().st_size > SMALL:
-            raise ValueError(f"{path} is damaged: {path.stat().st_size} bytes, of which {SMALL} are allowed")
-        return path.read_text(encoding="utf-8")
-    except (UnicodeDecodeError, OSError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-
-
-def read_json(path: Path) -> Any:
-    """ValueError, in one sentence, if the file is missing or damaged."""
-    text = read_small_text(path)
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError(f"{path} is damaged: it is nested too deeply") from error
-    except ValueError as error:  # also integers of more digits than Python reads
-        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def _first_line(error: Exception) -> str:

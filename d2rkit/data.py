@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from d2rkit.arrays import Split, no_images
-from d2rkit.border import home, nearest, shown
+from d2rkit.border import nearest, shown
 from d2rkit.cifar import load_cifar
+from d2rkit.paths import home
 from d2rkit.tiny_imagenet import load_tiny_imagenet
 
 DATASETS = ("digits", "cifar10", "cifar100", "tiny-imagenet")

@@ -5,13 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from d2rkit.arrays import Split
 
 LENGTH = 16  # hexadecimal digits: 64 bits, against accidents, not against forgery
 
@@ -30,13 +26,6 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 def weights_digest(network: nn.Module) -> str:
     """Of a network's parameters and buffers, as its state_dict holds them."""
     return tensors_digest({name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)})
-
-
-def splits_digest(*splits: Split) -> str:
-    """Of images and labels of data sets' splits, in their order: about 0.1 s for CIFAR-10's."""
-    parts = {str(number): split for number, split in enumerate(splits)}
-    images = {f"{number} images": split.images for number, split in parts.items()}
-    return tensors_digest(images | {f"{number} labels": split.labels for number, split in parts.items()})
 
 
 def file_digest(path: Path) -> str:

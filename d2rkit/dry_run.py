@@ -21,11 +21,12 @@ from pathlib import Path
 
 from d2rkit.arrays import Split
 from d2rkit.autoattack import STAGES, AutoAttackBudget
-from d2rkit.checkpoints import load_resume, load_weights, write_atomically
+from d2rkit.checkpoints import load_resume, load_weights
 from d2rkit.data import ImageData
 from d2rkit.devices import resolve
 from d2rkit.evaluator import Budget
 from d2rkit.experiment import Experiment, build_pair
+from d2rkit.files import write_atomically
 from d2rkit.presets import Preset
 from d2rkit.rehearsal import (
     Counts,

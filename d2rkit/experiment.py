@@ -15,14 +15,15 @@ from typing import Any
 import torch
 
 from d2rkit import devices
-from d2rkit.border import check_count, check_path, home, nearest
-from d2rkit.checkpoints import read_json
+from d2rkit.border import check_count, nearest
 from d2rkit.data import DATASETS, ImageData, Split, first_of_each_class, subset_size
 from d2rkit.evaluator import ATTACKS, parse_attack
+from d2rkit.files import read_json
 from d2rkit.guides import check_guide, guide_of
 from d2rkit.methods import get_method
 from d2rkit.models import build_model
 from d2rkit.pair import GuidedPair
+from d2rkit.paths import check_path, home
 from d2rkit.recipe import Recipe, generator_for
 from d2rkit.run_files import check_settings
 from d2rkit.run_folders import Found, checked_result, find

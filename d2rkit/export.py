@@ -25,8 +25,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from d2rkit.border import PROJECT, nearest
-from d2rkit.checkpoints import write_atomically, write_json
+from d2rkit.border import nearest
+from d2rkit.files import write_atomically, write_json
+from d2rkit.paths import PROJECT
 
 # Inches: (one column, whole text). From the venues' LaTeX styles: neurips_2024.sty and iclr2024_conference.sty
 # \textwidth 5.5in; icml2024.sty \textwidth 6.75in, \columnsep 0.25in; cvpr.sty \textwidth 6.875in, \columnsep

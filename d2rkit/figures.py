@@ -25,8 +25,9 @@ from d2rkit.export import GREY, VENUES, Look, export, info_of, legend_below, loo
 from d2rkit.presets import Preset
 from d2rkit.published import published as read_published
 from d2rkit.published import same_setting, why_not
+from d2rkit.run_folders import history_of
 from d2rkit.statistics import flags_of
-from d2rkit.tidy import attack_title, attacks_in, eps_words, history_of, one_table, settings_of, tidy
+from d2rkit.tidy import attack_title, attacks_in, eps_words, one_table, settings_of, tidy
 
 __all__ = [
     "VENUES",

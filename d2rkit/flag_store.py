@@ -13,7 +13,7 @@ from torch import Tensor
 from d2rkit import devices
 from d2rkit.autoattack import AutoAttackState
 from d2rkit.border import as_pixels
-from d2rkit.checkpoints import write_atomically
+from d2rkit.files import write_atomically
 
 CHUNK = 1_000  # images at once, where all are read
 

@@ -7,7 +7,7 @@ target's weights for a guide, and one weighs classes by what was predicted an ep
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,16 +17,24 @@ from d2rkit.averaging import blend
 from d2rkit.methods import METHODS, Method, get_method
 from d2rkit.objectives import Logits
 from d2rkit.pair import GuidedPair
+from d2rkit.recipe import Recipe
 
-if TYPE_CHECKING:
-    from d2rkit.experiment import Experiment
-    from d2rkit.recipe import Recipe
-
-R = TypeVar("R", bound="Recipe")
+R = TypeVar("R", bound=Recipe)
 DECAY = 0.999  # a step, of the guide that is an average; less in the first steps, see decay_at()
 
 
-def guide_of(experiment: Experiment) -> str:
+class Networks(Protocol):
+    """What guide_of() reads of an Experiment: the names of its method and of the two networks."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def guide(self) -> str: ...
+
+
+def guide_of(experiment: Networks) -> str:
     """The name of the network beside the target: that of the target itself where the guide is its average; "" if the
     method has no guide."""
     method = METHODS.get(experiment.method)
@@ -37,9 +45,9 @@ def guide_of(experiment: Experiment) -> str:
     return experiment.target if method.guide == "average" else experiment.guide
 
 
-def check_guide(experiment: Experiment, method: Method) -> None:
+def check_guide(recipe: Recipe, method: Method) -> None:
     """ValueError where a guide that is drawn at random would be frozen as it is."""
-    if method.guide == "frozen" and not experiment.guide_warmup:
+    if method.guide == "frozen" and not recipe.guide_warmup:
         words = f"{method.title} freezes its guide, which is drawn at random"
         raise ValueError(f"{words}: set guide_warmup to the epochs, 1 or more, in which it is trained first")
 

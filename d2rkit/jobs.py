@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm.auto import tqdm
 
-from d2rkit.border import home
 from d2rkit.devices import card_for, named, resolve
 from d2rkit.experiment import Experiment
+from d2rkit.paths import home
 from d2rkit.sweep import attempt, check_cores, failed_since, is_done, threads_of_children, unfinished
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from d2rkit.border import nearest, new_file
-from d2rkit.checkpoints import write_atomically
+from d2rkit.border import nearest
+from d2rkit.files import write_atomically
 from d2rkit.models import load_released
+from d2rkit.paths import new_file
 
 SUFFIXES = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
 NOTES = "d2rkit"  # the entry of a file's metadata that holds what is known of the network, as JSON

@@ -12,8 +12,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from d2rkit.checkpoints import write_atomically
 from d2rkit.experiment import Run
+from d2rkit.files import write_atomically
 from d2rkit.presets import Preset
 from d2rkit.tables import write_table
 from d2rkit.tidy import settings_of

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d2rkit.experiment import Experiment, check_same, read_run
-from d2rkit.run_files import read_error, read_history
+from d2rkit.history import read_history
+from d2rkit.run_files import read_error
 
 STATES = ("done", "running", "stopped", "failed", "error", "damaged", "not begun")
 

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from d2rkit.border import check_path, nearest, printable
+from d2rkit.border import nearest, printable
 from d2rkit.normalisation import BUFFERS
+from d2rkit.paths import check_path
 
 DEPTH = 6  # how deep a state dict may lie in dicts of dicts
 # What wraps a network in training code: DataParallel, torch.compile, Lightning, Sequential(Normalize, network), ...

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from d2rkit.border import check_path, printable
-from d2rkit.checkpoints import read_json
+from d2rkit.border import printable
 from d2rkit.experiment import Run
+from d2rkit.files import read_json
 from d2rkit.methods import METHODS
+from d2rkit.paths import check_path
 from d2rkit.tidy import eps_words
 
 THREAT = "Linf"

@@ -5,9 +5,6 @@ What the files say of each other is run_folders.py's business.
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import re
 import zipfile
 from collections.abc import Mapping
@@ -17,11 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from d2rkit.border import nearest
-from d2rkit.checkpoints import SMALL, read_json, read_small_text, write_atomically
+from d2rkit.files import SMALL, read_json, read_small_text
 
 FORMAT = 1  # of the run folder
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-ROUNDED = 1e-6  # accuracies of old runs are float32; sums over batches of any run are off in the last digit
 
 
 def check_settings(values: Any, defaults: Mapping[str, Any]) -> None:
@@ -127,39 +123,6 @@ def read_result(file: Path) -> dict[str, Any]:
         if name in result and not passes(result[name]):
             raise ValueError(f"{file}: {name} must be {words}, not {_short(result[name])}")
     return result
-
-
-def read_history(file: Path) -> list[dict[str, float]]:
-    """history.csv, one row an epoch, numbered from 1 (a missing value is NaN); empty if there is no such file."""
-    if not file.is_symlink() and not file.exists():
-        return []
-    try:
-        lines = list(csv.reader(io.StringIO(read_small_text(file), newline=""), strict=True))
-        columns = lines[0] if lines else []
-        rows = [
-            {name: float(text) if text else math.nan for name, text in zip(columns, line, strict=True)}
-            for line in lines[1:]
-        ]
-    except (csv.Error, ValueError) as error:
-        reason = str(error).removeprefix(f"{file} ").removeprefix("is damaged: ")
-        raise ValueError(f"{file} is damaged: {reason}") from error
-    if rows and "epoch" not in columns:
-        raise ValueError(f"{file} is damaged: it has no column 'epoch'")
-    for number, row in enumerate(rows, 1):
-        if row["epoch"] != number:
-            raise ValueError(f"{file} is damaged: row {number} is of epoch {row['epoch']:g}")
-        for name, value in row.items():
-            if name.startswith(("val_", "train_")) and not (-ROUNDED <= value <= 1 + ROUNDED or math.isnan(value)):
-                raise ValueError(f"{file} is damaged: {name} of epoch {number} must lie in [0, 1], not {value:g}")
-    return rows
-
-
-def write_history(path: Path, history: list[dict[str, float]]) -> None:
-    columns = list(dict.fromkeys(name for row in history for name in row))
-    with write_atomically(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(history)
 
 
 class Flags(NamedTuple):

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from d2rkit.checkpoints import digests_beside
-from d2rkit.run_files import ROUNDED, read_flags, read_history, read_result
+from d2rkit.history import ROUNDED, read_history
+from d2rkit.run_files import read_flags, read_result
 
 if TYPE_CHECKING:
     from d2rkit.experiment import Experiment, Run
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 def evaluation_folder(folder: Path, checkpoint: str) -> Path:
     """Where the flags of a checkpoint lie in a run folder."""
     return folder / ("evaluation" if checkpoint == "best" else f"evaluation-{checkpoint}")
+
+
+def history_of(run: Run) -> list[dict[str, float]]:
+    """history.csv, one row an epoch (a missing value is NaN); empty if there is none, ValueError if it is damaged."""
+    return read_history(run.folder / "history.csv")
 
 
 def name_of(folder: Path) -> str:

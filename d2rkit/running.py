@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from d2rkit import devices
-from d2rkit.border import home
-from d2rkit.checkpoints import clear_drafts, load_resume, load_weights, write_json
+from d2rkit.checkpoints import load_resume, load_weights
 from d2rkit.data import ImageData, load_data
 from d2rkit.experiment import Experiment, Run, build_pair, check_same, chosen_test, machine, read_run
+from d2rkit.files import clear_drafts, write_json
+from d2rkit.paths import home
 from d2rkit.run_evaluation import evaluate_checkpoint
 from d2rkit.run_files import FORMAT
 from d2rkit.run_locks import lock, watching

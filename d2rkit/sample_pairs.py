@@ -15,13 +15,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from d2rkit.border import home, nearest
-from d2rkit.checkpoints import load_weights, read_json
+from d2rkit.border import nearest
+from d2rkit.checkpoints import load_weights
 from d2rkit.data import load_data
+from d2rkit.files import read_json
 from d2rkit.guides import by_method
 from d2rkit.methods import METHODS, get_method
 from d2rkit.models import build_model, load_released
 from d2rkit.pair import GuidedPair
+from d2rkit.paths import home
 from d2rkit.sample_images import CIFAR10_CLASSES, cifar10_20
 from d2rkit.training import Recipe, fit, generator_for
 

@@ -24,11 +24,11 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from d2rkit import devices
-from d2rkit.border import home
-from d2rkit.checkpoints import write_atomically
 from d2rkit.devices import card_for, resolve
 from d2rkit.experiment import Experiment
 from d2rkit.faults import fault
+from d2rkit.files import write_atomically
+from d2rkit.paths import home
 from d2rkit.run_locks import Busy
 from d2rkit.running import Interrupted, run
 from d2rkit.training import Report

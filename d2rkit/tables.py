@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from d2rkit.checkpoints import write_atomically
 from d2rkit.escaping import markdown_text
 from d2rkit.experiment import Run
+from d2rkit.files import write_atomically
 from d2rkit.presets import Preset
 from d2rkit.published import Comparison, attack_words, compare, published
 from d2rkit.render import Cell, Table, html_document, signed, to_csv, to_html, to_latex, to_markdown

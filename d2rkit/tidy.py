@@ -18,9 +18,10 @@ import pandas as pd
 from d2rkit.evaluation import ATTACKS
 from d2rkit.experiment import Experiment, Run
 from d2rkit.guides import guide_of
+from d2rkit.history import best_epoch_of
 from d2rkit.methods import METHODS
 from d2rkit.presets import PRESETS
-from d2rkit.run_files import read_history
+from d2rkit.run_folders import history_of
 
 TITLES = {"clean": "Clean", "fgsm": "FGSM", "autoattack": "AutoAttack"}
 TABLE = ("data", "subset", "target", "eps", "n_test")
@@ -178,14 +179,3 @@ def one_table(frame: pd.DataFrame) -> dict[str, Any]:
             shown = ", ".join(str(value) for value in values)
             raise ValueError(f"runs of different {column} ({shown}) do not belong in one table; choose one first")
     return {column: frame[column].iloc[0] for column in TABLE}
-
-
-def history_of(run: Run) -> list[dict[str, float]]:
-    """history.csv, one row an epoch (a missing value is NaN); empty if there is none, ValueError if it is damaged."""
-    return read_history(run.folder / "history.csv")
-
-
-def best_epoch_of(history: Sequence[dict[str, float]], guide_warmup: int = 0) -> float:
-    """The epoch whose weights are `best`: the first of highest PGD accuracy on validation images."""
-    candidates = [row for row in history if row["epoch"] > guide_warmup and not math.isnan(row["val_pgd"])]
-    return max(candidates, key=lambda row: row["val_pgd"])["epoch"] if candidates else math.nan

@@ -17,19 +17,19 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from d2rkit import devices
+from d2rkit.arrays import splits_digest
 from d2rkit.attack_copies import PairTwin
 from d2rkit.averaging import follow
 from d2rkit.checkpoints import load_resume, save_resume, save_weights
 from d2rkit.data import ImageData, augment
-from d2rkit.digests import splits_digest
 from d2rkit.fabric import check_compiler
 from d2rkit.fabric import make_fabric as _fabric
 from d2rkit.guides import Beside, check_pair, warm_up_images
+from d2rkit.history import write_history
 from d2rkit.layout import arrange, restore
 from d2rkit.methods import Method
 from d2rkit.pair import GuidedPair, eval_mode
 from d2rkit.recipe import Recipe, generator_for, learning_rate
-from d2rkit.run_files import write_history
 from d2rkit.step import NonFinite, guide_step, training_step
 from d2rkit.stopping import polite_stop
 from d2rkit.validating import validation_hits

@@ -16,8 +16,9 @@ from pathlib import Path
 import pandas as pd
 
 from d2rkit.experiment import Experiment, read_run
+from d2rkit.history import best_epoch_of
 from d2rkit.presets import Preset
-from d2rkit.tidy import best_epoch_of, history_of
+from d2rkit.run_folders import history_of
 
 log = logging.getLogger("d2rkit")
 

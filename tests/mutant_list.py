@@ -317,7 +317,7 @@ MUTANTS: list[Mutant] = [
          "test_fake_defences_are_found_out"),
     ),
     *_of(
-        "checkpoints.py", "test_checkpoints.py",
+        "files.py", "test_checkpoints.py",
         ("drafts stay", "must not hide why\n            draft.unlink(missing_ok=True)",
          "must not hide why\n            pass",
          "test_a_failed_write_leaves_the_old_file_and_no_draft"),

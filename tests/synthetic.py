@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from d2rkit.checkpoints import write_json
 from d2rkit.experiment import Experiment, Run, read_run
+from d2rkit.files import write_json
 from d2rkit.presets import Preset
 from d2rkit.run_evaluation import SWEEP
 from d2rkit.training import write_history

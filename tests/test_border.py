@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from d2rkit import border
 from d2rkit.border import (
     asked,
     check_batch,
@@ -14,7 +13,6 @@ from d2rkit.border import (
     check_labels,
     check_logits,
     check_number,
-    home,
     logits_of,
     nearest,
     shown,
@@ -31,16 +29,6 @@ def test_nearest_names_value_guess_and_all_that_is_allowed():
 
 def test_nearest_does_not_guess_wildly():
     assert "did you mean" not in str(nearest("zzz", ["trades", "mart"], "method"))
-
-
-def test_home_follows_the_environment_then_the_checkout_then_the_current_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("D2RKIT_DATA", str(tmp_path / "elsewhere"))
-    assert home("data") == tmp_path / "elsewhere"
-    monkeypatch.delenv("D2RKIT_DATA")
-    assert home("data") == border.PROJECT / "data"
-    monkeypatch.setattr(border, "PROJECT", tmp_path / "site-packages")
-    monkeypatch.chdir(tmp_path)
-    assert home("runs") == tmp_path / "runs"
 
 
 def test_good_images_pass():

@@ -8,18 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from d2rkit.checkpoints import (
-    SMALL,
-    digests_beside,
-    load_resume,
-    load_weights,
-    read_json,
-    save_resume,
-    save_weights,
-    write_atomically,
-    write_json,
-)
+from d2rkit.checkpoints import digests_beside, load_resume, load_weights, save_resume, save_weights
 from d2rkit.digests import tensors_digest, weights_digest
+from d2rkit.files import SMALL, read_json, write_atomically, write_json
 from tests.conftest import make_pair
 
 

@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 
 from d2rkit import figures
-from d2rkit.checkpoints import digests_beside, read_json, save_weights, write_json
+from d2rkit.checkpoints import digests_beside, save_weights
 from d2rkit.experiment import find_runs, read_run, read_runs
+from d2rkit.files import read_json, write_json
+from d2rkit.history import write_history
 from d2rkit.packing import pack
 from d2rkit.panels import table_rows
 from d2rkit.planning import survivors_of
 from d2rkit.progress import progress, progress_table
-from d2rkit.run_files import write_history
+from d2rkit.run_folders import history_of
 from d2rkit.statistics import paired_table
 from d2rkit.tables import write_table
-from d2rkit.tidy import history_of, tidy
+from d2rkit.tidy import tidy
 
 from .conftest import make_pair
 from .synthetic import make_run, preset, runs_of

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from d2rkit.border import PROJECT
-from d2rkit.checkpoints import load_weights, read_json, save_weights
+from d2rkit.checkpoints import load_weights, save_weights
 from d2rkit.data import load_data
 from d2rkit.evaluation import evaluate
 from d2rkit.experiment import Experiment, build_pair, chosen_test, read_run, read_runs
+from d2rkit.files import read_json
 from d2rkit.packing import pack
+from d2rkit.paths import PROJECT
 from d2rkit.presets import get_preset
 from d2rkit.tables import write_table
 from tests.conftest import make_pair

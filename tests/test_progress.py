@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from d2rkit.checkpoints import write_json
+from d2rkit.files import write_json
 from d2rkit.presets import get_preset
 from d2rkit.progress import progress, progress_table, totals
 from d2rkit.sweep import attempt

@@ -65,7 +65,8 @@ def test_without_checkpoint(tmp_path):
 
 
 def test_a_shipped_checkpoint_is_found(tmp_path):
-    from d2rkit.checkpoints import save_weights, write_json
+    from d2rkit.checkpoints import save_weights
+    from d2rkit.files import write_json
     from d2rkit.models import build_model
 
     torch.manual_seed(0)

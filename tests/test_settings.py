@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from d2rkit.border import PROJECT
 from d2rkit.experiment import Experiment
+from d2rkit.paths import PROJECT
 from tests.test_experiment import TINY
 
 FIELDS = [field.name for field in dataclasses.fields(Experiment)]

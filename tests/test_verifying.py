@@ -6,9 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from d2rkit.checkpoints import read_json, save_weights, write_json
+from d2rkit.checkpoints import save_weights
 from d2rkit.cli.verifying import verify_command
 from d2rkit.experiment import build_pair, read_run
+from d2rkit.files import read_json, write_json
 from d2rkit.presets import PRESETS
 from d2rkit.running import run
 from d2rkit.verifying import rows_of, verify

@@ -17,8 +17,8 @@ from typing import Annotated, Any
 import tyro
 from tqdm.auto import tqdm
 
-from d2rkit.border import home
 from d2rkit.devices import resolve
+from d2rkit.paths import home
 from d2rkit.presets import Preset, presets_of
 from d2rkit.sweep import check_cores
 

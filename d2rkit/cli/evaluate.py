@@ -11,13 +11,13 @@ import tyro
 
 from d2rkit import devices
 from d2rkit.border import check_count
-from d2rkit.checkpoints import write_json
 from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
 from d2rkit.data import load_data
 from d2rkit.digests import LENGTH, weights_digest
 from d2rkit.evaluation import ATTACKS, Evaluation, measure_attacks, parse_attacks
 from d2rkit.evaluator import Evaluator, check_radius
 from d2rkit.experiment import Experiment, chosen_test, machine
+from d2rkit.files import write_json
 from d2rkit.gradient_masking import checks_of, verdict
 from d2rkit.models import load_released
 

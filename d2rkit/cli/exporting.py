@@ -10,11 +10,11 @@ import torch
 import tyro
 
 from d2rkit.border import nearest
-from d2rkit.checkpoints import read_json
 from d2rkit.cli.base import HERE, File, Place, Word, app
 from d2rkit.data import DATASETS, load_data
 from d2rkit.digests import weights_digest
 from d2rkit.experiment import Experiment, read_run
+from d2rkit.files import read_json
 from d2rkit.guides import guide_of
 from d2rkit.models import load_released
 from d2rkit.network_export import SUFFIXES, export_network

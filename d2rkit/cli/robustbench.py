@@ -7,10 +7,10 @@ from pathlib import Path
 
 import tyro
 
-from d2rkit.border import new_file
-from d2rkit.checkpoints import write_atomically, write_json
 from d2rkit.cli.base import HERE, File, Place, Word, app
 from d2rkit.experiment import read_run
+from d2rkit.files import write_atomically, write_json
+from d2rkit.paths import new_file
 from d2rkit.robustbench import claim, read_leaderboard
 
 

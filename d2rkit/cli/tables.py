@@ -9,10 +9,10 @@ from typing import Annotated
 
 import tyro
 
-from d2rkit.border import home
-from d2rkit.checkpoints import write_atomically
 from d2rkit.cli.base import AS_IS, HERE, Changes, Folder, Place, Word, app, check_counts, tables_of, workers_here
 from d2rkit.experiment import Experiment, machine, read_runs
+from d2rkit.files import write_atomically
+from d2rkit.paths import home
 from d2rkit.presets import Preset, get_preset
 from d2rkit.sweep import sweep
 

@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from d2rkit.border import home, nearest
+from d2rkit.border import nearest
 from d2rkit.data import DATASETS, load_data
 from d2rkit.devices import resolve
 from d2rkit.experiment import Experiment, machine
@@ -27,6 +27,7 @@ from d2rkit.methods import METHODS, Method, get_method
 from d2rkit.models import build_model
 from d2rkit.panels import base
 from d2rkit.panels.base import Choice, Panel
+from d2rkit.paths import home
 from d2rkit.presets import PRESETS, Preset, get_preset
 from d2rkit.sample_images import cifar10_20
 

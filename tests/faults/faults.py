@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from d2rkit.checkpoints import read_json
+from d2rkit.files import read_json
 
 SMALL = [
     "--target", "cnn-4", "--guide", "cnn-4", "--batch-size", "100", "--eps", "0.2", "--step-size", "0.1",

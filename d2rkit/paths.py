@@ -1,0 +1,39 @@
+"""Where files live, and what can be a path."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from d2rkit.border import printable
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def check_path(path: str | os.PathLike) -> Path:
+    """`path`, if it could exist and be named in a sentence; else ValueError."""
+    text = os.fsdecode(path)
+    if any(ord(c) < 32 or ord(c) == 127 for c in text):
+        raise ValueError(f"a path must hold no control characters, not {printable(ascii(text), 80)}")
+    try:
+        Path(text).exists()
+    except OSError as error:
+        raise ValueError(f"{printable(text, 80)} cannot be a path: {error.strerror}") from error
+    return Path(text)
+
+
+def home(kind: str) -> Path:
+    """The folder for `kind` ("data", "runs", "results", "notebooks"): $D2RKIT_DATA and so on, else the folder of
+    that name in the checkout this file belongs to, else in the current directory."""
+    chosen = os.environ.get(f"D2RKIT_{kind.upper()}")
+    if chosen:
+        return Path(chosen).expanduser()
+    return (PROJECT if (PROJECT / "pyproject.toml").exists() else Path.cwd()) / kind
+
+
+def new_file(path: str | os.PathLike) -> Path:
+    """`path` with its tilde expanded; ValueError if there is something already: nothing is overwritten."""
+    found = check_path(os.path.expanduser(path))
+    if found.exists():
+        raise ValueError(f"{found} is there already; choose another name")
+    return found
