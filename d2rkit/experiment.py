@@ -24,7 +24,7 @@ from d2rkit.guides import check_guide, guide_of
 from d2rkit.methods import get_method
 from d2rkit.models import build_model
 from d2rkit.pair import GuidedPair
-from d2rkit.paths import check_path, home
+from d2rkit.paths import check_path, home, shipped
 from d2rkit.recipe import Recipe, generator_for
 from d2rkit.run_files import check_settings
 from d2rkit.run_folders import Found, checked_result, find
@@ -168,7 +168,7 @@ def find_runs(places: Sequence[str | Path] | None = None) -> Found:
     A folder that cannot be believed is reported, not raised: one bad file must not hide the others."""
     if places is not None:
         return find([check_path(place) for place in places], read_run)
-    results = home("data") / "results"  # where each table brings its own runs, some of them in several tables
+    results = shipped("results")  # where each table brings its own runs, some of them in several tables
     return replace(find([home("runs"), *sorted(results.glob("*/runs"))], read_run), places=(home("runs"), results))
 
 

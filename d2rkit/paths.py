@@ -33,6 +33,12 @@ def home(kind: str) -> Path:
     return (PROJECT if (PROJECT / "pyproject.toml").exists() else Path.cwd()) / kind
 
 
+def shipped(kind: str) -> Path:
+    """The folder of `kind` ("results", "checkpoints") that came with the kit: that of the checkout, wherever
+    $D2RKIT_DATA has the data sets; without a checkout, that of the data folder."""
+    return (PROJECT / "data" if (PROJECT / "pyproject.toml").exists() else home("data")) / kind
+
+
 def new_file(path: str | os.PathLike) -> Path:
     """`path` with its tilde expanded; ValueError if there is something already: nothing is overwritten."""
     found = check_path(path).expanduser()
