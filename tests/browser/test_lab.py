@@ -42,13 +42,21 @@ pytestmark = [
 ]
 
 
+def up_to_the_first_panel(name: str) -> nbformat.NotebookNode:
+    notebook = nbformat.read(PROJECT / "notebooks" / f"{name}.ipynb", 4)
+    last = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code" and ".static(" in cell.source)
+    notebook.cells = notebook.cells[: last + 1]
+    return notebook
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """A JupyterLab on copies of the notebooks: its address."""
+    """A JupyterLab on copies of the notebooks up to their first panel's static figure: its address. What comes after is
+    run by tests/notebooks."""
     pytest.importorskip("jupyterlab")
     root = tmp_path_factory.mktemp("lab")
     for name in PANELS:
-        shutil.copy(PROJECT / "notebooks" / f"{name}.ipynb", root)
+        nbformat.write(up_to_the_first_panel(name), root / f"{name}.ipynb")
     quiet = root / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
@@ -106,7 +114,7 @@ def open_and_run(page, lab: str, name: str) -> None:
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
     page.get_by_text("Python 3 (ipykernel) | Busy").first.wait_for(timeout=20_000)
-    numbered = sum(c.cell_type == "code" for c in nbformat.read(PROJECT / "notebooks" / f"{name}.ipynb", 4).cells)
+    numbered = sum(cell.cell_type == "code" for cell in up_to_the_first_panel(name).cells)
     # JupyterLab draws only the cells in view; the kernel's last number says that all have run
     page.wait_for_function(
         """count => [...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes(`[${count}]`))
