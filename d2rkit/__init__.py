@@ -25,12 +25,13 @@ Divergences and objectives are functions of logits; to look at one takes no netw
 
 from d2rkit.data import ImageData, load_data
 from d2rkit.evaluation import Evaluation, evaluate
-from d2rkit.experiment import Experiment, Run, build_pair, read_run, read_runs, run
+from d2rkit.experiment import Experiment, Run, build_pair, read_run, read_runs
 from d2rkit.methods import METHODS, Method
 from d2rkit.models import build_model, load_released
 from d2rkit.objectives import Logits, Loss
 from d2rkit.pair import GuidedPair
 from d2rkit.recipe import Recipe
+from d2rkit.running import run
 from d2rkit.training import fit
 
 __all__ = [

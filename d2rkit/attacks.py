@@ -92,6 +92,12 @@ def _length(x: Tensor) -> Tensor:
     return x.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
 
 
+def _check_same_classes(target: Tensor, guide: Tensor) -> None:
+    if target.shape != guide.shape:
+        classes = f"{target.shape[1]} and {guide.shape[1]}"
+        raise ValueError(f"target and guide must tell the same classes apart, not {classes}")
+
+
 def gaussian_start(x: Tensor, generator: torch.Generator | None = None, scale: float = START_SCALE) -> Tensor:
     """scale * N(0, 1), of x's shape, dtype and device."""
     check_batch(x)
@@ -222,9 +228,7 @@ def cag(
 
         def objective(x_adv: Tensor) -> Tensor:  # KL less the entropy of p_g(x), which is constant
             logits = logits_of(target, x_adv)
-            if logits.shape != soft_labels.shape:
-                classes = f"{logits.shape[1]} and {soft_labels.shape[1]}"
-                raise ValueError(f"target and guide must tell the same classes apart, not {classes}")
+            _check_same_classes(logits, soft_labels)
             value = (1 - guide_share) * F.cross_entropy(logits, soft_labels, reduction="sum")
             if guide_share:
                 value = value + guide_share * F.cross_entropy(logits_of(guide, x_adv), labels, reduction="sum")
@@ -255,9 +259,7 @@ def kl_pair(
 
         def objective(x_adv: Tensor) -> Tensor:
             log_p, log_q = (logits_of(network, x_adv).log_softmax(1) for network in (guide, target))
-            if log_p.shape != log_q.shape:
-                classes = f"{log_q.shape[1]} and {log_p.shape[1]}"
-                raise ValueError(f"target and guide must tell the same classes apart, not {classes}")
+            _check_same_classes(log_q, log_p)
             return (log_p.exp() * (log_p - log_q)).sum()
 
         start = gaussian_start(x, generator) if start is None else start

@@ -1,10 +1,4 @@
-"""Experiment: one frozen dataclass that says all that decides a result; run() turns it into a run folder.
-
-    Experiment -> load_data -> GuidedPair -> fit -> checkpoint -> evaluate -> run folder
-
-The folder is named by a hash of the experiment, so the same experiment finds its own folder, goes on if
-it is unfinished and is not repeated if it is done. Nothing here deletes or overwrites a finished run.
-"""
+"""Experiment: a frozen dataclass that says all that decides a result; Run: what became of it, read from its folder."""
 
 from __future__ import annotations
 
@@ -13,10 +7,8 @@ import hashlib
 import json
 import logging
 import platform
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +16,17 @@ import torch
 
 from d2rkit import devices
 from d2rkit.border import check_count, nearest
-from d2rkit.checkpoints import load_resume, load_weights
-from d2rkit.data import DATASETS, ImageData, Split, first_of_each_class, load_data, subset_size
+from d2rkit.data import DATASETS, ImageData, Split, first_of_each_class, subset_size
 from d2rkit.evaluator import ATTACKS, parse_attack
-from d2rkit.files import clear_drafts, read_json, write_json
+from d2rkit.files import read_json
 from d2rkit.guides import check_guide, guide_of
 from d2rkit.methods import get_method
 from d2rkit.models import build_model
 from d2rkit.pair import GuidedPair
 from d2rkit.paths import check_path, home
 from d2rkit.recipe import Recipe, generator_for
-from d2rkit.run_evaluation import evaluate_checkpoint
-from d2rkit.run_files import FORMAT, check_settings
+from d2rkit.run_files import check_settings
 from d2rkit.run_folders import Found, checked_result, find
-from d2rkit.run_locks import lock, watching
-from d2rkit.training import Report, fit
 
 log = logging.getLogger("d2rkit")
 
@@ -134,10 +122,6 @@ class Run:
     result: dict[str, Any]
 
 
-class Interrupted(Exception):
-    """A run was asked to stop; its state is saved."""
-
-
 def build_pair(experiment: Experiment, data: ImageData) -> GuidedPair:
     """Target and, where the method needs one, guide, with weights that follow from the seed alone."""
     check_count("seed", experiment.seed, -(2**31))
@@ -156,121 +140,6 @@ def chosen_test(experiment: Experiment, data: ImageData) -> Split:
     if count > len(data.test):
         raise ValueError(f"test_images {count} is more than the {len(data.test)} test images of {data.name}")
     return data.test.take(first_of_each_class(data.test.labels, count)) if count else data.test
-
-
-def run(
-    experiment: Experiment,
-    root: str | Path | None = None,
-    *,
-    device: str = "auto",
-    count: int = 1,
-    data_root: str | Path | None = None,
-    report: Report | None = None,
-    should_stop: Callable[[], bool] | None = None,
-) -> Run:
-    """Train and evaluate, or go on, or just read the result if it is there.
-
-    root: where run folders lie (default: $D2RKIT_RUNS, else `runs/`). count: of devices (GPUs, or processes on a
-    CPU) that share the work. Raises ValueError for impossible settings, Interrupted when asked to stop (the state
-    is saved), Busy if another process has this run."""
-    experiment.check()
-    devices.check_count(count, device, experiment.batch_size)
-    folder = (Path(root) if root is not None else home("runs")) / experiment.run_name
-    if (folder / "result.json").exists():
-        return _finished(folder, experiment)
-    data = load_data(experiment.data, data_root, experiment.subset or None)
-    chosen_test(experiment, data)  # nothing is written if it cannot be
-    _claim_config(folder, experiment)
-    with lock(folder):
-        if (folder / "result.json").exists():
-            return _finished(folder, experiment)
-        clear_drafts(folder)
-        _set_aside_remains(folder, experiment)
-        if count == 1:
-            _work(experiment, folder, device, data, report=report, should_stop=should_stop)
-        else:  # each process reads the images itself: sent to it, they would have to lie in /dev/shm
-            del data
-            arguments = (experiment, folder, device, data_root)
-            devices.start(count, _work_with_others, arguments, report=report, should_stop=should_stop)
-    return read_run(folder)
-
-
-def _work_with_others(experiment: Experiment, folder: Path, device: str, data_root, **how) -> None:
-    _work(experiment, folder, device, load_data(experiment.data, data_root, experiment.subset or None), **how)
-
-
-def _work(
-    experiment: Experiment,
-    folder: Path,
-    device: str,
-    data: ImageData,
-    *,
-    report: Report | None = None,
-    should_stop: Callable[[], bool] | None = None,
-) -> None:
-    """The run itself, up to result.json, by this process or by each of a group."""
-
-    def part(low: float, high: float) -> Report:
-        def inner(done: float, words: str) -> None:
-            if report:
-                report(low + (high - low) * done, words)
-            if stop():
-                raise Interrupted(str(folder))
-
-        return inner
-
-    stop = watching(folder, should_stop)
-
-    pair, test = build_pair(experiment, data), chosen_test(experiment, data)
-    # fit() saves its state when asked to stop, so inside it the question is its own.
-    trained = fit(
-        pair,
-        data,
-        experiment,
-        folder,
-        device=device,
-        report=report and _scaled(report, 0.5),
-        should_stop=stop,
-    )
-    if trained.status == "interrupted":
-        raise Interrupted(str(folder))
-    stop()
-    result = {
-        "format": FORMAT,
-        "status": trained.status,
-        "epochs": len(trained.history),
-        "train_seconds": round(sum(row["seconds"] for row in trained.history), 2),
-        "n_test": len(test),
-        "data_source": data.source,
-        "machine": machine(device),
-        "versions": {name: version(name) for name in ("torch", "pyautoattack", "numpy")},
-        "accuracy": {},
-    }
-    if devices.size() > 1:
-        result["devices"] = devices.size()
-    began = time.monotonic()
-    if not trained.status.startswith("failed") and experiment.attacks:
-        result["judged_in"] = "IEEE float32"
-        for number, checkpoint in enumerate(experiment.checkpoints):
-            share = 0.5 / len(experiment.checkpoints)
-            pair = load_weights(folder / f"{checkpoint}.safetensors", pair)
-            found = evaluate_checkpoint(
-                experiment, pair, test, checkpoint, folder=folder, shared=devices.size() > 1,
-                report=part(0.5 + number * share, 0.5 + (number + 1) * share),
-            )  # fmt: skip
-            _take_over(result, checkpoint, found)
-    result["evaluation_seconds"] = round(time.monotonic() - began, 2)
-    stop()  # a folder that has vanished gets no result
-    if devices.rank() == 0:
-        write_json(folder / "result.json", result)
-
-
-def _take_over(result: dict[str, Any], checkpoint: str, found: dict[str, Any]) -> None:
-    """Put what evaluate_checkpoint() found of a checkpoint into result.json's entries."""
-    for name in ("accuracy", "weights", "notes", "autoattack_warnings"):
-        if value := found.pop(name):
-            result.setdefault(name, {})[checkpoint] = value
-    result.update(found)
 
 
 def read_config(folder: Path) -> Experiment:
@@ -318,37 +187,7 @@ def machine(device: str | torch.device = "auto") -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s)"
 
 
-def _scaled(report: Report, share: float) -> Report:
-    return lambda done, words: report(done * share, words)
-
-
-def _finished(folder: Path, experiment: Experiment) -> Run:
-    """The run that was asked for, never another one that lies in its place."""
-    check_same(folder, experiment)
-    return read_run(folder)
-
-
-def _claim_config(folder: Path, experiment: Experiment) -> None:
-    """Write config.json, or make sure that the one there says the same."""
-    if not (folder / "config.json").exists():
-        write_json(folder / "config.json", experiment.to_dict())
-    check_same(folder, experiment)
-
-
 def check_same(folder: Path, experiment: Experiment) -> None:
     """ValueError if config.json is damaged or of another experiment; one that is not there yet is of none."""
     if (folder / "config.json").exists() and read_config(folder) != experiment:
         raise ValueError(f"{folder} holds another experiment under the same name; choose another runs folder")
-
-
-def _set_aside_remains(folder: Path, experiment: Experiment) -> None:
-    """A state whose weights are gone (its folder vanished while a run worked in it, and came back with what was saved
-    after that) cannot be finished: it is renamed, and the run begins anew."""
-    state = folder / "resume.pt"
-    gone = [name for name in ("best", "last") if not (folder / f"{name}.safetensors").exists()]
-    if not gone or not state.exists():
-        return
-    epoch = load_resume(state).get("epoch", 0)
-    if epoch > (experiment.guide_warmup if gone == ["best"] else 0):
-        state.replace(folder / "resume.incomplete.pt")
-        log.warning("%s has a state but no %s.safetensors: the run begins anew", folder, gone[0])

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from d2rkit.border import nearest
 from d2rkit.files import write_atomically
 from d2rkit.models import load_released
+from d2rkit.paths import new_file
 
 SUFFIXES = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
 NOTES = "d2rkit"  # the entry of a file's metadata that holds what is known of the network, as JSON
@@ -52,9 +53,7 @@ def export_network(
     """
     if to not in SUFFIXES:
         raise nearest(to, SUFFIXES, "format")
-    path = Path(path).expanduser()
-    if path.exists():
-        raise ValueError(f"{path} is there already; give another name with --output")
+    path = new_file(path)
     if isinstance(images, int):
         images = torch.rand(images, *shape, generator=torch.Generator().manual_seed(0))
     training = network.training

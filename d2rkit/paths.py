@@ -29,3 +29,11 @@ def home(kind: str) -> Path:
     if chosen:
         return Path(chosen).expanduser()
     return (PROJECT if (PROJECT / "pyproject.toml").exists() else Path.cwd()) / kind
+
+
+def new_file(path: str | os.PathLike) -> Path:
+    """`path` with its tilde expanded; ValueError if there is something already: nothing is overwritten."""
+    found = check_path(os.path.expanduser(path))
+    if found.exists():
+        raise ValueError(f"{found} is there already; choose another name")
+    return found

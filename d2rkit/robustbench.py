@@ -23,6 +23,7 @@ from d2rkit.paths import check_path
 from d2rkit.tidy import eps_words
 
 THREAT = "Linf"
+OTHER_THREATS = ("L2", "corruptions", "corruptions_3d")  # folders of entries whose radius is another thing
 COLUMNS = (
     "dataset",
     "target",
@@ -55,6 +56,7 @@ def read_leaderboard(folder: str | Path) -> Leaderboard:
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
     files = sorted(p for p in folder.rglob("*.json") if p.parent.name == THREAT or p.parent == folder)
+    files = [file for file in files if file.resolve().parent.name not in OTHER_THREATS]
     rows, left_out = [], []
     for file in files:
         try:

@@ -25,11 +25,12 @@ from tqdm.auto import tqdm
 
 from d2rkit import devices
 from d2rkit.devices import card_for, resolve
-from d2rkit.experiment import Experiment, Interrupted, run
+from d2rkit.experiment import Experiment
 from d2rkit.faults import fault
 from d2rkit.files import write_atomically
 from d2rkit.paths import home
 from d2rkit.run_locks import Busy
+from d2rkit.running import Interrupted, run
 from d2rkit.training import Report
 
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.1f}/{total:.0f} runs [{elapsed} gone, {remaining} left]{postfix}"

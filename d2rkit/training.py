@@ -6,11 +6,8 @@ import copy
 import json
 import logging
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from d2rkit import attacks, devices
+from d2rkit import devices
 from d2rkit.arrays import splits_digest
 from d2rkit.attack_copies import PairTwin
 from d2rkit.averaging import follow
 from d2rkit.checkpoints import load_resume, save_resume, save_weights
-from d2rkit.data import ImageData, Split, augment
+from d2rkit.data import ImageData, augment
 from d2rkit.fabric import check_compiler
 from d2rkit.fabric import make_fabric as _fabric
 from d2rkit.guides import Beside, check_pair, warm_up_images
@@ -34,6 +31,8 @@ from d2rkit.methods import Method
 from d2rkit.pair import GuidedPair, eval_mode
 from d2rkit.recipe import Recipe, generator_for, learning_rate
 from d2rkit.step import NonFinite, guide_step, training_step
+from d2rkit.stopping import polite_stop
+from d2rkit.validating import validation_hits
 
 log = logging.getLogger("d2rkit")
 
@@ -76,7 +75,7 @@ def fit(
     began = time.monotonic()
     try:
         loop = _Loop(pair, data, recipe, method, Path(folder) if folder else None, device)
-        with _polite_stop() as asked, devices.training_math(recipe.speed == "exact", loop.fabric.device):
+        with polite_stop() as asked, devices.training_math(recipe.speed == "exact", loop.fabric.device):
             stopped = loop.run(
                 lambda: asked.is_set() or bool(should_stop and should_stop()), report, on_epoch, save_every
             )
@@ -236,20 +235,9 @@ class _Loop:
         self.save(better)
 
     def validate(self) -> dict[str, float]:
-        """Clean and PGD accuracy of the target, and clean accuracy of the guide, on the validation images."""
-        recipe, target, guide = self.recipe, self.evaluated, self.pair.guide
-        size = min(500, recipe.micro_batch or 500)  # the attack keeps gradients of so many images
-        hits = {"clean": 0, "pgd": 0} | ({"guide": 0} if guide is not None else {})
-        with eval_mode(target, self.pair), devices.ieee_float32():
-            for i in range(0, len(self.val), size):
-                batch: Split = self.val.take(slice(i, i + size))
-                x, y = batch.pixels(), batch.labels
-                x_adv = attacks.pgd_ce(target, x, y, eps=recipe.eps, step_size=recipe.eps / 4, steps=recipe.val_steps)
-                with torch.no_grad():
-                    hits["clean"] += (target(x).argmax(1) == y).sum().item()
-                    hits["pgd"] += (target(x_adv).argmax(1) == y).sum().item()
-                    if guide is not None:
-                        hits["guide"] += (guide(x).argmax(1) == y).sum().item()
+        """Accuracies on the validation images, of which each process has its part."""
+        with eval_mode(self.evaluated, self.pair):
+            hits = validation_hits(self.recipe, self.evaluated, self.pair.guide, self.val)
         counts = devices.reduced(torch.tensor(list(hits.values()), device=self.fabric.device), "sum").tolist()
         return {name: count / self.val_count for name, count in zip(hits, counts, strict=True)}
 
@@ -335,27 +323,3 @@ class _Loop:
             setattr(self, name, state[name])
         self.began = time.monotonic()
         return True
-
-
-@contextmanager
-def _polite_stop() -> Iterator[threading.Event]:
-    """Ctrl-C, SIGTERM and SIGHUP set the event instead of breaking a step in two; a second Ctrl-C breaks at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def handle(number, frame):
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup means what it says
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

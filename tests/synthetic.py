@@ -1,4 +1,4 @@
-"""Finished run folders without a training: what experiment.run() leaves behind, with numbers of our choice."""
+"""Finished run folders without a training: what running.run() leaves behind, with numbers of our choice."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def reached(*args, **more):
 def doors(tmp_path, monkeypatch):
     """A function from a command line to its exit code; whatever would take long is cut off where it begins."""
     for name in (
-        "d2rkit.experiment._work", "d2rkit.devices.start", "d2rkit.sweep._with_workers",
+        "d2rkit.running._work", "d2rkit.devices.start", "d2rkit.sweep._with_workers",
         "d2rkit.cli.planning.measure", "d2rkit.dry_run._each",
         "d2rkit.cli.jobs.submit_local", "d2rkit.cli.jobs.submit_slurm", "d2rkit.cli.runs.bfloat16_pace",
         "d2rkit.data._download", "subprocess.call",

@@ -18,9 +18,10 @@ from d2rkit.arithmetic import attack_math, ieee_float32, training_math
 from d2rkit.averaging import follow
 from d2rkit.cli.runs import doctor
 from d2rkit.data import load_data
-from d2rkit.experiment import machine, run
+from d2rkit.experiment import machine
 from d2rkit.models import build_model
 from d2rkit.panels.start_here import check
+from d2rkit.running import run
 from d2rkit.sweep import sweep
 from d2rkit.training import fit
 from tests.conftest import make_pair

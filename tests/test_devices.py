@@ -12,12 +12,13 @@ from d2rkit import attacks, autoattack, devices
 from d2rkit.data import load_data
 from d2rkit.divergences import kl_gap
 from d2rkit.evaluation import evaluate
-from d2rkit.experiment import Experiment, Interrupted, read_run, run
+from d2rkit.experiment import Experiment, read_run
 from d2rkit.guides import Beside, by_method
 from d2rkit.methods import METHODS
 from d2rkit.models import build_model
 from d2rkit.pair import GuidedPair
 from d2rkit.recipe import Recipe
+from d2rkit.running import Interrupted, run
 from d2rkit.step import guide_step, training_step
 from d2rkit.training import _fabric
 from tests.test_experiment import TINY
@@ -191,7 +192,7 @@ def settled(path, *, report=None, should_stop=None):
         torch.save(network.norms[0].running_mean, path)
 
 
-def test_running_statistics_are_averaged_over_devices(tmp_path):
+def test_running_statistics_are_averaged_over_devices(spawned, tmp_path):
     devices.start(2, settled, (tmp_path / "settled.pt",))
     assert torch.equal(torch.load(tmp_path / "settled.pt"), torch.full((4,), 1.5))
 

@@ -1,6 +1,9 @@
-"""D2R+CAG does not collapse on digits: ten seeds of the quick preset's own experiment."""
+"""D2R+CAG does not collapse on digits: seeds of the quick preset's own experiment.
+
+Four of them; D2RKIT_SEEDS=20 tries as many (ten take a minute on two idle cores)."""
 
 import multiprocessing
+import os
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
@@ -23,12 +26,15 @@ def clean_accuracy(seed):
     return seed, status, evaluate(pair, data.test, ("clean",), experiment.eps).accuracy("clean")
 
 
-@pytest.mark.timeout(1200)  # about a minute on two idle cores
-def test_ten_seeds_train_without_collapse(capsys):
+SEEDS = range(int(os.environ.get("D2RKIT_SEEDS", "4")))
+
+
+@pytest.mark.timeout(1200)
+def test_no_seed_collapses(capsys):
     # Two processes of one thread each: more only wait for each other.
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as workers:
-        results = list(workers.map(clean_accuracy, range(10)))
+        results = list(workers.map(clean_accuracy, SEEDS))
     with capsys.disabled():
-        print("\nD2R+CAG on digits, clean accuracy of ten seeds:", *(f"{accuracy:.3f}" for *_, accuracy in results))
-    assert [(seed, status) for seed, status, _ in results] == [(seed, "done") for seed in range(10)]
+        print("\nD2R+CAG on digits, clean accuracy of seeds 0, 1, …:", *(f"{accuracy:.3f}" for *_, accuracy in results))
+    assert [(seed, status) for seed, status, _ in results] == [(seed, "done") for seed in SEEDS]
     assert min(accuracy for *_, accuracy in results) >= 0.93

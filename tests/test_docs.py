@@ -35,9 +35,9 @@ def test_every_code_block_says_its_language(file):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.where)
-def test_python_blocks_run_as_they_stand(block, tmp_path):
-    """In a process of its own, in an empty folder, from which the exercises' page expects a folder of hand-ins; trained
-    for one epoch."""
+def test_python_blocks_run_with_one_epoch_of_training(block, tmp_path):
+    """In a process of its own, in an empty folder, from which the exercises' page expects a folder of hand-ins; else as
+    they stand."""
     (tmp_path / "handins").mkdir()
     shorter = re.sub(r"\bepochs=\d+", "epochs=1", block.text)
     done = subprocess.run([sys.executable, "-c", shorter], cwd=tmp_path, capture_output=True, text=True)

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from d2rkit.cli import main
 from d2rkit.cli.base import number
-from d2rkit.experiment import Experiment, run
+from d2rkit.experiment import Experiment
 from d2rkit.faults import MACHINE, fault
 from d2rkit.files import clear_drafts, write_atomically
 from d2rkit.run_locks import lock
+from d2rkit.running import run
 from tests.test_experiment import TINY
 
 HOSTILE = (

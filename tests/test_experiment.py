@@ -6,16 +6,9 @@ import pytest
 import torch
 
 from d2rkit.data import load_data
-from d2rkit.experiment import (
-    Experiment,
-    Interrupted,
-    build_pair,
-    chosen_test,
-    read_run,
-    read_runs,
-    run,
-)
+from d2rkit.experiment import Experiment, build_pair, chosen_test, read_run, read_runs
 from d2rkit.run_locks import Busy
+from d2rkit.running import Interrupted, run
 
 TINY = Experiment(
     method="d2r-cag", epochs=2, batch_size=100, lr=0.1, eps=0.2, step_size=0.05, steps=2, padding=0, flip=False,

@@ -20,8 +20,8 @@ import torch
 from d2rkit import cli
 from d2rkit.checkpoints import load_resume
 from d2rkit.cli.base import Commands
-from d2rkit.experiment import Interrupted
 from d2rkit.run_locks import Busy
+from d2rkit.running import Interrupted
 from d2rkit.sweep import attempt
 from tests.test_experiment import TINY
 
@@ -199,7 +199,7 @@ def test_a_hang_up_saves_the_state_and_nohup_hears_none(tmp_path):
 
 def test_a_full_disk_is_said_by_whoever_started_the_run(tmp_path, monkeypatch):
     """Where error.txt cannot be written either, the status keeps the reason."""
-    monkeypatch.setattr("d2rkit.experiment.load_data", _full)
+    monkeypatch.setattr("d2rkit.running.load_data", _full)
     monkeypatch.setattr("d2rkit.sweep.write_atomically", _full)
     status = attempt(TINY, tmp_path, device="cpu")
     assert status == "error: the disk is full; what was saved before is kept"

@@ -13,7 +13,7 @@ from d2rkit.arrays import Split
 from d2rkit.averaging import blend
 from d2rkit.checkpoints import load_resume
 from d2rkit.exercises import ablation
-from d2rkit.experiment import Experiment, build_pair, run
+from d2rkit.experiment import Experiment, build_pair
 from d2rkit.guides import by_method, decay_at, guide_of
 from d2rkit.measuring import guide_like, like
 from d2rkit.methods import METHODS
@@ -21,6 +21,7 @@ from d2rkit.objectives import Logits
 from d2rkit.pair import GuidedPair
 from d2rkit.panels.table_rows import Setting, command_for
 from d2rkit.presets import PRESETS, get_preset
+from d2rkit.running import run
 from d2rkit.training import fit
 from tests.conftest import make_pair
 from tests.test_experiment import TINY

@@ -20,9 +20,9 @@ from d2rkit import jobs
 from d2rkit.checkpoints import load_resume
 from d2rkit.cli import main
 from d2rkit.cli.jobs import slurm_script
-from d2rkit.experiment import run
 from d2rkit.jobs import Slurm, Worker, submit_local, submit_slurm, wait
 from d2rkit.progress import progress
+from d2rkit.running import run
 from tests.test_experiment import TINY
 
 CELLS = [dataclasses.replace(TINY, method=method, attacks=()) for method in ("trades", "d2r-cag")]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from d2rkit.models import build_model, load_released
 from d2rkit.network_export import NOTES, SUFFIXES, export_network
 from d2rkit.normalisation import NORMALISATIONS, Normalize
 
+SHIPPED = Path(__file__).parents[1] / "data" / "checkpoints" / "small-d2r-cag.safetensors"
 NETWORKS = {"wrn-10-1": (3, 32), "preactresnet18": (3, 64), "cnn-8": (1, 8), "patch-resnet-4": (3, 32)}
 
 
@@ -96,11 +98,42 @@ def test_a_file_is_exported_with_its_normalisation_and_evaluated_again(tmp_path,
     assert all(torch.equal(flags[0][attack], flags[1][attack]) for attack in flags[0])
 
 
+def test_the_guide_of_a_kits_checkpoint_is_exported_when_asked_for(tmp_path, capsys):
+    file = tmp_path / "guide.safetensors"
+    export_command(str(SHIPPED), to="safetensors", output=str(file), key="guide")
+    capsys.readouterr()
+    x = torch.rand(4, 3, 32, 32)
+    guide, target = (load_released(SHIPPED, key=key).model.eval() for key in ("guide", "target"))
+    with torch.no_grad():
+        found = load_released(file).model.eval()(x)
+        assert torch.equal(found, guide(x)) and not torch.equal(found, target(x))
+
+
+def test_class_names_are_written_only_where_they_fit_the_network(tmp_path, capsys):
+    save_weights(tmp_path / "seven.safetensors", with_settled_batch_norms("cnn-8", classes=7, size=8, channels=1), None)
+    new = tmp_path / "new.safetensors"
+    export_command(str(tmp_path / "seven.safetensors"), "safetensors", str(new), data="digits", key="target")
+    assert "the network tells 7 classes apart, and digits here has 10" in capsys.readouterr().out
+    with safe_open(new, "pt") as file:
+        assert json.loads(file.metadata()[NOTES])["classes"] == []
+
+
+def test_a_json_file_of_somebody_elses_beside_a_checkpoint_is_not_ours(tmp_path, capsys):
+    save_weights(tmp_path / "mine.safetensors", with_settled_batch_norms("cnn-8", size=8, channels=1), None)
+    (tmp_path / "mine.json").write_text('{"author": "me"}')
+    file = tmp_path / "new.safetensors"
+    export_command(str(tmp_path / "mine.safetensors"), "safetensors", str(file), data="digits", key="target")
+    assert file.exists() and "written" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("source", "options", "says"),
     [
         ("nothing", {}, "neither a run folder, nor a run below"),
         ("nothing", {"to": "tflite"}, "unknown format 'tflite'"),
+        (str(SHIPPED), {"network": "cnn-8", "mean": "0.5"}, "says itself what --network and --mean would"),
+        (str(SHIPPED), {"key": "gude"}, "did you mean 'guide'"),
+        (str(SHIPPED.with_stem("small-trades")), {"key": "guide"}, "has no guide: trades trains the target alone"),
     ],
 )
 def test_what_cannot_be_exported_is_said(source, options, says):

@@ -163,7 +163,7 @@ def test_times_and_sizes_in_words():
     assert [size(b) for b in (12, 2_048, 3 * 2**20, 5 * 2**30)] == ["12.0 B", "2.0 KiB", "3.0 MiB", "5.0 GiB"]
 
 
-def test_the_command_measures_each_kind_once_and_names_the_rest(tmp_path, monkeypatch, capsys):
+def test_the_command_measures_each_kind_once_and_names_the_rest(spawned, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(PRESETS, "tiny", TINY)
     make_run(tmp_path, TINY.experiments()[0], {"clean": 0.9, "autoattack": 0.5})
     words = ["d2rkit", "plan", "tiny", "--runs", str(tmp_path), "--device", "cpu", "--workers", "2", "--steps", "2"]

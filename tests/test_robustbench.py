@@ -75,6 +75,11 @@ def test_entries_become_published_rows_and_odd_files_are_named(copy_of_theirs):
         assert says in words
 
 
+def test_a_folder_of_another_threat_model_has_no_linf_entries(copy_of_theirs):
+    with pytest.raises(ValueError, match="no Linf entry"):
+        read_leaderboard(copy_of_theirs / "model_info" / "cifar10" / "L2")
+
+
 def test_numbers_that_are_not_there_are_nan():
     assert math.isnan(entry("x", ENTRY | {"autoattack_acc": None})["autoattack"])
     assert math.isnan(entry("x", ENTRY | {"external": "-"})["external"])

@@ -7,10 +7,11 @@ import pytest
 
 from d2rkit import dry_run, measuring, run_evaluation
 from d2rkit.evaluator import Budget, Evaluator
-from d2rkit.experiment import Experiment, build_pair, run
+from d2rkit.experiment import Experiment, build_pair
 from d2rkit.planning import PASSES
 from d2rkit.rehearsal import Counts, random_data
 from d2rkit.run_evaluation import Measurement, evaluate_checkpoint, measurements
+from d2rkit.running import run
 
 TINY = Experiment(
     method="d2r-cag", epochs=1, batch_size=200, lr=0.1, eps=0.1, step_size=0.05, steps=1, padding=0, flip=False,

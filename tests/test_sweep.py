@@ -15,7 +15,7 @@ from tests.test_experiment import TINY
 CELLS = [dataclasses.replace(TINY, method=method) for method in ("trades", "d2r-cag")]
 
 
-def test_a_sweep_fills_every_cell_isolates_failures_and_is_the_same_with_workers(tmp_path):
+def test_a_sweep_fills_every_cell_isolates_failures_and_is_the_same_with_workers(spawned, tmp_path):
     broken = dataclasses.replace(TINY, test_images=999)  # passes the check, fails when the data is there
     accuracies = []
     for workers in (0, 2) if (os.cpu_count() or 1) > 1 else (0, 1):

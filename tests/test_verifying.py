@@ -8,9 +8,10 @@ import pytest
 
 from d2rkit.checkpoints import save_weights
 from d2rkit.cli.verifying import verify_command
-from d2rkit.experiment import build_pair, read_run, run
+from d2rkit.experiment import build_pair, read_run
 from d2rkit.files import read_json, write_json
 from d2rkit.presets import PRESETS
+from d2rkit.running import run
 from d2rkit.verifying import rows_of, verify
 from tests.test_experiment import TINY
 

@@ -13,9 +13,9 @@ import sys
 
 from d2rkit.cli import evaluate, exporting, jobs, planning, robustbench, runs, tables, verifying  # noqa: F401  (each adds its commands)
 from d2rkit.cli.base import app
-from d2rkit.experiment import Interrupted
 from d2rkit.faults import INPUT, MACHINE, UNEXPECTED, fault, write_report
 from d2rkit.run_locks import Busy
+from d2rkit.running import Interrupted
 
 CODES = {INPUT: 2, MACHINE: 3, UNEXPECTED: 70}
 

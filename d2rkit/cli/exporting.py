@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 import tyro
 
 from d2rkit.border import nearest
@@ -14,6 +15,7 @@ from d2rkit.data import DATASETS, load_data
 from d2rkit.digests import weights_digest
 from d2rkit.experiment import Experiment, read_run
 from d2rkit.files import read_json
+from d2rkit.guides import guide_of
 from d2rkit.models import load_released
 from d2rkit.network_export import SUFFIXES, export_network
 from d2rkit.rehearsal import SHAPES
@@ -25,7 +27,7 @@ def export_command(
     to: str = "onnx",
     output: File = "",
     checkpoint: str = "best",
-    data: str = "cifar10",
+    data: str = "",
     network: str = "",
     key: str = "",
     mean: str = "",
@@ -42,23 +44,26 @@ def export_command(
         to: onnx (needs d2rkit[export]), torchscript or safetensors.
         output: the new file (default: named after the source, in the current folder).
         checkpoint: of a run: best (on the validation images) or last.
-        data: of a file: the data set its network was trained on.
-        network: of a file: the architecture (default: read off the file).
-        key: of a file: which network, where it holds several.
-        mean: of a file: the input normalisation, as for evaluate.
-        std: of a file: likewise.
+        data: of a foreign file: the data set its network was trained on (default: cifar10).
+        network: of a foreign file: the architecture (default: read off the file).
+        key: which network, where a file holds several; of a run or a checkpoint of the kit: target or guide.
+        mean: of a foreign file: the input normalisation, as for evaluate.
+        std: of a foreign file: likewise.
     """
     if to not in SUFFIXES:
         raise nearest(to, SUFFIXES, "format")
-    found = _find(source, checkpoint, place.runs_root, Trained(Path(source), "", data, network, key))
+    options = {"data": data, "network": network, "mean": mean, "std": std}
+    found = _find(source, checkpoint, place.runs_root, key, options)
     if found.data not in DATASETS:
         raise nearest(found.data, DATASETS, "data set")
     shape = SHAPES[found.data]
     loaded = load_released(
         found.weights, found.network or None, shape.size, key=found.key or None, mean=mean or None, std=std or None
     )
-    classes = _class_names(found.data, place.data_root)
     image = (shape.channels, shape.size, shape.size)
+    with torch.no_grad():
+        outputs = loaded.model.eval()(torch.zeros(1, *image)).shape[1]
+    classes, why_none = _class_names(found.data, place.data_root, outputs)
     notes: dict[str, Any] = {
         "source": found.name, "network": found.network, "data": found.data, "classes": classes,
         "input": f"images: float32 (N, {', '.join(map(str, image))}), pixels in [0, 1]", "output": "logits",
@@ -67,8 +72,8 @@ def export_command(
     file = output or f"{found.name}{SUFFIXES[to]}"
     done = export_network(loaded.model, file, to, image, notes, name=found.network or None)
     print(*loaded.notes, f"input normalisation: {loaded.normalisation}", sep="\n")
-    if not classes:
-        print(f"the metadata has no class names, since {found.data} is not here")
+    if why_none:
+        print(f"the metadata has no class names, since {why_none}")
     print(f"written: {done.path}, {notes['input']}")
     print(f"its logits differ from the network's by at most {done.difference:.1e} on {done.images} random images")
     if to == "safetensors":
@@ -86,30 +91,49 @@ class Trained(NamedTuple):
     key: str
 
 
-def _find(source: str, checkpoint: str, runs_root: Path, otherwise: Trained) -> Trained:
+def _find(source: str, checkpoint: str, runs_root: Path, key: str, options: dict[str, str]) -> Trained:
+    """ValueError for options that a run or a checkpoint of the kit answers itself."""
     path = Path(source).expanduser()
     folder = path if path.exists() else runs_root / source
     if folder.is_dir():
         if checkpoint not in ("best", "last"):
             raise ValueError(f"unknown checkpoint {checkpoint!r}; allowed: best, last")
-        run = read_run(folder)
-        weights = folder / f"{checkpoint}.safetensors"
+        cell = read_run(folder).experiment
+        weights, name = folder / f"{checkpoint}.safetensors", f"{cell.run_name}-{checkpoint}"
         if not weights.is_file():
             raise ValueError(f"{folder} holds no {weights.name}: it was shipped without its weights")
-        cell, name = run.experiment, f"{run.experiment.run_name}-{checkpoint}"
-    elif path.suffix == ".safetensors" and path.with_suffix(".json").is_file():  # of data/checkpoints
-        weights, name = path, path.stem
-        cell = Experiment.from_dict(read_json(path.with_suffix(".json")))
     elif path.is_file():
-        return otherwise._replace(weights=path, name=path.stem)
+        weights, name, cell = path, path.stem, _settings_beside(path)
     else:
         raise ValueError(f"{source} is neither a run folder, nor a run below {runs_root}, nor a file")
-    return Trained(weights, name, cell.data, cell.target, "target")
+    if cell is None:
+        return Trained(weights, name, options["data"] or "cifar10", options["network"], key)
+    if given := [f"--{option}" for option, value in options.items() if value]:
+        raise ValueError(f"{source} says itself what {' and '.join(given)} would: leave that out")
+    networks = {"target": cell.target, "guide": guide_of(cell)}
+    key = key or "target"
+    if key not in networks:
+        raise nearest(key, networks, "network of a run")
+    if not networks[key]:
+        raise ValueError(f"{source} has no guide: {cell.method} trains the target alone")
+    return Trained(weights, name if key == "target" else f"{name}-guide", cell.data, networks[key], key)
 
 
-def _class_names(data: str, data_root: str) -> list[str]:
-    """None of them where the data set is not at hand."""
+def _settings_beside(path: Path) -> Experiment | None:
+    """What a checkpoint of data/checkpoints was trained with, from the file of the same name beside it; None for a
+    foreign checkpoint, whatever lies beside that."""
     try:
-        return list(load_data(data, data_root or None, download=False, test_only=True).class_names)
+        return Experiment.from_dict(read_json(path.with_suffix(".json")))
     except ValueError:
-        return []
+        return None
+
+
+def _class_names(data: str, data_root: str, outputs: int) -> tuple[list[str], str]:
+    """The names, or why there are none."""
+    try:
+        names = list(load_data(data, data_root or None, download=False, test_only=True).class_names)
+    except ValueError:
+        return [], f"{data} is not here"
+    if len(names) != outputs:
+        return [], f"the network tells {outputs} classes apart, and {data} here has {len(names)}"
+    return names, ""

@@ -10,6 +10,7 @@ import tyro
 from d2rkit.cli.base import HERE, File, Place, Word, app
 from d2rkit.experiment import read_run
 from d2rkit.files import write_atomically, write_json
+from d2rkit.paths import new_file
 from d2rkit.robustbench import claim, read_leaderboard
 
 
@@ -40,9 +41,7 @@ def leaderboard(
         frame = frame[frame[name] == wanted] if wanted else frame
     frame = frame if extra_data else frame[~frame["extra_data"]]
     if output:
-        path = Path(output).expanduser()
-        if path.exists():
-            raise ValueError(f"{path} is there already; give another name with --output")
+        path = new_file(output)
         with write_atomically(path) as draft:
             frame.to_csv(draft, index=False)
         print(f"{len(frame)} entries: {path}")
@@ -78,9 +77,7 @@ def claim_command(
     asked = Path(run).expanduser()
     found = read_run(asked if asked.exists() else place.runs_root / run)
     content, why_not = claim(found, checkpoint=checkpoint, title=title, authors=authors, venue=venue, link=link)
-    path = Path(output or f"{found.experiment.run_name}.json").expanduser()
-    if path.exists():
-        raise ValueError(f"{path} is there already; give another name with --output")
+    path = new_file(output or f"{found.experiment.run_name}.json")
     write_json(path, content)
     print(f"written: {path}: clean {content['clean_acc']} %, AutoAttack {content['autoattack_acc']} %")
     for words in why_not:

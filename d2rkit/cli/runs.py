@@ -15,9 +15,10 @@ from d2rkit.border import nearest
 from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
 from d2rkit.data import DATASETS, load_data
 from d2rkit.devices import resolve
-from d2rkit.experiment import Experiment, machine, run
+from d2rkit.experiment import Experiment, machine
 from d2rkit.measuring import bfloat16_pace
 from d2rkit.paths import home
+from d2rkit.running import run
 
 
 @app.command

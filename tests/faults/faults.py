@@ -5,6 +5,7 @@ weights, flags and table that it has undisturbed, to the bit. Nothing here is im
 small, full or read-only, bytes are flipped.
 """
 
+import functools
 import os
 import random
 import shutil
@@ -104,18 +105,23 @@ def outcome(root):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(script, tmp_path_factory):
-    """command -> what it leaves, each run once."""
-    found = {}
+def undisturbed_root(script, tmp_path_factory):
+    """command -> the folder in which it ran, each once."""
+    roots = {}
 
     def of(name):
-        if name not in found:
-            root = tmp_path_factory.mktemp(name)
-            ended(start(script, COMMANDS[name], root), (0,))
-            found[name] = outcome(root)
-        return found[name]
+        if name not in roots:
+            roots[name] = tmp_path_factory.mktemp(name)
+            ended(start(script, COMMANDS[name], roots[name]), (0,))
+        return roots[name]
 
     return of
+
+
+@pytest.fixture(scope="module")
+def undisturbed(undisturbed_root):
+    """command -> what it leaves."""
+    return functools.cache(lambda name: outcome(undisturbed_root(name)))
 
 
 def finished(script, name, root, undisturbed):
@@ -251,11 +257,10 @@ def remount(folder, how):
     "file", ["best.safetensors", "resume.pt", "history.csv", "config.json", "evaluation/clean.npz"]
 )
 @pytest.mark.parametrize("trial", range(2))
-def test_a_flipped_bit_is_a_sentence_or_changes_nothing(script, undisturbed, tmp_path, file, trial):
+def test_a_flipped_bit_is_a_sentence_or_changes_nothing(script, undisturbed, undisturbed_root, tmp_path, file, trial):
     """In a run that was killed just before its result was there."""
-    undisturbed("whole")
     root, rng = tmp_path / "root", random.Random(f"{file}{trial}")
-    ended(start(script, COMMANDS["whole"], root), (0,))
+    shutil.copytree(undisturbed_root("whole"), root)
     (folder,) = root.glob("runs/*/")
     (folder / "result.json").unlink()
     content = bytearray((folder / file).read_bytes())

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from tests.notebooks.check_notebook import run_notebook
-from tests.notebooks.try_it import HEADING, cells_that_try, snippets
+from tests.notebooks.try_it import HEADING, cells_that_try, names_in, snippets
 
 PROJECT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
@@ -131,3 +131,21 @@ def test_the_checker_turns_red(cells, sign, tmp_path):
 def test_the_checker_stays_green_on_a_sound_panel(tmp_path):
     found = run_notebook(made(RAISING_PANEL.replace("START", "0.0")), tmp_path)
     assert found.faults == [] and found.widgets > 5 and found.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("source", "used", "made"),
+    [
+        ("def f(x):\n    return a", "a", "f"),
+        ("import numpy.linalg as la\nfrom m import n", "", "la n"),
+        ("a += b", "a b", "a"),
+        ("d[k] = 1", "d k", "d"),
+        ("o.size = 1", "o", "o"),
+        ("fill(d, into=e)", "fill d e", "d e"),
+        ("o.part.add(1)", "o", "o"),
+        ("%time\nx = y", "y", "x"),
+    ],
+)
+def test_what_a_cell_uses_and_changes_is_known(source, used, made):
+    found = names_in(source)
+    assert set(used.split()) <= found[0] and set(made.split()) <= found[1]

@@ -51,11 +51,26 @@ def cells_that_try(notebook: nbformat.NotebookNode) -> list[str]:
 
 
 def names_in(source: str) -> tuple[set[str], set[str]]:
-    """Names that a cell uses, and those that it makes or may change: whatever it assigns, or calls a method of."""
+    """Names that a cell uses, and those that it makes or may change: what it assigns, defines or imports, and whatever
+    has a method called, an attribute or element set, or is handed to a call."""
     used, made = set(), set()
     for node in ast.walk(ast.parse(re.sub(r"^\s*[%!].*$", "pass", source, flags=re.MULTILINE))):
         if isinstance(node, ast.Name):
-            (made if isinstance(node.ctx, ast.Store) else used).add(node.id)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            made |= {name.id for name in ast.walk(node.func) if isinstance(name, ast.Name)}
+            (used if isinstance(node.ctx, ast.Load) else made).add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            made.add(node.name)
+        elif isinstance(node, ast.alias):
+            made.add((node.asname or node.name).split(".")[0])
+        elif isinstance(node, ast.AugAssign):
+            used |= _names(node.target)
+        elif isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
+            made |= _names(node.value)
+        elif isinstance(node, ast.Call):
+            receiver = [node.func.value] if isinstance(node.func, ast.Attribute) else []
+            for part in [*receiver, *node.args, *(keyword.value for keyword in node.keywords)]:
+                made |= _names(part)
     return used, made
+
+
+def _names(tree: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
