@@ -48,6 +48,8 @@ def pgd(
 
     L-infinity moves by step_size * sign(gradient), L2 by step_size along the normalised gradient
     (Madry et al. 2018). ValueError for an unknown norm or a negative eps, step size or number of steps."""
+    if not callable(objective):
+        raise ValueError(f"objective must be a function of the images, not {shown(objective)}")
     check_choice(norm, NORMS, "norm")
     check_number("eps", eps)
     check_number("step_size", step_size)

@@ -81,7 +81,7 @@ def check_labels(y: Tensor, count: int, classes: int | None = None) -> None:
 
 def check_batch(x: Tensor, start: Tensor | None = None) -> None:
     """x: (B, ...) floating point, and `start`, if there is one, like it in shape, dtype and device; else ValueError."""
-    if not isinstance(x, Tensor) or x.dtype not in FLOATS or x.ndim < 2:
+    if not isinstance(x, Tensor) or x.dtype not in FLOATS or x.ndim < 2 or 0 in x.shape[1:]:
         raise ValueError(f"images must be a floating-point tensor of shape (B, ...) in [0, 1], not {shown(x)}")
     if start is not None and (
         not isinstance(start, Tensor) or start.shape != x.shape or start.dtype != x.dtype or start.device != x.device
@@ -98,8 +98,12 @@ def asked(network: nn.Module, x: Tensor) -> Tensor:
         raise ValueError(f"images must be a tensor, not {shown(x)}")
     try:
         return network(x)
+    except TypeError as error:
+        if "missing" in str(error) and "forward()" in str(error):  # of a GuidedPair, for one
+            raise ValueError(f"{type(network).__name__} is not called with images alone: {error}") from error
+        raise
     except RuntimeError as error:
-        if words := _misfit(network, x):
+        if words := _misfit(network, x, str(error)):
             raise ValueError(words) from error
         raise
 
@@ -111,8 +115,8 @@ def logits_of(network: nn.Module, x: Tensor) -> Tensor:
     return logits
 
 
-def _misfit(network: nn.Module, x: Tensor) -> str:
-    """Why the layers of `network` cannot take x; empty if that does not show."""
+def _misfit(network: nn.Module, x: Tensor, complaint: str) -> str:
+    """Why the layers of `network` cannot take x, of which torch said `complaint`; empty if that does not show."""
     weight = next(network.parameters(), x)
     if weight.device != x.device:
         return f"the images are on {x.device}, the network on {weight.device}; move one with .to()"
@@ -123,6 +127,8 @@ def _misfit(network: nn.Module, x: Tensor) -> str:
         return f"the network takes images of shape (B, {conv.in_channels}, H, W), not {tuple(x.shape)}{hint}"
     if weight.dtype != x.dtype:
         return f"the images are {x.dtype}, the network is {weight.dtype}; convert one with .to()"
+    if "Kernel size can't be greater than actual input size" in complaint:
+        return f"images of {tuple(x.shape)} are too small for the network's layers"
     return ""
 
 

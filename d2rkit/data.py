@@ -18,7 +18,7 @@ from torch import Tensor
 from d2rkit.arrays import Split, no_images
 from d2rkit.border import nearest, shown
 from d2rkit.cifar import load_cifar
-from d2rkit.paths import home
+from d2rkit.paths import check_path, home
 from d2rkit.tiny_imagenet import load_tiny_imagenet
 
 DATASETS = ("digits", "cifar10", "cifar100", "tiny-imagenet")
@@ -80,7 +80,7 @@ def load_data(
     if name not in DATASETS:
         raise nearest(name, DATASETS, "data set")
     wanted = subset_size(subset)
-    root = Path(root).expanduser() if root is not None else home("data")
+    root = check_path(root).expanduser() if root is not None else home("data")
     if name == "digits":
         train, test, class_names, source = _digits()
     elif name == "tiny-imagenet":

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from d2rkit.autoattack import AutoAttackState
+from d2rkit.border import shown
 from d2rkit.digests import weights_digest
 from d2rkit.evaluator import ATTACKS, Evaluator, check_radius, parse_attack
 from d2rkit.flag_store import FlagStore, images_digest
@@ -85,7 +86,10 @@ def evaluate(
 
 def parse_attacks(attacks: Sequence[str] | str) -> tuple[str, ...]:
     """The attacks, each once; ValueError for an unknown one, or none."""
-    names = (attacks,) if isinstance(attacks, str) else tuple(attacks)
+    try:
+        names = (attacks,) if isinstance(attacks, str) else tuple(attacks)
+    except TypeError as error:
+        raise ValueError(f"attacks must be names, e.g. ('clean', 'pgd20'), not {shown(attacks)}") from error
     if not names:
         raise ValueError(f"there is no attack to evaluate with; choose some of {', '.join(ATTACKS)}")
     for name in names:

@@ -33,6 +33,8 @@ Progress = Callable[[float], None]
 
 def parse_attack(name: str) -> tuple[str, int]:
     """Kind and number of steps: "pgd20" -> ("pgd", 20). ValueError for an unknown name."""
+    if not isinstance(name, str):
+        raise nearest(name, ATTACKS, "attack")
     if match := re.fullmatch(r"(pgd|cw)([1-9]\d*)", name):
         return match[1], int(match[2])
     if name in ("clean", "fgsm", "autoattack"):

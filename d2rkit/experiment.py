@@ -8,6 +8,7 @@ import json
 import logging
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from d2rkit.guides import check_guide, guide_of
 from d2rkit.methods import get_method
 from d2rkit.models import build_model
 from d2rkit.pair import GuidedPair
-from d2rkit.paths import check_path, home
+from d2rkit.paths import check_path, home, shipped
 from d2rkit.recipe import Recipe, generator_for
 from d2rkit.run_files import check_settings
 from d2rkit.run_folders import Found, checked_result, find
@@ -58,7 +59,8 @@ class Experiment(Recipe):
         for name in ("attacks", "checkpoints"):
             value = getattr(self, name)
             if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-                object.__setattr__(self, name, tuple(value))
+                with suppress(TypeError):  # a tensor without dimensions says that it is iterable
+                    object.__setattr__(self, name, tuple(value))
         if isinstance(self.loss, Mapping):
             object.__setattr__(self, "loss", dict(sorted(self.loss.items(), key=lambda item: str(item[0]))))
 
@@ -126,7 +128,8 @@ def build_pair(experiment: Experiment, data: ImageData) -> GuidedPair:
     """Target and, where the method needs one, guide, with weights that follow from the seed alone."""
     check_count("seed", experiment.seed, -(2**31))
     get_method(experiment.method)
-    names = filter(None, (experiment.target, guide_of(experiment)))
+    guide = guide_of(experiment)
+    names = [experiment.target] if isinstance(guide, str) and not guide else [experiment.target, guide]
     networks = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator_for("init", experiment.seed).initial_seed())
@@ -164,8 +167,8 @@ def find_runs(places: Sequence[str | Path] | None = None) -> Found:
 
     A folder that cannot be believed is reported, not raised: one bad file must not hide the others."""
     if places is not None:
-        return find([Path(place) for place in places], read_run)
-    results = home("data") / "results"  # where each table brings its own runs, some of them in several tables
+        return find([check_path(place) for place in places], read_run)
+    results = shipped("results")  # where each table brings its own runs, some of them in several tables
     return replace(find([home("runs"), *sorted(results.glob("*/runs"))], read_run), places=(home("runs"), results))
 
 

@@ -101,7 +101,7 @@ MEDIUM = Preset(
     name="medium",
     title="CIFAR-10, all 50,000 training images (1,000 of them for validation), PatchResNet-48 pair",
     command="d2rkit reproduce medium",
-    time="hours a run on one core; `d2rkit plan medium` measures them (1.8 s a step of D2R+CAG on a core with AVX2)",
+    time="hours a run on one core; `d2rkit plan medium` measures them (1.7 s a step of D2R+CAG on a core with AVX2)",
     expect="not known: no run has been finished yet",
     base=Experiment(
         data="cifar10", target="patch-resnet-48", guide="patch-resnet-48", epochs=8, batch_size=128, lr=0.2,

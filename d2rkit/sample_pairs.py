@@ -23,7 +23,7 @@ from d2rkit.guides import by_method
 from d2rkit.methods import METHODS, get_method
 from d2rkit.models import build_model, load_released
 from d2rkit.pair import GuidedPair
-from d2rkit.paths import home
+from d2rkit.paths import shipped
 from d2rkit.sample_images import CIFAR10_CLASSES, cifar10_20
 from d2rkit.training import Recipe, fit, generator_for
 
@@ -85,7 +85,7 @@ def best_pair(
 
 def shipped_pair(method: str, folder: Path | None = None) -> SamplePair:
     """The first CIFAR-10 checkpoint of `method` in data/checkpoints, with the 20 sample images."""
-    folder = folder or home("data") / "checkpoints"
+    folder = folder or shipped("checkpoints")
     for file in sorted(folder.glob("*.json")):
         config = read_json(file)
         config = config.get("experiment", config.get("config", config))

@@ -48,14 +48,6 @@ def standard_error(flags: ArrayLike) -> float:
     return math.sqrt(p * (1 - p) / flags.size)
 
 
-def mean_std(values: ArrayLike) -> tuple[float, float]:
-    """Mean and sample standard deviation (n - 1) over seeds; NaN as the deviation of one value."""
-    values = _numbers(values)
-    if values.ndim != 1 or not values.size:
-        raise ValueError(f"mean and deviation need one number a seed, not an array of shape {values.shape}")
-    return float(values.mean()), float(values.std(ddof=1)) if values.size > 1 else math.nan
-
-
 def mcnemar(flags_a: ArrayLike, flags_b: ArrayLike) -> McNemar:
     """McNemar's test in its exact form (McNemar 1947): under "no difference", each image that the two
     methods judge differently is a fair coin. flags: (N,) bool, the same images in the same order."""
@@ -188,7 +180,10 @@ def paired_table(
 
 
 def _array(values: ArrayLike) -> np.ndarray:
-    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = values.double() if values.is_floating_point() else values  # numpy lacks torch's shortest types
+    return np.asarray(values)
 
 
 def _numbers(values: ArrayLike) -> np.ndarray:

@@ -239,3 +239,11 @@ def test_only_floats_are_projected(dtype):
 def test_impossible_guide_share_is_refused(share):
     with pytest.raises(ValueError, match=r"guide_share must be a finite number in \[0, 1\]"):
         attacks.cag(linear(), linear(), images(), guide_share=share, **how())
+
+
+@pytest.mark.parametrize(("size", "says"), [((0, 6), "images must be"), ((1, 1), r"\(2, 3, 1, 1\) are too small")])
+def test_images_that_no_layer_can_take_are_said(size, says):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.LazyLinear(5))
+    network(torch.rand(2, 3, 6, 6))
+    with pytest.raises(ValueError, match=says):
+        attacks.kl_self(network, torch.rand(2, 3, *size), eps=0.1, step_size=0.1, steps=1)

@@ -27,7 +27,7 @@ from d2rkit.methods import METHODS, Method, get_method
 from d2rkit.models import build_model
 from d2rkit.panels import base
 from d2rkit.panels.base import Choice, Panel
-from d2rkit.paths import home
+from d2rkit.paths import home, shipped
 from d2rkit.presets import PRESETS, Preset, get_preset
 from d2rkit.sample_images import cifar10_20
 
@@ -67,9 +67,9 @@ def check(data_root: str | Path | None = None) -> list[Item]:
     apple = "an Apple GPU is used when asked for: device mps" if torch.backends.mps.is_available() else ""
     items.append(Item("GPU", machine() if gpu else "none", gpu, False, "" if gpu else apple or "digits need none"))
     items += [data_item(name, data_root) for name in (*DATASETS, SAMPLE)]
-    shipped = sorted((home("data") / "checkpoints").glob("*.safetensors"))
-    note = "" if shipped else "the notebooks then train on digits"
-    items.append(Item("trained pairs", f"{len(shipped)} in data/checkpoints", bool(shipped), False, note))
+    pairs = sorted(shipped("checkpoints").glob("*.safetensors"))
+    note = "" if pairs else "the notebooks then train on digits"
+    items.append(Item("trained pairs", f"{len(pairs)} in data/checkpoints", bool(pairs), False, note))
     return items
 
 
