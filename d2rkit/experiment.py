@@ -115,6 +115,11 @@ class Experiment(Recipe):
         return f"{self.data}-{self.target}-{self.method}-s{self.seed}-{digest}"
 
 
+def settings_of(experiment: Experiment) -> str:
+    """A short hash of everything but the seed: runs that share it are one row of a table."""
+    return replace(experiment, seed=0).run_name.rsplit("-", 1)[1]
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder, read: the experiment, its result, its history."""

@@ -20,14 +20,14 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from matplotlib.transforms import ScaledTranslation
 
 from d2rkit.data import ImageData
-from d2rkit.experiment import Run, chosen_test
+from d2rkit.experiment import Run, chosen_test, settings_of
 from d2rkit.export import GREY, VENUES, Look, export, info_of, legend_below, look, new_figure, spread_labels, style
 from d2rkit.presets import Preset
 from d2rkit.published import published as read_published
 from d2rkit.published import same_setting, why_not
 from d2rkit.run_folders import history_of
 from d2rkit.statistics import flags_of
-from d2rkit.tidy import attack_title, attacks_in, eps_words, one_table, settings_of, tidy
+from d2rkit.tidy import attack_title, attacks_in, eps_words, one_table, tidy
 
 __all__ = [
     "VENUES",

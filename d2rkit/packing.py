@@ -12,11 +12,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from d2rkit.experiment import Run
+from d2rkit.experiment import Run, settings_of
 from d2rkit.files import write_atomically
 from d2rkit.presets import Preset
 from d2rkit.tables import write_table
-from d2rkit.tidy import settings_of
 
 KEPT = ("config.json", "history.csv", "result.json", "evaluation*/*.npz")
 

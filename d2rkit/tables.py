@@ -18,13 +18,13 @@ from pathlib import Path
 import pandas as pd
 
 from d2rkit.escaping import markdown_text
-from d2rkit.experiment import Run
+from d2rkit.experiment import Run, settings_of
 from d2rkit.files import write_atomically
 from d2rkit.presets import Preset
 from d2rkit.published import Comparison, attack_words, compare, published
 from d2rkit.render import Cell, Table, html_document, signed, to_csv, to_html, to_latex, to_markdown
 from d2rkit.statistics import paired_table
-from d2rkit.tidy import attack_title, attacks_in, eps_words, labels, one_table, settings_of, tidy
+from d2rkit.tidy import attack_title, attacks_in, eps_words, labels, one_table, tidy
 
 __all__ = [
     "Cell",

@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pandas as pd
 
 from d2rkit.evaluation import ATTACKS
-from d2rkit.experiment import Experiment, Run
+from d2rkit.experiment import Experiment, Run, settings_of
 from d2rkit.guides import guide_of
 from d2rkit.history import best_epoch_of
 from d2rkit.methods import METHODS
@@ -120,11 +119,6 @@ def eps_words(eps: float) -> str:
     if len(repr(eps)) > 6 and whole and math.isclose(eps * 255, whole, rel_tol=1e-6):
         return f"{whole}/255"
     return f"{eps:.6g}"
-
-
-def settings_of(experiment: Experiment) -> str:
-    """A short hash of everything but the seed: runs that share it are one row of a table."""
-    return replace(experiment, seed=0).run_name.rsplit("-", 1)[1]
 
 
 def labels(experiments: Sequence[Experiment]) -> list[str]:

@@ -13,12 +13,12 @@ from d2rkit.data import load_data
 from d2rkit.devices import resolve
 from d2rkit.digests import weights_digest
 from d2rkit.evaluation import evaluate, parse_attack
-from d2rkit.experiment import Run, build_pair, chosen_test
+from d2rkit.experiment import Run, build_pair, chosen_test, settings_of
 from d2rkit.methods import METHODS
 from d2rkit.presets import PRESETS
 from d2rkit.run_files import read_flags
 from d2rkit.run_folders import evaluation_folder
-from d2rkit.tidy import attack_title, attacks_in, settings_of
+from d2rkit.tidy import attack_title, attacks_in
 
 CLEAN, ATTACKED = 0.002, 0.01
 """Shares of the images whose flags may differ (at least one image). On the machine that measured them none does; other

@@ -41,7 +41,7 @@ MORE: list[Mutant] = [
     ),
     *_of(
         "guides.py", "test_guides.py",
-        ("a random guide may be frozen", "and not experiment.guide_warmup:", "and False:",
+        ("a random guide may be frozen", "and not recipe.guide_warmup:", "and False:",
          "test_a_guide_drawn_at_random_is_not_frozen"),
         ("a guide to be frozen sees clean images", '    if method.guide != "frozen":\n        return x\n',
          "    return x\n", "test_a_guide_to_be_frozen_is_trained_on_attacked_images"),

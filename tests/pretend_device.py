@@ -22,6 +22,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import d2rkit
+
+KIT = Path(d2rkit.__file__).parent
 CROSSING = {"copy_", "_to_copy", "_local_scalar_dense", "lift_fresh", "detach", "set_"}
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "is_nonzero"}
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
@@ -41,7 +44,7 @@ def line() -> str:
     frame = sys._getframe(1)
     while frame:
         path = Path(frame.f_code.co_filename)
-        if path.parent.name in ("d2rkit", "pyautoattack"):
+        if path.is_relative_to(KIT) or path.parent.name == "pyautoattack":
             return f"{path.name}:{frame.f_lineno}"
         frame = frame.f_back
     return "elsewhere"

@@ -77,7 +77,7 @@ def doors(tmp_path, monkeypatch):
         "d2rkit.running._work", "d2rkit.devices.start", "d2rkit.sweep._with_workers",
         "d2rkit.cli.planning.measure", "d2rkit.dry_run._each",
         "d2rkit.cli.jobs.submit_local", "d2rkit.cli.jobs.submit_slurm", "d2rkit.cli.runs.bfloat16_pace",
-        "d2rkit.data._download", "subprocess.call",
+        "d2rkit.tiny_imagenet._download", "subprocess.call",
     ):  # fmt: skip
         monkeypatch.setattr(name, reached, raising=False)
     for kind in ("runs", "data", "results"):

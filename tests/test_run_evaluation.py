@@ -83,5 +83,5 @@ def test_plan_and_dry_run_evaluate_as_a_run_does(monkeypatch):
 
 
 def test_nothing_else_evaluates_a_run():
-    source = (Path(run_evaluation.__file__).parent / "experiment.py").read_text()
+    source = (Path(run_evaluation.__file__).parent / "running.py").read_text()
     assert source.count("= evaluate_checkpoint(") == 1 and "masking" not in source and "Evaluator" not in source

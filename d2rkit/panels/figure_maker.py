@@ -15,14 +15,14 @@ from matplotlib.figure import Figure
 from d2rkit import figures
 from d2rkit.border import nearest
 from d2rkit.data import load_data
-from d2rkit.experiment import Run
+from d2rkit.experiment import Run, settings_of
 from d2rkit.export import STYLE, VENUES, export, info_of, set_width, style
 from d2rkit.panels import base
 from d2rkit.panels.base import Choice, Panel, Slider
 from d2rkit.panels.table_rows import TITLES, setting_of
 from d2rkit.presets import PRESETS
 from d2rkit.published import published
-from d2rkit.tidy import attacks_in, settings_of, tidy
+from d2rkit.tidy import attacks_in, tidy
 
 VENUE_NAMES = {"neurips": "NeurIPS", "icml": "ICML", "iclr": "ICLR", "cvpr": "CVPR", "lncs": "LNCS (Springer)"}
 SINGLE_COLUMN = ("neurips", "iclr", "lncs")  # text in one column: half the width is half a line
