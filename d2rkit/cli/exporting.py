@@ -16,7 +16,7 @@ from d2rkit.digests import weights_digest
 from d2rkit.experiment import Experiment, read_run
 from d2rkit.models import load_released
 from d2rkit.network_export import SUFFIXES, export_network
-from d2rkit.rehearsal import SHAPES
+from d2rkit.rehearsal import shape_of
 
 
 @app.command(name="export")
@@ -53,7 +53,7 @@ def export_command(
     found = _find(source, checkpoint, place.runs_root, Trained(Path(source), "", data, network, key))
     if found.data not in DATASETS:
         raise nearest(found.data, DATASETS, "data set")
-    shape = SHAPES[found.data]
+    shape = shape_of(found.data)
     loaded = load_released(
         found.weights, found.network or None, shape.size, key=found.key or None, mean=mean or None, std=std or None
     )

@@ -17,6 +17,7 @@ from d2rkit.data import DATASETS, load_data
 from d2rkit.devices import resolve
 from d2rkit.experiment import Experiment, machine, run
 from d2rkit.measuring import bfloat16_pace
+from d2rkit.plugins import LOADED, VARIABLE
 
 
 @app.command
@@ -113,4 +114,4 @@ def lab(notebook: Word = "00_start_here.ipynb", port: int = 8888, browser: bool 
     words = [sys.executable, "-m", "jupyterlab", str(folder / notebook), f"--port={port}"]
     words += [f"--notebook-dir={folder.parent}"] + ([] if browser else ["--no-browser"])
     words += ["--allow-root"] if os.geteuid() == 0 else []  # in a container, which has no other user
-    sys.exit(subprocess.call(words))
+    sys.exit(subprocess.call(words, env=os.environ | {VARIABLE: os.pathsep.join(LOADED)}))  # kernels know them, too
