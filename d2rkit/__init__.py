@@ -38,7 +38,6 @@ from d2rkit.pair import GuidedPair
 from d2rkit.plugins import load_plugin, register_attack, register_dataset, register_method, register_model
 from d2rkit.presets import Preset, get_preset
 from d2rkit.recipe import Recipe
-from d2rkit.sweep import sweep
 from d2rkit.training import Fit, fit
 
 __all__ = [
@@ -73,7 +72,6 @@ __all__ = [
     "register_model",
     "register_preset",
     "run",
-    "sweep",
 ]
 
 plugins.load_installed()

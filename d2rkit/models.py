@@ -288,6 +288,7 @@ def load_released(
     key: str | None = None,
     mean: str | Sequence[float] | None = None,
     std: str | Sequence[float] | None = None,
+    shape: tuple[int, int, int] | None = None,
 ) -> Released:
     """Load a checkpoint of the field (TRADES, LBGAT, AWP, D2R and like files, a run's best.safetensors), strictly and
     without running code in it: every tensor must fit, but those that no forward uses.
@@ -296,10 +297,14 @@ def load_released(
     leave no trace there: it is taken for the guide.) key: which of several networks in the file, e.g. "guide" or
     "ema_state_dict". mean, std: of the input normalisation the network was trained with, per channel on pixels in
     [0, 1], as numbers, as text, or one name of NORMALISATIONS; buffers `mean`/`std` or `mu`/`sigma` in the file are
-    used without. Raises ValueError, in one sentence, if the file is missing, damaged, no checkpoint, or does not fit.
+    used without. shape: classes, image size and channels of a registered network, whose tensors do not tell them.
+    Raises ValueError, in one sentence, if the file is missing, damaged, no checkpoint, or does not fit.
     """
-    found = find_network(path, key)
-    seen_name, classes, seen_size, channels = architecture(path, found.tensors)
+    registered = MODELS.get(name or "") and shape
+    with torch.device("meta"):
+        own = list(build_model(name, *shape).state_dict()) if registered else ()
+    found = find_network(path, key, own)
+    seen_name, classes, seen_size, channels = (name, *shape) if registered else architecture(path, found.tensors)
     chosen, notes = name or seen_name, list(found.notes)
     size = image_size if image_size and not seen_name.startswith("mlp") else seen_size
     with torch.device("meta"):  # shapes are compared before anything of the file's choosing is allocated

@@ -1,4 +1,4 @@
-"""Your own tables: a preset registered in Python, or read from a TOML file that `d2rkit reproduce mine.toml` fills.
+"""Your own tables: presets registered in Python, or read from a TOML file, which stands in the place of a name.
 
 title = "Mine beside TRADES, on digits"
 rows = ["trades", "mine", {name = "mine-12", method = "mine", loss = {weight = 12.0}}]

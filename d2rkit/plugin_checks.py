@@ -90,7 +90,8 @@ def try_attack(name: str, make: Callable[..., Tensor]) -> None:
     generator = torch.Generator().manual_seed(0)
     pair = GuidedPair(*(nn.Sequential(nn.Flatten(), nn.Linear(48, 3)) for _ in range(2))).eval()
     x, y = torch.rand(2, 3, 4, 4, generator=generator), torch.tensor([0, 1])
-    found = make(pair, x, y, start=x.clone(), guide_share=0.0, eps=0.1, step_size=0.05, steps=1)
+    start = 0.001 * torch.randn(x.shape, generator=generator)
+    found = make(pair, x, y, start=start, guide_share=0.0, eps=0.1, step_size=0.05, steps=1)
     if not isinstance(found, Tensor) or found.shape != x.shape:
         raise ValueError(f"the attack {name!r} must return images like x, not {shown(found)}")
     if not ((found - x).abs().max() <= 0.1 + 1e-6 and found.min() >= 0 and found.max() <= 1):

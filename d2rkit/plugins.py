@@ -90,7 +90,7 @@ def register_method(name: str, objective: Callable[..., Loss] | None = None, *, 
     try_objective(name, method)
     told = {key: value for key, value in facts.items() if key not in ("title", "source")}
     told = json.dumps(told | {"options": dict(method.options)}, sort_keys=True, default=str)
-    enter("method", name, method, digest_of_text(told + (version or _digest(objective))))
+    enter("method", name, method, digest_of_text(told + (_digest(objective, version))))
     return objective
 
 
@@ -100,12 +100,12 @@ def register_attack(
     """Register what makes x' in training, for `attack=name` of methods. Without `make`, a decorator of it.
 
     make: (pair, x, y, *, start, guide_share, eps, step_size, steps) -> x', of x's shape, in [0, 1] and the L-infinity
-    ball of eps about x; most are a call of attacks.pgd. with_guide: it looks at the pair's guide. version: as for
-    register_method. Returns make. ValueError as there, and for x' outside the ball."""
+    ball of eps about x; most are a call of attacks.pgd. start: a random offset from x. with_guide: it looks at the
+    pair's guide. version: as for register_method. Returns make. ValueError as there, and for x' outside the ball."""
     if make is None:
         return lambda function: register_attack(name, function, with_guide=with_guide, version=version)
     check_name("attack", name)
-    digest = version or _digest(make)
+    digest = _digest(make, version)
     careful = guarded("attack", name, make)
     try_attack(name, careful)
     enter("attack", name, PairAttack(careful, with_guide), digest)
@@ -120,13 +120,10 @@ def register_model(name: str, builder: Callable[..., nn.Module] | None = None, *
     if builder is None:
         return lambda function: register_model(name, function, version=version)
     check_name("network", name)
-    if (
-        any(re.fullmatch(rf"{kind}-\d+(-\d+)?", name) for kind in ("wrn", "cnn", "mlp", "patch-resnet"))
-        or name in NAMES
-    ):
+    if name in NAMES or re.fullmatch(r"(wrn|cnn|mlp|patch-resnet)-\d+(-\d+)?", name):
         raise ValueError(f"the network {name!r} is the kit's own; choose another name")
     check_call("network", name, builder, 10, 32, 3)
-    digest = version or _digest(builder)
+    digest = _digest(builder, version)
     enter("network", name, guarded("network", name, builder, network), digest)
     return builder
 
@@ -141,7 +138,7 @@ def register_dataset(name: str, loader: Callable[..., tuple] | None = None, *, v
         return lambda function: register_dataset(name, function, version=version)
     check_name("data set", name)
     check_call("data set", name, loader, Path())
-    digest = version or _digest(loader)
+    digest = _digest(loader, version)
     enter("data set", name, guarded("data set", name, loader, arrays), digest)
     return loader
 
@@ -168,7 +165,9 @@ def _caller() -> FrameType:
     return frame
 
 
-def _digest(thing: Any) -> str:
+def _digest(thing: Any, version: str) -> str:
+    if version:
+        return digest_of_text(f"version {version}")
     return digest_of(thing, str(_caller().f_globals.get("__name__")).split(".")[0])
 
 

@@ -64,7 +64,8 @@ class _Reader:
         if isinstance(value, MethodType):
             return f"method {self.words([value.__func__, value.__self__], name)}"
         if isinstance(value, ModuleType):
-            return value.__name__ + ("" if self._of_library(value) else f" {file_digest(Path(value.__file__))}")
+            content = "" if self._of_library(value) else file_digest(Path(value.__file__))
+            return f"{_top(value)} {value.__name__.split('.')[-1]} {content}"
         if hasattr(value, "__wrapped__") and not isinstance(value, FunctionType):  # of functools.cache
             return self.words(value.__wrapped__, name)
         if id(value) in self.seen:
@@ -76,7 +77,7 @@ class _Reader:
 
     def _of_code(self, value: Callable, name: str) -> str:
         if self._of_library(value):
-            return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', name)}"
+            return f"{_top(value)} {getattr(value, '__qualname__', name)}"  # in whichever module it lies there
         parts = [_source(value, name)]
         for code in [value] if isinstance(value, FunctionType) else _functions_of(value):
             parts += [f"{each} = {self.words(what, each)}" for each, what in _references(code)]

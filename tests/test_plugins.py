@@ -155,6 +155,12 @@ def test_a_stranger_fills_a_table_with_two_workers_and_an_edited_loss_is_another
     assert "`d2rkit reproduce mine.toml --plugin mine.py`" in tables["md"]
     assert (files / "results" / "robustness-against-eps.pdf").stat().st_size > 1_000
 
+    command(monkeypatch, f"verify {first} --plugin mine.py")
+    assert "best: confirmed: Clean" in capsys.readouterr().out
+    weights = f"{first}/best.safetensors --key target --network tiny --data quarters --attacks clean --no-masking"
+    command(monkeypatch, f"evaluate {weights} --plugin mine.py --runs flags")
+    assert "judged in IEEE float32 on 20 test images" in capsys.readouterr().out
+
     forget()  # the next command is another process
     edited(files, "weight=4.0", "weight=5.0")
     command(monkeypatch, line.format(0))
@@ -292,8 +298,8 @@ def test_a_registered_attack_is_part_of_the_method_that_uses_it():
     def register(share):
         @d2rkit.register_attack("half-sign")
         def half_sign(pair, x, y, *, start, guide_share, eps, step_size, steps):
-            x = start.detach().requires_grad_(True)
-            (grad,) = torch.autograd.grad(F.cross_entropy(pair.target(x), y), x)
+            x_adv = (x + start).requires_grad_(True)
+            (grad,) = torch.autograd.grad(F.cross_entropy(pair.target(x_adv), y), x_adv)
             return (x + share * eps * grad.sign()).clamp(0, 1).detach()
 
         d2rkit.register_method("fast", METHODS["pgd-at"].objective, attack="half-sign", needs_clean=False)
@@ -321,12 +327,12 @@ def test_a_worker_loads_the_file_that_an_experiment_brings_and_none_that_has_cha
         found.check()
 
 
-def in_a_notebook():
-    text = """
+def in_a_notebook(weight="1.0"):
+    text = f"""
     @d2rkit.register_method("cell", needs_clean=False)
     def f(logits, y):
-        total = F.cross_entropy(logits.target_adv, y)
-        return Loss(total, {"ce": total})
+        total = {weight} * F.cross_entropy(logits.target_adv, y)
+        return Loss(total, {{"ce": total}})
     """
     digest(text, d2rkit=d2rkit, F=F, Loss=Loss)
     settings = {
@@ -355,6 +361,17 @@ def test_a_function_of_a_notebook_runs_here_but_not_in_workers(tmp_path, digits)
     pair = d2rkit.build_pair(cell, digits)
     assert d2rkit.fit(pair, digits, cell, device="cpu").status in ("done", "stuck at chance")
     assert run(cell, tmp_path, device="cpu").result["registered"] == cell.registered
+
+
+def test_a_state_does_not_go_on_with_an_edited_loss(tmp_path, digits):
+    cell = in_a_notebook()
+    stopped = d2rkit.fit(
+        d2rkit.build_pair(cell, digits), digits, cell, tmp_path, device="cpu", should_stop=lambda: True
+    )
+    assert stopped.status == "interrupted"
+    cell = in_a_notebook("2.0")
+    with pytest.raises(ValueError, match=r"resume.pt belongs to another recipe"):
+        d2rkit.fit(d2rkit.build_pair(cell, digits), digits, cell, tmp_path, device="cpu")
 
 
 def test_a_cell_may_be_run_again_but_a_name_of_a_file_is_the_files(files):

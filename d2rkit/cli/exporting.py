@@ -55,8 +55,9 @@ def export_command(
         raise nearest(found.data, DATASETS, "data set")
     shape = shape_of(found.data)
     loaded = load_released(
-        found.weights, found.network or None, shape.size, key=found.key or None, mean=mean or None, std=std or None
-    )
+        found.weights, found.network or None, shape.size, key=found.key or None, mean=mean or None, std=std or None,
+        shape=(shape.classes, shape.size, shape.channels),
+    )  # fmt: skip
     classes = _class_names(found.data, place.data_root)
     image = (shape.channels, shape.size, shape.size)
     notes: dict[str, Any] = {
