@@ -13,6 +13,7 @@ A reader's table of contents:
     evaluation   evaluate -> Evaluation(flags)
     experiment   Experiment, run -> a run folder
     presets, sweep, tables, figures, panels, exercises
+    plugins      register_method, _model, _dataset, _attack, _preset, _exercise: your own beside the kit's
 
 Divergences and objectives are functions of logits; to look at one takes no network:
 
@@ -23,35 +24,55 @@ Divergences and objectives are functions of logits; to look at one takes no netw
 0.4338 0.3278
 """
 
+from d2rkit import plugins
+from d2rkit.arrays import Split
 from d2rkit.data import ImageData, load_data
 from d2rkit.evaluation import Evaluation, evaluate
+from d2rkit.exercises import register_exercise
 from d2rkit.experiment import Experiment, Run, build_pair, read_run, read_runs
 from d2rkit.methods import METHODS, Method
 from d2rkit.models import build_model, load_released
 from d2rkit.objectives import Logits, Loss
+from d2rkit.own_presets import read_preset, register_preset
 from d2rkit.pair import GuidedPair
+from d2rkit.plugins import load_plugin, register_attack, register_dataset, register_method, register_model
+from d2rkit.presets import Preset, get_preset
 from d2rkit.recipe import Recipe
 from d2rkit.running import run
-from d2rkit.training import fit
+from d2rkit.training import Fit, fit
 
 __all__ = [
     "METHODS",
     "Evaluation",
     "Experiment",
+    "Fit",
     "GuidedPair",
     "ImageData",
     "Logits",
     "Loss",
     "Method",
+    "Preset",
     "Recipe",
     "Run",
+    "Split",
     "build_model",
     "build_pair",
     "evaluate",
     "fit",
+    "get_preset",
     "load_data",
+    "load_plugin",
     "load_released",
+    "read_preset",
     "read_run",
     "read_runs",
+    "register_attack",
+    "register_dataset",
+    "register_exercise",
+    "register_method",
+    "register_model",
+    "register_preset",
     "run",
 ]
+
+plugins.load_installed()

@@ -7,6 +7,7 @@ until a batch is used: `Split.pixels` turns the chosen images into floats in [0,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from d2rkit.cifar import load_cifar
 from d2rkit.paths import check_path, home
 from d2rkit.tiny_imagenet import load_tiny_imagenet
 
-DATASETS = ("digits", "cifar10", "cifar100", "tiny-imagenet")
+DATASETS: dict[str, Callable[[Path], Arrays] | None] = dict.fromkeys(("digits", "cifar10", "cifar100", "tiny-imagenet"))
+"""By name. None: read by load_data itself; a function of the data folder: what plugins.register_dataset put there."""
 BIG_VALIDATION = 1_000  # validation images held out of the training set of the big data sets
 DIGITS_TEST, DIGITS_VALIDATION = 397, 200
 CHUNK = 1_024  # images that are moved at once
@@ -81,7 +83,9 @@ def load_data(
         raise nearest(name, DATASETS, "data set")
     wanted = subset_size(subset)
     root = check_path(root).expanduser() if root is not None else home("data")
-    if name == "digits":
+    if (loader := DATASETS[name]) is not None:
+        train, test, class_names, source = loader(root)
+    elif name == "digits":
         train, test, class_names, source = _digits()
     elif name == "tiny-imagenet":
         train, test, class_names, source = load_tiny_imagenet(root, download, test_only)

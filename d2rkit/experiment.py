@@ -9,23 +9,25 @@ import logging
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import tyro
 
-from d2rkit import devices
+from d2rkit import devices, plugins
 from d2rkit.border import check_count, nearest
 from d2rkit.data import DATASETS, ImageData, Split, first_of_each_class, subset_size
 from d2rkit.evaluator import ATTACKS, parse_attack
 from d2rkit.files import read_json
 from d2rkit.guides import check_guide, guide_of
+from d2rkit.history import read_history
 from d2rkit.methods import get_method
-from d2rkit.models import build_model
+from d2rkit.models import MODELS, build_model
 from d2rkit.pair import GuidedPair
 from d2rkit.paths import check_path, home, shipped
-from d2rkit.recipe import Recipe, generator_for
+from d2rkit.recipe import Recipe, check_types, generator_for
 from d2rkit.run_files import check_settings
 from d2rkit.run_folders import Found, checked_result, find
 
@@ -52,6 +54,8 @@ class Experiment(Recipe):
     """Radius of the L-infinity ball in evaluation, pixel scale; 0 for that of training."""
     checkpoints: tuple[str, ...] = ("best",)
     """Which weights to evaluate: best (on the validation images), last."""
+    registered: tyro.conf.Suppress[Mapping[str, str]] = field(default_factory=dict)
+    """Digests of what it uses of plugins, filled in by itself, e.g. "method mine": an edited loss is another run."""
 
     def __post_init__(self) -> None:
         # JSON has lists, not tuples, and sorted keys make equal experiments equal text.
@@ -63,6 +67,14 @@ class Experiment(Recipe):
                     object.__setattr__(self, name, tuple(value))
         if isinstance(self.loss, Mapping):
             object.__setattr__(self, "loss", dict(sorted(self.loss.items(), key=lambda item: str(item[0]))))
+        if isinstance(self.registered, Mapping):
+            object.__setattr__(self, "registered", plugins.noted(self))
+
+    def __reduce_ex__(self, protocol: int) -> Any:
+        """Pickled for a worker process, an experiment brings along the plugin files it needs, by path and digest."""
+        if not self.registered:
+            return super().__reduce_ex__(protocol)
+        return plugins.arrived, (type(self), dict(vars(self)), plugins.travelling(self.registered))
 
     @property
     def radius(self) -> float:
@@ -71,13 +83,16 @@ class Experiment(Recipe):
 
     def check(self):
         """ValueError, in one sentence, for anything that could not run."""
+        check_types(self)
+        plugins.check_registered(self.registered)
         method = super().check()
         if self.data not in DATASETS:
             raise nearest(self.data, DATASETS, "data set")
         subset_size(self.subset or None)
         with torch.device("meta"):
             for name in filter(None, (self.target, guide_of(self))):
-                build_model(name, num_classes=10)
+                if name not in MODELS:  # one that is registered may take no other images than its own
+                    build_model(name, num_classes=10)
         check_guide(self, method)
         for attack in self.attacks:
             parse_attack(attack)
@@ -97,7 +112,8 @@ class Experiment(Recipe):
         return method
 
     def to_dict(self) -> dict[str, Any]:
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        values = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values if self.registered else {k: v for k, v in values.items() if k != "registered"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Experiment:
@@ -110,7 +126,7 @@ class Experiment(Recipe):
         """Folder name: a few words to read, and a hash of every setting that differs from its default, so
         that a setting added later leaves the names of old runs alone."""
         default = Experiment().to_dict()
-        changed = {k: v for k, v in self.to_dict().items() if v != default[k]}
+        changed = {k: v for k, v in self.to_dict().items() if v != default.get(k)}
         digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
         return f"{self.data}-{self.target}-{self.method}-s{self.seed}-{digest}"
 
@@ -128,10 +144,16 @@ class Run:
     experiment: Experiment
     result: dict[str, Any]
 
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """history.csv, one row an epoch (a missing value is NaN); empty if there is none, ValueError if damaged."""
+        return read_history(self.folder / "history.csv")
+
 
 def build_pair(experiment: Experiment, data: ImageData) -> GuidedPair:
     """Target and, where the method needs one, guide, with weights that follow from the seed alone."""
     check_count("seed", experiment.seed, -(2**31))
+    plugins.check_registered(experiment.registered)
     get_method(experiment.method)
     guide = guide_of(experiment)
     names = [experiment.target] if isinstance(guide, str) and not guide else [experiment.target, guide]

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from matplotlib.transforms import Bbox
 
 from d2rkit.border import nearest
 from d2rkit.files import write_atomically, write_json
+from d2rkit.methods import METHODS
 from d2rkit.paths import PROJECT
 
 # Inches: (one column, whole text). From the venues' LaTeX styles: neurips_2024.sty and iclr2024_conference.sty
@@ -73,6 +75,8 @@ STYLE: dict[str, Any] = {
 BLACK, GREY, BLUE, RED, ORANGE, GREEN, SKY, PURPLE = (
     "#000000", "#6B6B6B", "#0072B2", "#D55E00", "#E69F00", "#009E73", "#56B4E9", "#CC79A7",
 )  # fmt: skip
+OWN_COLOURS = ("#882255", "#999933", "#332288")  # of Tol's muted scheme, for registered methods
+OWN_MARKERS = ("*", "d", "X", "h", "p", "v", "P", "8")
 DASHES = {"solid": "-", "dashed": (0, (4, 1.5)), "dotted": (0, (1, 1.2)), "dashdot": (0, (5, 1.5, 1, 1.5))}
 
 
@@ -121,6 +125,8 @@ def look(method: str, variant: int = 0) -> Look:
     base = method.removesuffix("-awp")
     if base in LOOKS:
         found = LOOKS[base]
+    elif base in METHODS:
+        found = _free_look(base)
     else:
         number = zlib.crc32(base.encode())
         found = Look(
@@ -132,6 +138,15 @@ def look(method: str, variant: int = 0) -> Look:
     marker = found.marker if variant < 4 and found.marker != "x" else "8"
     color = (found.color, BLACK, GREY)[variant // 9 % 3]  # else the tenth row of an ablation would pass for the first
     return Look(color, "osD^vP8hX"[variant % 9] if variant else marker, dashes, hollow=True)
+
+
+def _free_look(method: str) -> Look:
+    """For a registered method, in the order of registration: colours, and pairs of marker and dashes, that no method of
+    the kit has."""
+    number = [name for name in METHODS if name not in LOOKS and name.removesuffix("-awp") not in LOOKS].index(method)
+    taken = {(each.marker, each.dashes) for each in LOOKS.values()}
+    free = [pair for pair in product(OWN_MARKERS, DASHES) if pair not in taken]
+    return Look(OWN_COLOURS[number % len(OWN_COLOURS)], *free[number % len(free)])
 
 
 @contextmanager

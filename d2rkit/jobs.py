@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from d2rkit.devices import card_for, named, resolve
 from d2rkit.experiment import Experiment
 from d2rkit.paths import home
+from d2rkit.plugins import travelling
 from d2rkit.sweep import attempt, check_cores, failed_since, is_done, threads_of_children, unfinished
 
 if TYPE_CHECKING:
@@ -251,7 +252,10 @@ def submit_slurm(
 def _prepare(experiments: Sequence[Experiment], root, device: str, data_root) -> tuple[Path, list[Experiment], tuple]:
     """Root, what is not done, where and on what workers run; absolute, since jobs may start elsewhere."""
     root = (Path(root) if root is not None else home("runs")).absolute()
-    return root, unfinished(experiments, root), (root, device, Path(data_root).absolute() if data_root else None)
+    todo = unfinished(experiments, root)
+    for experiment in todo:
+        travelling(experiment.registered)
+    return root, todo, (root, device, Path(data_root).absolute() if data_root else None)
 
 
 def _submitit():

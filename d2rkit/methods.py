@@ -114,7 +114,10 @@ class Method:
             if name not in allowed:
                 raise nearest(name, allowed or ["none"], f"loss option of {self.title}")
         blank = torch.zeros(2, 3)
-        self.loss(Logits(blank, blank, blank, blank), torch.tensor([0, 1]), changes)
+        try:
+            self.loss(Logits(blank, blank, blank, blank), torch.tensor([0, 1]), changes)
+        except (TypeError, ArithmeticError, RuntimeError) as error:  # of an objective that checks nothing itself
+            raise ValueError(f"{self.title} cannot be computed with {shown(changes)}: {error}") from error
 
     def perturb(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from d2rkit.normalisation import Normalize, from_buffers, parse_normalisation
 from d2rkit.released import architecture, complete, convert, find_network
 
 NAMES = ("wrn-34-10", "preactresnet18", "resnet18-guide", "resnet18", "patch-resnet-64", "cnn-16", "mlp-64")
+MODELS: dict[str, Callable[[int, int, int], nn.Module]] = {}  # (num_classes, image_size, channels), of register_model
 MAX_DEPTH, MAX_WIDTH = 1_000, 4_096  # beyond them a name, mistyped or out of a file, would only fill the memory
 
 
@@ -40,7 +41,9 @@ def build_model(name: str, num_classes: int, image_size: int = 32, channels: int
     check_count("image_size", image_size, 1)
     check_count("channels", channels, 1)
     if not isinstance(name, str) or re.search(r"\d{7}", name):
-        raise nearest(str(name)[:40], NAMES, "network")
+        raise nearest(str(name)[:40], [*NAMES, *MODELS], "network")
+    if name in MODELS:
+        return MODELS[name](num_classes, image_size, channels)
     if (match := re.fullmatch(r"(cnn|mlp|patch-resnet)-(\d+)", name)) and not 1 <= int(match[2]) <= MAX_WIDTH:
         raise ValueError(f"{name} is impossible: its width must be 1 to {MAX_WIDTH}")
     if match := re.fullmatch(r"wrn-(\d+)-(\d+)", name):
@@ -56,7 +59,7 @@ def build_model(name: str, num_classes: int, image_size: int = 32, channels: int
     if name in ("resnet18", "resnet18-guide"):
         wide_second_stage = name == "resnet18-guide" and image_size <= 32
         return ResNet18(num_classes, channels, second_stride=1 if wide_second_stage else 2)
-    raise nearest(name, NAMES, "network") from None
+    raise nearest(name, [*NAMES, *MODELS], "network") from None
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -285,6 +288,7 @@ def load_released(
     key: str | None = None,
     mean: str | Sequence[float] | None = None,
     std: str | Sequence[float] | None = None,
+    shape: tuple[int, int, int] | None = None,
 ) -> Released:
     """Load a checkpoint of the field (TRADES, LBGAT, AWP, D2R and like files, a run's best.safetensors), strictly and
     without running code in it: every tensor must fit, but those that no forward uses.
@@ -293,10 +297,14 @@ def load_released(
     leave no trace there: it is taken for the guide.) key: which of several networks in the file, e.g. "guide" or
     "ema_state_dict". mean, std: of the input normalisation the network was trained with, per channel on pixels in
     [0, 1], as numbers, as text, or one name of NORMALISATIONS; buffers `mean`/`std` or `mu`/`sigma` in the file are
-    used without. Raises ValueError, in one sentence, if the file is missing, damaged, no checkpoint, or does not fit.
+    used without. shape: classes, image size and channels of a registered network, whose tensors do not tell them.
+    Raises ValueError, in one sentence, if the file is missing, damaged, no checkpoint, or does not fit.
     """
-    found = find_network(path, key)
-    seen_name, classes, seen_size, channels = architecture(path, found.tensors)
+    registered = MODELS.get(name or "") and shape
+    with torch.device("meta"):
+        own = list(build_model(name, *shape).state_dict()) if registered else ()
+    found = find_network(path, key, own)
+    seen_name, classes, seen_size, channels = (name, *shape) if registered else architecture(path, found.tensors)
     chosen, notes = name or seen_name, list(found.notes)
     size = image_size if image_size and not seen_name.startswith("mlp") else seen_size
     with torch.device("meta"):  # shapes are compared before anything of the file's choosing is allocated

@@ -102,7 +102,7 @@ def survivors_of(preset: Preset, runs: Sequence[Run], clean: float = 0.0, robust
     if found:
         shares = tuple(mean(one[key] for one in found) for key in ("clean", "autoattack"))
     else:
-        shares = ASSUMED_SUBSET if preset.base.subset else ASSUMED[preset.base.data]
+        shares = ASSUMED_SUBSET if preset.base.subset else ASSUMED.get(preset.base.data, ASSUMED_SUBSET)
     source = f"mean of {len(found)} finished evaluations" if found else "assumed, since no cell is done"
     if clean or robust:
         source = "as given" if clean and robust else f"{'clean' if clean else 'robust'} as given, the other {source}"

@@ -40,7 +40,8 @@ class Preset:
         """One cell; ValueError if `row` is not one of this table."""
         if row not in self.rows:
             raise nearest(row, self.rows, f"row of preset {self.name}")
-        return replace(self.base, **{"method": row, "seed": seed, **self.changes.get(row, {})})
+        own = {"method": row, "seed": seed, "registered": {}, **self.changes.get(row, {})}  # plugins as they are now
+        return replace(self.base, **own)
 
     def experiments(self, rows: Sequence[str] = (), seeds: int = 0) -> list[Experiment]:
         """Every cell, seed by seed (so that an unfinished table compares all rows); fewer on request:
@@ -224,14 +225,20 @@ FAMILIES = {
 
 
 def get_preset(name: str) -> Preset:
-    """PRESETS[name], or a ValueError that names the nearest one."""
+    """PRESETS[name], or that of a TOML file; a ValueError that names the nearest one, or what is wrong in the file."""
+    if name.endswith(".toml"):
+        from d2rkit.own_presets import read_preset
+
+        return read_preset(name)
     if name not in PRESETS:
         raise nearest(name, PRESETS, "preset")
     return PRESETS[name]
 
 
 def presets_of(name: str) -> list[Preset]:
-    """The one preset of that name, or all of a family."""
+    """The one preset of that name or file, or all of a family."""
+    if name.endswith(".toml"):
+        return [get_preset(name)]
     if name not in FAMILIES and name not in PRESETS:
         raise nearest(name, [*PRESETS, *FAMILIES], "preset")
     return [PRESETS[each] for each in FAMILIES.get(name, (name,))]

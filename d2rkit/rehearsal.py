@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -23,7 +24,15 @@ from d2rkit import devices
 from d2rkit.arrays import Split
 from d2rkit.attack_copies import attack_copy
 from d2rkit.autoattack import STAGES, AutoAttackBudget, AutoAttackState, autoattack
-from d2rkit.data import BIG_VALIDATION, DIGITS_TEST, DIGITS_VALIDATION, ImageData, subset_size
+from d2rkit.data import (
+    BIG_VALIDATION,
+    DATASETS,
+    DIGITS_TEST,
+    DIGITS_VALIDATION,
+    ImageData,
+    load_data,
+    subset_size,
+)
 from d2rkit.devices import resolve
 from d2rkit.experiment import Experiment, machine
 from d2rkit.pair import eval_mode
@@ -51,6 +60,18 @@ SHAPES = {
 }
 
 
+def shape_of(name: str) -> Shape:
+    """The shape of a data set; a registered one is loaded to see it, once. ValueError if that fails."""
+    return SHAPES[name] if name in SHAPES else _loaded_shape(name, DATASETS.get(name))
+
+
+@cache
+def _loaded_shape(name: str, loader: object) -> Shape:
+    data = load_data(name)
+    train = len(data.train) + len(data.val)
+    return Shape(data.channels, data.image_size, data.num_classes, train, len(data.test))
+
+
 @dataclass(frozen=True)
 class Counts:
     """How many images a run trains on, validates on, and is attacked on."""
@@ -62,7 +83,7 @@ class Counts:
 
 def counts_of(experiment: Experiment) -> Counts:
     """As load_data and chosen_test will cut them, without the data."""
-    shape = SHAPES[experiment.data]
+    shape = shape_of(experiment.data)
     whole = subset_size(experiment.subset or None) or shape.train
     val = min(DIGITS_VALIDATION if experiment.data == "digits" else BIG_VALIDATION, whole // 5)
     return Counts(whole - val, val, experiment.test_images or shape.test)
@@ -70,7 +91,7 @@ def counts_of(experiment: Experiment) -> Counts:
 
 def random_data(name: str, counts: Counts, seed: int = 0) -> ImageData:
     """Random uint8 images and labels in the shape of the data set `name`."""
-    shape, generator = SHAPES[name], torch.Generator().manual_seed(seed)
+    shape, generator = shape_of(name), torch.Generator().manual_seed(seed)
 
     def split(count: int) -> Split:
         size = (count, shape.channels, shape.size, shape.size)
@@ -83,7 +104,7 @@ def random_data(name: str, counts: Counts, seed: int = 0) -> ImageData:
 
 def bytes_of(experiment: Experiment) -> int:
     """Of the data set's images in memory: all of the training images that are used, and all test images."""
-    shape, counts = SHAPES[experiment.data], counts_of(experiment)
+    shape, counts = shape_of(experiment.data), counts_of(experiment)
     return (counts.train + counts.val + shape.test) * shape.channels * shape.size**2
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,10 +157,11 @@ SIGNS = (
 )
 
 
-def prefixes(state: Mapping[str, Tensor]) -> list[str]:
-    """What stands before the names of each network of this kit in a state dict: "", "module.", "target.", ..."""
+def prefixes(state: Mapping[str, Tensor], own: Sequence[str] = ()) -> list[str]:
+    """What stands before the names of each network of this kit in a state dict: "", "module.", "target.", ...; of the
+    networks that have the tensors `own`, if there are any."""
     found = []
-    for signs in SIGNS:
+    for signs in (tuple(own),) if own else SIGNS:
         last = signs[-1]
         for name in state:
             prefix = name.removesuffix(last)
@@ -181,14 +182,15 @@ class Network(NamedTuple):
     notes: list[str]
 
 
-def find_network(path: str | Path, key: str | None = None) -> Network:
+def find_network(path: str | Path, key: str | None = None, own: Sequence[str] = ()) -> Network:
     """The network of this kit in a checkpoint: the only one, the one at `key`, the target of a pair of the kit, or the
-    averaged weights beside plain ones. ValueError, in one sentence, if there is none or no telling."""
+    averaged weights beside plain ones. own: the tensors of a registered network, to find instead. ValueError, in one
+    sentence, if there is none or no telling."""
     content = read_file(path)
     dicts = state_dicts(content)
     if not dicts:
         raise ValueError(f"{path} does not hold a network's named tensors")
-    networks = [network for found in dicts for network in _networks(found)]
+    networks = [network for found in dicts for network in _networks(found, own)]
     if not networks:
         names = ", ".join(sorted(dicts[0].tensors)[:3])
         raise ValueError(f"{path} holds no network of this kit (its tensors: {printable(names)}, ...)")
@@ -205,8 +207,8 @@ def find_network(path: str | Path, key: str | None = None) -> Network:
     return chosen
 
 
-def _networks(found: Found) -> Iterator[Network]:
-    roots = prefixes(found.tensors)
+def _networks(found: Found, own: Sequence[str]) -> Iterator[Network]:
+    roots = prefixes(found.tensors, own)
     beside = {k: v for k, v in found.tensors.items() if not k.startswith(tuple(roots))}
     for root in roots:
         longer = tuple(other for other in roots if other != root and other.startswith(root))

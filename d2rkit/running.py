@@ -15,12 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from d2rkit import devices
+from d2rkit import devices, plugins
 from d2rkit.checkpoints import load_resume, load_weights
 from d2rkit.data import ImageData, load_data
 from d2rkit.experiment import Experiment, Run, build_pair, check_same, chosen_test, machine, read_run
 from d2rkit.files import clear_drafts, write_json
 from d2rkit.paths import home
+from d2rkit.plugin_checks import try_out
 from d2rkit.run_evaluation import evaluate_checkpoint
 from d2rkit.run_files import FORMAT
 from d2rkit.run_locks import lock, watching
@@ -55,6 +56,10 @@ def run(
         return _finished(folder, experiment)
     data = load_data(experiment.data, data_root, experiment.subset or None)
     chosen_test(experiment, data)  # nothing is written if it cannot be
+    if experiment.registered:
+        try_out(experiment, build_pair(experiment, data), data)
+        if count > 1:
+            plugins.travelling(experiment.registered)
     _claim_config(folder, experiment)
     with lock(folder):
         if (folder / "result.json").exists():
@@ -121,6 +126,8 @@ def _work(
         "versions": {name: version(name) for name in ("torch", "pyautoattack", "numpy")},
         "accuracy": {},
     }
+    if experiment.registered:
+        result["registered"] = dict(experiment.registered)
     if devices.size() > 1:
         result["devices"] = devices.size()
     began = time.monotonic()

@@ -29,6 +29,7 @@ from d2rkit.experiment import Experiment
 from d2rkit.faults import fault
 from d2rkit.files import write_atomically
 from d2rkit.paths import home
+from d2rkit.plugins import travelling
 from d2rkit.run_locks import Busy
 from d2rkit.running import Interrupted, run
 from d2rkit.training import Report
@@ -68,6 +69,8 @@ def sweep(
     if workers and count > 1:
         raise ValueError(f"runs that share {count} devices go one after the other: set workers to 0, not {workers}")
     todo = unfinished(experiments, root)
+    for experiment in todo if workers else ():
+        travelling(experiment.registered)
     outcomes = {e.run_name: Outcome(e, "done") for e in experiments}
     if not todo:
         return list(outcomes.values())

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -125,12 +125,19 @@ def labels(experiments: Sequence[Experiment]) -> list[str]:
     """A name for each experiment's row: what a preset calls it, else the method's title, and, where one method stands
     in a table with several settings, the settings that tell them apart."""
     titles = _titles()
-    given = [titles.get(settings_of(experiment), "") for experiment in experiments]
+    given = [_given(titles, experiment) for experiment in experiments]
     rest = iter(_told_apart([e for e, title in zip(experiments, given, strict=True) if not title]))
     return [title or next(rest) for title in given]
 
 
-@cache
+def _given(titles: Mapping[str, str], experiment: Experiment) -> str:
+    """A preset's title for the row; that of an earlier version of a plugin's part says which one it is."""
+    now = replace(experiment, registered={}) if experiment.registered else experiment
+    title = titles.get(settings_of(now), "")
+    other = [digest for what, digest in experiment.registered.items() if now.registered.get(what) != digest]
+    return f"{title}, version {other[0][:6]}" if title and other else title
+
+
 def _titles() -> dict[str, str]:
     """The titles that presets give to rows, by the hash of the row's settings."""
     return {
@@ -160,7 +167,8 @@ def _told_apart(experiments: Sequence[Experiment]) -> list[str]:
 def _flat(experiment: Experiment) -> dict[str, Any]:
     values = {k: v for k, v in experiment.to_dict().items() if k not in NOT_IN_LABELS}
     options = values.pop("loss")
-    return values | options
+    versions = {f"version of {what}": digest[:6] for what, digest in values.pop("registered", {}).items()}
+    return values | options | versions
 
 
 def one_table(frame: pd.DataFrame) -> dict[str, Any]:

@@ -142,6 +142,7 @@ class _Loop:
         Of an Experiment only the Recipe in it counts: the rest changes no weights that data and pair do not show."""
         used = asdict(self.recipe)
         changed = {name: used[name] for name, value in asdict(Recipe()).items() if used[name] != value}
+        changed |= getattr(self.recipe, "registered", {})  # nor goes a state on with an edited loss
         return json.dumps(changed, sort_keys=True, default=dict)
 
     def steps_per_epoch(self) -> int:

@@ -15,6 +15,7 @@ from d2rkit.digests import weights_digest
 from d2rkit.evaluation import evaluate, parse_attack
 from d2rkit.experiment import Run, build_pair, chosen_test, settings_of
 from d2rkit.methods import METHODS
+from d2rkit.plugins import check_registered
 from d2rkit.presets import PRESETS
 from d2rkit.run_files import read_flags
 from d2rkit.run_folders import evaluation_folder
@@ -81,11 +82,13 @@ def verify(
     """Measure clean and PGD flags anew, with the run's radius, seed and batches; one answer a checkpoint.
 
     weights: the checkpoint's file where the run folder has none, as packed runs do; it is taken for the first one.
-    ValueError if the data set is not here, a file is missing or damaged, or the run has no flags to compare with."""
+    ValueError if the data set or a plugin is not here, a file is missing or damaged, or the run has no flags to compare
+    with."""
     experiment = run.experiment
     checkpoints = list(run.result["accuracy"])[:1] if weights else list(run.result["accuracy"])
     if not checkpoints:
         raise ValueError(f"{run.folder} has no evaluation to verify: its status is {run.result['status']!r}")
+    check_registered(experiment.registered)
     data = load_data(experiment.data, data_root, experiment.subset or None, download=False)
     test, found = chosen_test(experiment, data), []
     for checkpoint in checkpoints:

@@ -20,9 +20,9 @@ SLOW = (
     "test_digits_seeds.py", "test_docs.py", "test_doors.py", "test_dry_run.py", "test_evaluation.py",
     "test_experiment.py", "test_fab.py", "test_failures.py", "test_figures.py", "test_folding.py", "test_golden.py",
     "test_gradient_masking.py", "test_guides.py", "test_hostile_runs.py", "test_install.py", "test_jobs.py",
-    "test_network_export.py", "test_packing.py", "test_planning.py", "test_progress.py", "test_real_images.py",
-    "test_resume.py", "test_run_evaluation.py", "test_square.py", "test_sweep.py", "test_tiny_imagenet.py",
-    "test_training.py", "test_tuning.py", "test_verifying.py",
+    "test_network_export.py", "test_packing.py", "test_planning.py", "test_plugins.py", "test_progress.py",
+    "test_real_images.py", "test_resume.py", "test_run_evaluation.py", "test_square.py", "test_sweep.py",
+    "test_tiny_imagenet.py", "test_training.py", "test_tuning.py", "test_verifying.py",
 )  # fmt: skip
 """Files and folders that `make check` leaves out: they train, start processes or draw for more than a few seconds."""
 

@@ -1,5 +1,7 @@
 """`d2rkit`: doctor, data, plan, reproduce, sweep, status, tune, table, pack, verify, train, evaluate, export,
-leaderboard, claim, lab.
+leaderboard, claim, lab. Each of them takes --plugin FILE, once or more: Python files that register methods, networks,
+data sets, attacks or presets of your own (also in $D2RKIT_PLUGINS); docs/your_own.md says how. Where a preset is asked
+for by name, a TOML file with a table of your own will do.
 
 Exit codes: 0 done, 1 a run failed, 2 bad input, 3 the machine (disk, memory, network, permission), 70 a fault of the
 kit itself (a report file says more), 130 interrupted with its state saved, 141 the reader of the output went away."""
@@ -12,8 +14,9 @@ import signal
 import sys
 
 from d2rkit.cli import evaluate, exporting, jobs, planning, robustbench, runs, tables, verifying  # noqa: F401  (each adds its commands)
-from d2rkit.cli.base import app
+from d2rkit.cli.base import app, without_plugins
 from d2rkit.faults import INPUT, MACHINE, UNEXPECTED, fault, write_report
+from d2rkit.plugins import FAULTS, load_plugin
 from d2rkit.run_locks import Busy
 from d2rkit.running import Interrupted
 
@@ -39,7 +42,12 @@ def main() -> None:
     """Entry point: whatever happens ends with at most one sentence and the exit code that the help tells."""
     try:
         _prepare()
-        app.parsed(__doc__)()
+        if FAULTS:  # of $D2RKIT_PLUGINS, said when the kit was imported
+            sys.exit(CODES[INPUT])
+        words, files = without_plugins(sys.argv[1:])
+        for file in files:
+            load_plugin(file)
+        app.parsed(__doc__, words)()
         sys.stdout.flush()
     except (KeyboardInterrupt, Interrupted):
         _end(130, "stopped; the same command goes on where it stopped")

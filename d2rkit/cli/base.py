@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from d2rkit.devices import resolve
 from d2rkit.paths import home
+from d2rkit.plugins import command_words
 from d2rkit.presets import Preset, presets_of
 from d2rkit.sweep import check_cores
 
@@ -37,16 +38,31 @@ class Commands(tyro.extras.SubcommandApp):
         super().command(later, name=name or func.__name__)
         return func
 
-    def parsed(self, description: str) -> Callable[[], None]:
-        """What sys.argv asks for, to be called; ValueError, in one sentence, if it asks for nothing that there is."""
+    def parsed(self, description: str, words: Sequence[str] | None = None) -> Callable[[], None]:
+        """What the words (default: sys.argv) ask for, to be called; ValueError, in one sentence, if there is no such
+        thing."""
         said = io.StringIO()
         try:
             with redirect_stderr(said):
-                return self.cli(prog="d2rkit", description=description, registry=READING)
+                return self.cli(prog="d2rkit", description=description, args=words, registry=READING)
         except SystemExit as stopped:
             if not stopped.code:  # --help
                 raise
             raise ValueError(_sentence(said.getvalue())) from None
+
+
+def without_plugins(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of a command but for each `--plugin FILE`, which every command takes, and those files."""
+    rest, files, coming = [], [], iter(words)
+    for word in coming:
+        option, equals, file = word.partition("=")
+        if option != "--plugin":
+            rest.append(word)
+        elif file := file if equals else next(coming, ""):
+            files.append(file)
+        else:
+            raise ValueError("--plugin needs a file, e.g. --plugin mine.py")
+    return rest, files
 
 
 def _sentence(box: str) -> str:
@@ -181,7 +197,7 @@ def command_line(
         for option, value in vars(asked).items():
             if value != getattr(default, option):
                 words += [f"--{option.replace('_', '-')}", str(value)]
-    return shlex.join([*words, *more])
+    return shlex.join([*words, *more, *command_words()])
 
 
 def workers_here(workers: int, threads: int, place: Place, devices: int = 1) -> int:

@@ -19,7 +19,7 @@ from d2rkit.evaluator import Evaluator, check_radius
 from d2rkit.experiment import Experiment, chosen_test, machine
 from d2rkit.files import write_json
 from d2rkit.gradient_masking import checks_of, verdict
-from d2rkit.models import load_released
+from d2rkit.models import MODELS, load_released
 
 
 @app.command(name="evaluate")
@@ -71,7 +71,13 @@ def evaluate_command(
     for name, count, least in (("test_images", test_images, 0), ("batch_size", batch_size, 1), ("eot", eot, 1)):
         check_count(name, count, least)
     device = devices.resolve(place.device)
-    loaded = load_released(checkpoint, network or None, key=key or None, mean=mean or None, std=std or None)
+    shape = None
+    if network in MODELS:  # whose tensors say nothing of the images that it takes
+        images = load_data(data, place.data_root or None, test_only=True)
+        shape = (images.num_classes, images.image_size, images.channels)
+    loaded = load_released(
+        checkpoint, network or None, key=key or None, mean=mean or None, std=std or None, shape=shape
+    )  # fmt: skip
     if loaded.dropped:
         count, first = len(loaded.dropped), loaded.dropped[0]
         print(f"dropped from the file, since the network never uses them: {count} tensors ({first}, ...)")

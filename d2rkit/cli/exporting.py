@@ -18,7 +18,7 @@ from d2rkit.files import read_json
 from d2rkit.guides import guide_of
 from d2rkit.models import load_released
 from d2rkit.network_export import SUFFIXES, export_network
-from d2rkit.rehearsal import SHAPES
+from d2rkit.rehearsal import shape_of
 
 
 @app.command(name="export")
@@ -56,10 +56,11 @@ def export_command(
     found = _find(source, checkpoint, place.runs_root, key, options)
     if found.data not in DATASETS:
         raise nearest(found.data, DATASETS, "data set")
-    shape = SHAPES[found.data]
+    shape = shape_of(found.data)
     loaded = load_released(
-        found.weights, found.network or None, shape.size, key=found.key or None, mean=mean or None, std=std or None
-    )
+        found.weights, found.network or None, shape.size, key=found.key or None, mean=mean or None, std=std or None,
+        shape=(shape.classes, shape.size, shape.channels),
+    )  # fmt: skip
     image = (shape.channels, shape.size, shape.size)
     with torch.no_grad():
         outputs = loaded.model.eval()(torch.zeros(1, *image)).shape[1]

@@ -18,6 +18,7 @@ from d2rkit.devices import resolve
 from d2rkit.experiment import Experiment, machine
 from d2rkit.measuring import bfloat16_pace
 from d2rkit.paths import home
+from d2rkit.plugins import LOADED, VARIABLE
 from d2rkit.running import run
 
 
@@ -115,4 +116,4 @@ def lab(notebook: Word = "00_start_here.ipynb", port: int = 8888, browser: bool 
     words = [sys.executable, "-m", "jupyterlab", str(folder / notebook), f"--port={port}"]
     words += [f"--notebook-dir={folder.parent}"] + ([] if browser else ["--no-browser"])
     words += ["--allow-root"] if os.geteuid() == 0 else []  # in a container, which has no other user
-    sys.exit(subprocess.call(words))
+    sys.exit(subprocess.call(words, env=os.environ | {VARIABLE: os.pathsep.join(LOADED)}))  # kernels know them, too

@@ -12,6 +12,7 @@ import tyro
 from d2rkit.cli.base import AS_IS, HERE, Changes, Folder, Place, Word, app, check_counts, tables_of, workers_here
 from d2rkit.experiment import Experiment, machine, read_runs
 from d2rkit.files import write_atomically
+from d2rkit.own_presets import with_versions
 from d2rkit.paths import home
 from d2rkit.presets import Preset, get_preset
 from d2rkit.sweep import sweep
@@ -82,7 +83,7 @@ def _dry_run(
     at_once = f"{workers} process(es) of {threads} thread(s)"
     hardware = machine(place.device).split(", ")[0]
     print(f"dry run of {preset} at batch {batch}, {at_once}, {hardware}\n{CUT}", flush=True)
-    file = (Path(results) if results else home("results") / preset) / "dry_run.csv"
+    file = (Path(results) if results else home("results") / Path(preset).stem) / "dry_run.csv"
     found = []
     for each in cells:
         found.append(each)
@@ -182,7 +183,7 @@ def _folder(results: str, asked: str, chosen: Preset) -> Path:
     """Where a table goes; each table of a family gets a folder of its own."""
     if not results:
         return home("results") / chosen.name
-    return Path(results) if asked == chosen.name else Path(results) / chosen.name
+    return Path(results) if Path(asked).stem == chosen.name else Path(results) / chosen.name
 
 
 def _write(preset: Preset, experiments: list[Experiment], place: Place, folder: Path) -> set[str]:
@@ -191,8 +192,10 @@ def _write(preset: Preset, experiments: list[Experiment], place: Place, folder: 
     from d2rkit.figures import write_figures  # pandas and seaborn take seconds to import
     from d2rkit.tables import write_table
 
+    found = read_runs(place.runs_root)
+    preset = with_versions(preset, found)
     names = {e.run_name for e in [*preset.experiments(), *experiments]}
-    runs = [r for r in read_runs(place.runs_root) if r.experiment.run_name in names]
+    runs = [r for r in found if r.experiment.run_name in names]
     files = write_table(preset, runs, folder) + (write_figures(preset, runs, folder) if runs else [])
     print((folder / "table.md").read_text(encoding="utf-8"))
     print("written:", *(f"  {path}" for path in files), sep="\n")

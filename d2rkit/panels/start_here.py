@@ -29,13 +29,12 @@ from d2rkit.panels import base
 from d2rkit.panels.base import Choice, Panel
 from d2rkit.paths import home, shipped
 from d2rkit.presets import PRESETS, Preset, get_preset
+from d2rkit.rehearsal import shape_of
 from d2rkit.sample_images import cifar10_20
 
 PACKAGES = ("torch", "torchvision", "numpy", "matplotlib", "lightning-fabric", "pyautoattack")
 LAB = ("jupyterlab", "ipywidgets")
 SAMPLE = "cifar10-20"
-# classes, image size, channels
-SHAPES = {"digits": (10, 8, 1), "cifar10": (10, 32, 3), "cifar100": (100, 32, 3), "tiny-imagenet": (200, 64, 3)}
 
 
 # -- the machine ------------------------------------------------------------------------------------------
@@ -82,6 +81,8 @@ def data_item(name: str, root: str | Path | None = None) -> Item:
             return Item(f"data: {SAMPLE}", f"{len(cifar10_20()[0])} CIFAR-10 test images", True, False)
         except ValueError:
             return Item(f"data: {SAMPLE}", "not here", False, False, "pip install d2rkit[lab]")
+    if DATASETS.get(name):
+        return Item(f"data: {name}", "registered", True, False)
     root = Path(root).expanduser() if root is not None else home("data")
     arrays = [root / f"{name}_{part}.npz" for part in ("train10k", "train", "test")]
     found = [file.name for file in arrays if file.exists()]
@@ -147,9 +148,9 @@ def look(name: str) -> tuple[tuple[np.ndarray, ...], tuple[str, ...], str, str]:
 @lru_cache(maxsize=32)
 def count_parameters(network: str, data: str) -> int:
     """Parameters of a network on a data set; built without memory, so wrn-34-10 is quick too."""
-    classes, size, channels = SHAPES[data]
+    shape = shape_of(data)
     with torch.device("meta"):
-        return sum(p.numel() for p in build_model(network, classes, size, channels).parameters())
+        return sum(p.numel() for p in build_model(network, shape.classes, shape.size, shape.channels).parameters())
 
 
 def compute(data: str, preset: str, method: str) -> Choices:
