@@ -20,7 +20,7 @@ from d2rkit import plugins
 from d2rkit.cli import main
 from d2rkit.exercises import check, report
 from d2rkit.exercises.checking import Step
-from d2rkit.experiment import Experiment, read_config, read_runs, run
+from d2rkit.experiment import Experiment, read_config, read_runs
 from d2rkit.export import LOOKS, look
 from d2rkit.jobs import Slurm, Worker, submit_slurm
 from d2rkit.methods import METHODS
@@ -30,6 +30,7 @@ from d2rkit.own_presets import read_preset
 from d2rkit.panels.start_here import StartHere
 from d2rkit.presets import PRESETS, get_preset
 from d2rkit.rehearsal import counts_of
+from d2rkit.running import run
 from d2rkit.source_digest import digest_of
 from d2rkit.sweep import sweep
 
