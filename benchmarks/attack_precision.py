@@ -18,10 +18,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from d2rkit.data import first_of_each_class, load_data
-from d2rkit.evaluation import evaluate
-from d2rkit.experiment import machine
-from d2rkit.sample_pairs import shipped_pair
+from d2rkit.data.datasets import first_of_each_class, load_data
+from d2rkit.evaluation.evaluate import evaluate
+from d2rkit.experiments.experiment import machine
+from d2rkit.panels.sample_pairs import shipped_pair
 
 ATTACKS = ("pgd20", "cw20", "autoattack")
 

@@ -25,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.step import Case, Ours, pair_of
 from benchmarks.timing import alternated
-from d2rkit.arrays import write_cache
-from d2rkit.data import augment, load_data
-from d2rkit.experiment import machine
-from d2rkit.rehearsal import SHAPES, Counts, lone_process, peak_memory, random_data
+from d2rkit.data.arrays import write_cache
+from d2rkit.data.datasets import augment, load_data
+from d2rkit.experiments.experiment import machine
+from d2rkit.planning.synthetic import SHAPES, Counts, lone_process, peak_memory, random_data
 
 CACHES = {"cifar10": "cifar10", "tiny-imagenet": "tiny-imagenet-200"}  # stems of the files in the cache folder
 SMALL = Case("small", "wrn-10-1", "wrn-10-1", 128)

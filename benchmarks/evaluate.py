@@ -26,13 +26,13 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from d2rkit.attacks import uniform_start
-from d2rkit.autoattack import ContiguousGradient, clean_flags, forked_rng
-from d2rkit.data import first_of_each_class, load_data
-from d2rkit.evaluation import evaluate
-from d2rkit.experiment import machine
-from d2rkit.pair import eval_mode
-from d2rkit.sample_pairs import digits_pair, shipped_pair
+from d2rkit.data.datasets import first_of_each_class, load_data
+from d2rkit.evaluation.autoattack import ContiguousGradient, clean_flags, forked_rng
+from d2rkit.evaluation.evaluate import evaluate
+from d2rkit.experiments.experiment import machine
+from d2rkit.methods.attacks import uniform_start
+from d2rkit.methods.pair import eval_mode
+from d2rkit.panels.sample_pairs import digits_pair, shipped_pair
 
 ATTACKS = ("pgd20", "cw20", "autoattack")
 

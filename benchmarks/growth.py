@@ -26,16 +26,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from d2rkit import devices
-from d2rkit.arrays import Split
-from d2rkit.data import ImageData
-from d2rkit.evaluation import evaluate
-from d2rkit.experiment import machine
-from d2rkit.models import build_model
-from d2rkit.pair import GuidedPair
-from d2rkit.recipe import Recipe
-from d2rkit.rehearsal import own_labels
-from d2rkit.training import fit
+from d2rkit.core import devices
+from d2rkit.data.arrays import Split
+from d2rkit.data.datasets import ImageData
+from d2rkit.evaluation.evaluate import evaluate
+from d2rkit.experiments.experiment import machine
+from d2rkit.methods.pair import GuidedPair
+from d2rkit.networks.architectures import build_model
+from d2rkit.planning.synthetic import own_labels
+from d2rkit.training.loop import fit
+from d2rkit.training.recipe import Recipe
 
 
 @dataclass(frozen=True)

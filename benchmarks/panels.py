@@ -24,7 +24,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from d2rkit.panels import AdversarialImage, CagCompare, DivergenceExplorer, GuideAndTarget, LogitScatter, Panel
-from d2rkit.sample_pairs import digits_pair, undefended_cifar10
+from d2rkit.panels.sample_pairs import digits_pair, undefended_cifar10
 
 MOVES, LONG = 30, 200
 

@@ -18,11 +18,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from d2rkit.experiment import machine, read_run
-from d2rkit.paths import home
-from d2rkit.presets import PRESETS, get_preset
-from d2rkit.statistics import bootstrap_difference, flags_of
-from d2rkit.sweep import sweep
+from d2rkit.core.paths import home
+from d2rkit.experiments.experiment import machine, read_run
+from d2rkit.experiments.presets import PRESETS, get_preset
+from d2rkit.experiments.sweep import sweep
+from d2rkit.reporting.significance import bootstrap_difference, flags_of
 
 PRECISIONS = ("32-true", "bf16-mixed")
 

@@ -36,16 +36,16 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.timing import alternated, flops_of, peak_flops, ratio, seconds_of
-from d2rkit import attacks, objectives
-from d2rkit.attack_copies import PairTwin
-from d2rkit.experiment import machine
-from d2rkit.fabric import make_fabric
-from d2rkit.layout import arrange
-from d2rkit.methods import METHODS
-from d2rkit.models import PreActResNet18, ResNet18, build_model
-from d2rkit.pair import GuidedPair, eval_mode, frozen
-from d2rkit.recipe import Recipe
-from d2rkit.step import training_step
+from d2rkit.acceleration.attack_copies import PairTwin
+from d2rkit.acceleration.memory_format import arrange
+from d2rkit.experiments.experiment import machine
+from d2rkit.methods import attacks, objectives
+from d2rkit.methods.catalogue import METHODS
+from d2rkit.methods.pair import GuidedPair, eval_mode, frozen
+from d2rkit.networks.architectures import PreActResNet18, ResNet18, build_model
+from d2rkit.training.fabric import make_fabric
+from d2rkit.training.recipe import Recipe
+from d2rkit.training.step import training_step
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from d2rkit.pair import GuidedPair
+from d2rkit.methods.pair import GuidedPair
 
 
 def alternated(

@@ -7,22 +7,25 @@ from pathlib import Path
 import pytest
 import torch
 
-from d2rkit.arrays import Split
-from d2rkit.data import ImageData, load_data
-from d2rkit.models import build_model
-from d2rkit.pair import GuidedPair
-from d2rkit.training import Recipe, fit
+from d2rkit.data.arrays import Split
+from d2rkit.data.datasets import ImageData, load_data
+from d2rkit.methods.pair import GuidedPair
+from d2rkit.networks.architectures import build_model
+from d2rkit.training.loop import Recipe, fit
 
 SLOW = (
     "browser", "exercises/test_checks_trained.py", "exercises/test_notebooks.py", "notebooks", "panels",
-    "test_apgd.py", "test_attack_copies.py", "test_autoattack.py", "test_benchmarks.py", "test_cli.py",
-    "test_command_lines.py", "test_device_names.py", "test_device_rules.py", "test_devices.py",
-    "test_digits_seeds.py", "test_docs.py", "test_doors.py", "test_dry_run.py", "test_evaluation.py",
-    "test_experiment.py", "test_fab.py", "test_failures.py", "test_figures.py", "test_folding.py", "test_golden.py",
-    "test_gradient_masking.py", "test_guides.py", "test_hostile_runs.py", "test_install.py", "test_jobs.py",
-    "test_network_export.py", "test_packing.py", "test_planning.py", "test_plugins.py", "test_progress.py",
-    "test_real_images.py", "test_resume.py", "test_run_evaluation.py", "test_square.py", "test_sweep.py",
-    "test_tiny_imagenet.py", "test_training.py", "test_tuning.py", "test_verifying.py",
+    "evaluation/test_auto_pgd.py", "acceleration/test_attack_copies.py", "evaluation/test_autoattack.py",
+    "test_benchmarks.py", "cli/test_cli.py", "cli/test_command_lines.py", "core/test_device_names.py",
+    "core/test_device_rules.py", "core/test_devices.py", "experiments/test_digits_seeds.py", "test_docs.py",
+    "cli/test_doors.py", "planning/test_dry_run.py", "evaluation/test_evaluate.py", "experiments/test_experiment.py",
+    "evaluation/test_fast_adaptive_boundary.py", "cli/test_failures.py", "reporting/test_figures.py",
+    "acceleration/test_folding.py", "test_golden.py", "evaluation/test_gradient_masking.py",
+    "training/test_guides.py", "experiments/test_hostile_runs.py", "test_install.py", "experiments/test_slurm.py",
+    "networks/test_export.py", "reporting/test_pack.py", "planning/test_cost.py", "experiments/test_plugins.py",
+    "experiments/test_status.py", "experiments/test_real_images.py", "training/test_resume.py",
+    "experiments/test_run_evaluation.py", "evaluation/test_square.py", "experiments/test_sweep.py",
+    "data/test_tiny_imagenet.py", "training/test_loop.py", "experiments/test_tuning.py", "reporting/test_verify.py",
 )  # fmt: skip
 """Files and folders that `make check` leaves out: they train, start processes or draw for more than a few seconds."""
 
@@ -40,7 +43,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 # the environment; who needs that, and one test of each kind of process, takes the fixture `spawned`.
 _get_context = multiprocessing.get_context
 multiprocessing.get_context = lambda method=None: _get_context("forkserver" if method == "spawn" else method)
-multiprocessing.set_forkserver_preload(["d2rkit.dry_run", "d2rkit.sweep", "lightning_fabric", "pyautoattack", "pytest"])
+multiprocessing.set_forkserver_preload(
+    ["d2rkit.planning.dry_run", "d2rkit.experiments.sweep", "lightning_fabric", "pyautoattack", "pytest"]
+)
 
 
 @pytest.fixture

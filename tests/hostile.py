@@ -23,14 +23,16 @@ from torch import Tensor
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from d2rkit import attacks, border, divergences, family, objectives, statistics
-from d2rkit.data import load_data
-from d2rkit.evaluation import evaluate, parse_attack
-from d2rkit.experiment import Experiment, build_pair, read_run, read_runs
-from d2rkit.methods import METHODS, get_method
-from d2rkit.models import build_model, load_released
-from d2rkit.pair import GuidedPair, eval_mode, frozen
-from d2rkit.recipe import Recipe
+from d2rkit.core import validation
+from d2rkit.data.datasets import load_data
+from d2rkit.evaluation.evaluate import evaluate, parse_attack
+from d2rkit.experiments.experiment import Experiment, build_pair, read_run, read_runs
+from d2rkit.methods import attacks, divergences, family, objectives
+from d2rkit.methods.catalogue import METHODS, get_method
+from d2rkit.methods.pair import GuidedPair, eval_mode, frozen
+from d2rkit.networks.architectures import build_model, load_released
+from d2rkit.reporting import significance
+from d2rkit.training.recipe import Recipe
 from tests.hostile_inputs import NETWORKS, Inputs
 
 
@@ -134,17 +136,18 @@ def functions() -> dict[str, tuple[Callable, Callable[[Inputs], dict[str, Any]]]
         ),
         "pair frozen": (_within(frozen), lambda i: {"network": copy.deepcopy(NETWORKS["target"])}),
         "pair eval_mode": (_within(eval_mode), lambda i: {"network": copy.deepcopy(NETWORKS["target"])}),
-        "border check_images": (
-            border.check_images, lambda i: {"images": i.images(), "labels": i.labels(), "num_classes": i.one(None, 5)},
+        "validation check_images": (
+            validation.check_images,
+            lambda i: {"images": i.images(), "labels": i.labels(), "num_classes": i.one(None, 5)},
         ),
-        "statistics standard_error": (statistics.standard_error, lambda i: {"flags": i.flags()}),
-        "statistics mcnemar": (statistics.mcnemar, lambda i: {"flags_a": i.flags(), "flags_b": i.flags()}),
-        "statistics sign_flip_p": (statistics.sign_flip_p, lambda i: {"flags_a": i.flags(), "flags_b": i.flags()}),
-        "statistics bootstrap_difference": (
-            statistics.bootstrap_difference,
+        "significance standard_error": (significance.standard_error, lambda i: {"flags": i.flags()}),
+        "significance mcnemar": (significance.mcnemar, lambda i: {"flags_a": i.flags(), "flags_b": i.flags()}),
+        "significance sign_flip_p": (significance.sign_flip_p, lambda i: {"flags_a": i.flags(), "flags_b": i.flags()}),
+        "significance bootstrap_difference": (
+            significance.bootstrap_difference,
             lambda i: {"flags_a": i.flags(), "flags_b": i.flags(), "seed": 0, "level": 0.9, "draws": 20},
         ),
-        "statistics holm": (statistics.holm, lambda i: {"p_values": [0.1, i.random.random(), 1.0]}),
+        "significance holm": (significance.holm, lambda i: {"p_values": [0.1, i.random.random(), 1.0]}),
     }  # fmt: skip
     return found
 

@@ -8,7 +8,7 @@ FORMULA, FLOW = "test_loss_and_gradients_are_those_of_the_formula", "test_every_
 
 MORE: list[Mutant] = [
     *_of(
-        "family.py", "test_family.py",
+        "methods/family.py", "methods/test_family.py",
         ("RSLAD with KL5's arguments", "kl(soft, f_adv, SMOOTHING)", "kl(f_adv, soft, SMOOTHING)", FORMULA),
         ("RSLAD trains its guide", "soft, classes = g_clean.detach(), g", "soft, classes = g_clean, g", FLOW),
         ("PeerAiD's temperature once", "temperature**2 * kl(cool[2]", "temperature * kl(cool[2]", FORMULA),
@@ -27,20 +27,20 @@ MORE: list[Mutant] = [
         ("DGAD swaps nothing", "return logits.scatter(1, top", "return logits  # (1, top", FORMULA),
     ),
     *_of(
-        "attacks.py", "test_guides.py",
+        "methods/attacks.py", "training/test_guides.py",
         ("AdaAD's attack stops the guide", "(log_p.exp() * (log_p - log_q)).sum()",
          "(log_p.detach().exp() * (log_p.detach() - log_q)).sum()",
          "test_the_attack_through_both_is_the_formulas"),
     ),
     *_of(
-        "pair.py", "test_family.py",
+        "methods/pair.py", "methods/test_family.py",
         ("a frozen guide keeps statistics", "with torch.no_grad(), eval_mode(module):", "with torch.no_grad():",
          "test_a_guide_at_rest_learns_nothing_and_keeps_its_statistics"),
         ("f(x) is always made", "plain = x if target_clean else None", "plain = x",
          "test_a_step_forwards_what_a_method_asks_for_and_no_more"),
     ),
     *_of(
-        "guides.py", "test_guides.py",
+        "training/guides.py", "training/test_guides.py",
         ("a random guide may be frozen", "and not recipe.guide_warmup:", "and False:",
          "test_a_guide_drawn_at_random_is_not_frozen"),
         ("a guide to be frozen sees clean images", '    if method.guide != "frozen":\n        return x\n',
@@ -55,7 +55,7 @@ MORE: list[Mutant] = [
          "test_class_means_are_the_last_epochs_predictions"),
     ),
     *_of(
-        "training.py", "test_resume.py",
+        "training/loop.py", "training/test_resume.py",
         ("class means are forgotten", 'self.beside.load(state.get("beside", {}))', "pass",
          "test_interrupted_and_resumed_is_bitwise_the_uninterrupted_run"),
     ),

@@ -30,7 +30,7 @@ def _of(file: str, test_file: str, *breaks: tuple[str, str, str, str]) -> list[M
 MUTANTS: list[Mutant] = [
     # -- losses ------------------------------------------------------------------------------------------------------
     *_of(
-        "divergences.py", "test_divergences.py",
+        "methods/divergences.py", "methods/test_divergences.py",
         ("smoothing ignored", "torch.log(p + smoothing) if smoothing", "log_p if smoothing",
          "test_smoothing_is_inside_the_first_logarithm_only"),
         ("reverse is forward", "return kl(q_logits, p_logits)", "return kl(p_logits, q_logits)", "test_by_hand"),
@@ -41,7 +41,7 @@ MUTANTS: list[Mutant] = [
          "test_by_hand"),
     ),
     *_of(
-        "objectives.py", "test_objectives.py",
+        "methods/objectives.py", "methods/test_objectives.py",
         ("gap without absolute value", "clean.abs() if gathered is None", "clean if gathered is None",
          "test_d2r_released,test_d2r_jeffreys_adv"),
         ("reverse left out", "adversarial = adversarial + reverse", "adversarial = adversarial",
@@ -62,7 +62,7 @@ MUTANTS: list[Mutant] = [
     ),
     # -- attacks -----------------------------------------------------------------------------------------------------
     *_of(
-        "attacks.py", "test_attacks.py",
+        "methods/attacks.py", "methods/test_attacks.py",
         ("descends", "+ step_size * direction", "- step_size * direction", "test_linf_reaches_the_corner"),
         ("one step too few", "for _ in range(steps):", "for _ in range(steps - 1):",
          "test_fgsm_reaches_the_corner_in_one_step"),
@@ -82,11 +82,11 @@ MUTANTS: list[Mutant] = [
         ("random start ten times larger", "START_SCALE = 0.001", "START_SCALE = 0.01", "test_starts"),
     ),
     *_of(
-        "attacks.py", "test_properties.py",
+        "methods/attacks.py", "methods/test_properties.py",
         ("always onto the L2 sphere", ".clamp_max(1)", "", "test_projecting_twice_is_projecting_once_and_moves_least"),
     ),
     *_of(
-        "pair.py", "test_pair.py",
+        "methods/pair.py", "methods/test_pair.py",
         ("clean before adversarial", "adv, clean = self._target(x_adv), self._target(plain)",
          "clean, adv = self._target(plain), self._target(x_adv)", "test_order_of_forwards_is_as_released"),
         ("nothing is frozen", "parameter.requires_grad_(False)", "pass", "test_frozen_thaws_what_was_thawed_only"),
@@ -95,7 +95,7 @@ MUTANTS: list[Mutant] = [
         ("eval mode after attacks", "module.training = True", "pass", "test_eval_mode_puts_every_submodule_back"),
     ),
     *_of(
-        "methods.py", "test_methods.py",
+        "methods/catalogue.py", "methods/test_catalogue.py",
         ("MART forwards x' first", '"ce", clean_first=True, source="Wang', '"ce", source="Wang',
          "test_the_order_of_forwards_is_as_released"),
         ("CAG without labels", "guide_share=guide_share, y=y, **budget", "guide_share=guide_share, **budget",
@@ -105,7 +105,7 @@ MUTANTS: list[Mutant] = [
         ("any loss option", "if name not in allowed:", "if False:", "test_unknown_method_and_option_are_refused"),
     ),
     *_of(
-        "border.py", "test_border.py",
+        "core/validation.py", "core/test_validation.py",
         ("NaN images", "if not (low >= 0 and high <= 1):", "if low < 0 or high > 1:",
          "test_bad_images_and_labels_are_named"),
         ("labels below 0", "labels.min() >= 0 and labels.max()", "labels.max()",
@@ -116,7 +116,7 @@ MUTANTS: list[Mutant] = [
     ),
     # -- a step, several devices, weight perturbation ----------------------------------------------------------------
     *_of(
-        "step.py", "test_step.py",
+        "training/step.py", "training/test_step.py",
         ("gradients pile up", "optimizer.zero_grad(set_to_none=True)\n                    fabric",
          "pass\n                    fabric", "test_gradients_are_of_this_step_alone"),
         ("pieces count as wholes", "share = weight * len(images) / len(x)\n        loss",
@@ -125,7 +125,7 @@ MUTANTS: list[Mutant] = [
          "test_micro_batches_of_one_process_add_up"),
     ),
     *_of(
-        "devices.py", "test_devices.py",
+        "core/devices.py", "core/test_devices.py",
         ("parts count alike", "return part, len(part) * count / len(index)", "return part, 1.0",
          "test_parts_of_a_batch_weigh_as_much_as_their_images"),
         ("mean is a sum", '(result / size() if how == "mean" else result)', "result",
@@ -136,12 +136,12 @@ MUTANTS: list[Mutant] = [
          "test_no_device_cuts_its_part_into_more_pieces_than_another_has_images"),
     ),
     *_of(
-        "objectives.py", "test_devices.py",
+        "methods/objectives.py", "core/test_devices.py",
         ("each device its own gap", "clean * gathered(clean.detach()).sign()", "clean.abs()",
          "test_gradients_of_two_processes_are_those_of_one"),
     ),
     *_of(
-        "weight_perturbation.py", "test_weight_perturbation.py",
+        "training/weight_perturbation.py", "training/test_weight_perturbation.py",
         ("biases too", "if w.ndim > 1]", "if w.ndim > 0]",
          "test_weights_move_by_gamma_along_the_ascent_and_come_back"),
         ("statistics moved", "buffer.copy_(before)", "pass",
@@ -152,7 +152,7 @@ MUTANTS: list[Mutant] = [
     ),
     # -- statistics, tables, planning, packing -----------------------------------------------------------------------
     *_of(
-        "statistics.py", "test_statistics.py",
+        "reporting/significance.py", "reporting/test_significance.py",
         ("error bar of nothing", "math.sqrt(p * (1 - p) / flags.size)", "math.sqrt(p * (1 - p) / (flags.size - 1))",
          "test_standard_error"),
         ("p leaves out what was seen", "abs(sums) >= observed", "abs(sums) > observed",
@@ -165,7 +165,7 @@ MUTANTS: list[Mutant] = [
          "test_several_seeds_flip_the_sign_of_a_whole_image"),
     ),
     *_of(
-        "tables.py", "test_tables.py",
+        "reporting/tables.py", "reporting/test_tables.py",
         ("failed runs are bold", 'where(numbers["n_failed"] == 0)', 'where(numbers["n_failed"] >= 0)',
          "test_a_failed_run_is_said_to_have_failed_and_is_never_bold"),
         ("population deviation", '_std": found.std(),', '_std": found.std(ddof=0),',
@@ -176,12 +176,12 @@ MUTANTS: list[Mutant] = [
          "test_stuck_runs_and_signs_of_masking_are_footnotes"),
     ),
     *_of(
-        "published.py", "test_tables.py",
+        "reporting/published.py", "reporting/test_tables.py",
         ("compared across eps", "math.isclose(radius, eps, rel_tol=1e-6)", "math.isclose(radius, eps, rel_tol=0.1)",
          "test_compare_takes_the_same_eps_only"),
     ),
     *_of(
-        "planning.py", "test_planning.py",
+        "planning/cost.py", "planning/test_cost.py",
         ("any number of workers helps", "return max(sum(costs) / workers, max(costs, default=0.0))",
          "return sum(costs) / workers", "test_cells_that_are_done_cost_nothing_and_workers_share_the_rest"),
         ("one checkpoint", "for checkpoint in experiment.checkpoints\n        for",
@@ -191,20 +191,20 @@ MUTANTS: list[Mutant] = [
          "test_cells_that_are_done_cost_nothing_and_workers_share_the_rest"),
     ),
     *_of(
-        "packing.py", "test_packing.py",
+        "reporting/pack.py", "reporting/test_pack.py",
         ("other content replaced", "copy.exists() and copy.read_bytes() != source.read_bytes()", "False",
          "test_a_packed_table_is_the_table_and_nothing_is_replaced"),
     ),
     # -- evaluation --------------------------------------------------------------------------------------------------
     *_of(
-        "evaluator.py", "test_evaluation.py",
+        "evaluation/evaluator.py", "evaluation/test_evaluate.py",
         ("wrong images count as robust", "self.budget.steps or steps), self.clean.clone()",
          "self.budget.steps or steps), torch.ones_like(self.clean)", "test_flags_of_a_linear_model_are_known"),
         ("seeds alike", "manual_seed(self.seed * 100_003 + number)", "manual_seed(number)",
          "test_flags_depend_on_the_seed_only"),
     ),
     *_of(
-        "evaluator.py", "test_attack_calls.py",
+        "evaluation/evaluator.py", "evaluation/test_attack_calls.py",
         ("the copy has the last word", "robust[index] = self.judge(adversarial, labels)",
          "robust[index] = clean_flags(self.attacked, adversarial, labels, self.batch_size)",
          "test_the_network_has_the_last_word_on_every_image"),
@@ -216,14 +216,14 @@ MUTANTS: list[Mutant] = [
          "test_attacks_are_told_starts_and_losses"),
     ),
     *_of(
-        "flag_store.py", "test_evaluation.py",
+        "evaluation/flag_store.py", "evaluation/test_evaluate.py",
         ("flags of anything are taken", "str(found[()]) != str(np.asarray(value)[()])", "False",
          "test_flags_of_something_else_are_refused_and_stay"),
         ("batches of another size go on", "next_batch = 0  # other", "pass  # other",
          "test_autoattack_goes_on_where_it_was_cut_off"),
     ),
     *_of(
-        "autoattack.py", "test_autoattack.py",
+        "evaluation/autoattack/__init__.py", "evaluation/test_autoattack.py",
         ("the copy has the last word", "fooled = ~clean_flags(model, adversarial,",
          "fooled = ~clean_flags(through or model, adversarial,", "test_the_network_has_the_last_word_on_every_image"),
         ("fooled images stay robust", "state.robust[chosen[fooled]] = False", "pass", "test_four_classes_work"),
@@ -237,24 +237,24 @@ MUTANTS: list[Mutant] = [
          "test_the_forked_generators_come_back_after_an_error"),
     ),
     *_of(
-        "apgd.py", "test_apgd.py",
+        "evaluation/autoattack/auto_pgd.py", "evaluation/test_auto_pgd.py",
         ("fooled images are computed", "self.left = self.left[right] if len(right)",
          "self.left = self.left if len(right)", "test_images_left_out_look_right_and_have_no_gradient"),
     ),
     *_of(
-        "fab.py", "test_fab.py",
+        "evaluation/autoattack/fast_adaptive_boundary.py", "evaluation/test_fast_adaptive_boundary.py",
         ("rooms beyond the pixel range", "room = (way / 2 + 0.5 - points).abs_()",
          "room = (way / 2 + 0.6 - points).abs_()", "test_steps_to_the_boundary_are_the_packages_and_the_smallest"),
         ("found beyond eps", "& (distance <= self.eps))", "& (distance <= 2 * self.eps))",
          "test_the_same_images_as_class_after_class[1-Linf-0.25]"),
     ),
     *_of(
-        "square.py", "test_square.py",
+        "evaluation/autoattack/square.py", "evaluation/test_square.py",
         ("squares that gain nothing are kept", "better = found < margin", "better = found <= margin",
          "test_a_square_that_changes_no_logit_is_not_kept"),
     ),
     *_of(
-        "folding.py", "test_folding.py",
+        "acceleration/folding.py", "acceleration/test_folding.py",
         ("means of BatchNorm unscaled", "- norm.running_mean * scale", "- norm.running_mean",
          "test_a_norm_without_weights_of_its_own_is_one_multiply_add_too"),
         ("means of BatchNorm added", "torch._foreach_neg_(shifts)", "pass",
@@ -262,7 +262,7 @@ MUTANTS: list[Mutant] = [
     ),
     # -- training and resume -----------------------------------------------------------------------------------------
     *_of(
-        "training.py", "test_resume.py",
+        "training/loop.py", "training/test_resume.py",
         ("generators begin anew", "generator.set_state(", "id(",
          "test_interrupted_and_resumed_is_bitwise_the_uninterrupted_run"),
         ("momentum forgotten", 'self.optimizer.load_state_dict(state["optimizer"])', "pass",
@@ -275,7 +275,7 @@ MUTANTS: list[Mutant] = [
          "test_interrupted_and_resumed_is_bitwise_the_uninterrupted_run"),
     ),
     *_of(
-        "training.py", "test_training.py",
+        "training/loop.py", "training/test_loop.py",
         ("infinite weights are saved", 'raise NonFinite("a weight is not finite")', "return",
          "test_a_weight_that_overflows_is_not_saved"),
         ("a failed run keeps its last state", "        loop.restore()\n", "        pass\n",
@@ -284,7 +284,7 @@ MUTANTS: list[Mutant] = [
          "test_guide_warmup_trains_the_guide_alone"),
     ),
     *_of(
-        "training.py", "test_epochs.py",
+        "training/loop.py", "training/test_epochs.py",
         ("best on clean images", 'better = row["val_pgd"] > self.best', 'better = row["val_clean"] > self.best',
          "test_best_is_chosen_by_pgd_accuracy_where_clean_accuracy_disagrees"),
         ("every epoch in one order", "self.recipe.seed + 7_919 * self.epoch)", "self.recipe.seed)",
@@ -293,12 +293,12 @@ MUTANTS: list[Mutant] = [
          "test_the_mean_of_an_epoch_is_that_of_its_images"),
     ),
     *_of(
-        "recipe.py", "test_recipe.py",
+        "training/recipe.py", "training/test_recipe.py",
         ("released schedule starts high", "return recipe.lr * 0.2", "return recipe.lr",
          "test_released_schedule_is_the_one_of_the_release"),
     ),
     *_of(
-        "attack_copies.py", "test_attack_copies.py",
+        "acceleration/attack_copies.py", "acceleration/test_attack_copies.py",
         ("hooks are not looked for", "if any(not is_layout_hook(hook) for kind", "if False and any(0 for kind",
          "test_a_hook_is_named_even_where_it_does_nothing_yet"),
         ("logits are not compared", "if not gap <= tolerance.logits * scale:", "if False:",
@@ -309,21 +309,21 @@ MUTANTS: list[Mutant] = [
          "test_a_copy_that_training_has_left_behind_is_dropped"),
     ),
     *_of(
-        "gradient_masking.py", "test_gradient_masking.py",
+        "evaluation/gradient_masking.py", "evaluation/test_gradient_masking.py",
         ("AutoAttack is not held against PGD", "standard >= best - HONEST_GAP - noise", "True",
          "test_fake_defences_are_found_out"),
         ("probabilities pass", 'MaskingCheck("outputs", not probable,', 'MaskingCheck("outputs", True,',
          "test_fake_defences_are_found_out"),
     ),
     *_of(
-        "files.py", "test_checkpoints.py",
+        "core/files.py", "networks/test_checkpoints.py",
         ("drafts stay", "must not hide why\n            draft.unlink(missing_ok=True)",
          "must not hide why\n            pass",
          "test_a_failed_write_leaves_the_old_file_and_no_draft"),
     ),
     # -- data --------------------------------------------------------------------------------------------------------
     *_of(
-        "data.py", "test_data.py",
+        "data/datasets.py", "data/test_datasets.py",
         ("crops of one diagonal", "rows + offsets[0], cols + offsets[1]", "rows + offsets[0], cols + offsets[0]",
          "test_every_augmented_image_is_a_crop_and_every_crop_occurs"),
         ("last crop never drawn", "torch.randint(0, 2 * padding + 1,", "torch.randint(0, 2 * padding,",
@@ -332,7 +332,7 @@ MUTANTS: list[Mutant] = [
          "test_every_augmented_image_is_a_crop_and_every_crop_occurs"),
     ),
     *_of(
-        "arrays.py", "test_arrays.py",
+        "data/arrays.py", "data/test_arrays.py",
         ("white is 0.996", ".float().div_(255)", ".float().div_(256)", "test_pixels_are_floats_of_the_chosen_images"),
     ),
     # -- exercise checks ---------------------------------------------------------------------------------------------

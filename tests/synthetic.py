@@ -1,4 +1,4 @@
-"""Finished run folders without a training: what running.run() leaves behind, with numbers of our choice."""
+"""Finished run folders without a training: what run.run() leaves behind, with numbers of our choice."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from d2rkit.experiment import Experiment, Run, read_run
-from d2rkit.files import write_json
-from d2rkit.presets import Preset
-from d2rkit.run_evaluation import SWEEP
-from d2rkit.training import write_history
+from d2rkit.core.files import write_json
+from d2rkit.experiments.experiment import Experiment, Run, read_run
+from d2rkit.experiments.presets import Preset
+from d2rkit.experiments.run_evaluation import SWEEP
+from d2rkit.training.loop import write_history
 
 
 def preset(

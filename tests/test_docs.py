@@ -15,8 +15,8 @@ import tyro
 
 import d2rkit
 from d2rkit.cli.base import app, without_plugins
-from d2rkit.data import DATASETS
-from d2rkit.presets import presets_of
+from d2rkit.data.datasets import DATASETS
+from d2rkit.experiments.presets import presets_of
 from tests.conftest import SLOW
 from tests.documents import DOCUMENTS, NOTEBOOKS, PROJECT, Piece, blocks, commands, spans, words_of
 
@@ -93,7 +93,8 @@ def complaint(command: str, capsys) -> str:
 
 def test_every_d2rkit_line_parses(capsys):
     found = commands("d2rkit")
-    assert len(found) > 30 and {"README.md", "d2rkit/presets.py"} <= {piece.where.split(":")[0] for piece in found}
+    assert len(found) > 30
+    assert {"README.md", "d2rkit/experiments/presets.py"} <= {piece.where.split(":")[0] for piece in found}
     assert [(piece.where, piece.text, words) for piece in found if (words := complaint(piece.text, capsys))] == []
 
 
@@ -162,7 +163,8 @@ def test_links_of_notebooks_resolve(file):
 
 
 def test_a_file_that_is_missing_is_seen():
-    text = "![x](no.png) [y](data/README.md) `d2rkit/nothing.py` `data.py` `benchmarks/step.py` `nowhere/` `8/255`"
+    text = "![x](no.png) [y](data/README.md) `d2rkit/nothing.py` `data/datasets.py` "
+    text += "`benchmarks/step.py` `nowhere/` `8/255`"
     assert missing(text, "README.md") == ["no.png", "d2rkit/nothing.py", "nowhere/"]
 
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from d2rkit import attacks, objectives
-from d2rkit.models import build_model
-from d2rkit.pair import GuidedPair
+from d2rkit.methods import attacks, objectives
+from d2rkit.methods.pair import GuidedPair
+from d2rkit.networks.architectures import build_model
 
 GOLDEN = Path(__file__).parent / "golden"
 STEPS = json.loads((GOLDEN / "golden_steps.json").read_text())["cases"]

@@ -23,7 +23,7 @@ DRIVER = """
 import contextlib, io, json, sys
 import d2rkit
 from d2rkit.cli import main
-from d2rkit.published import published
+from d2rkit.reporting.published import published
 
 answers = {"file": d2rkit.__file__, "published": len(published())}
 for words in json.loads(sys.argv[1]):
@@ -95,7 +95,7 @@ def test_the_command_of_a_prefix_install_finds_what_it_needs(wheel, tmp_path):
     packages = install(wheel, "prefix", tmp_path / "place", tmp_path)
     said = call(str(tmp_path / "place" / "bin" / "d2rkit"), "lab", folder=tmp_path, PYTHONPATH=str(packages))
     assert said.returncode == 2 and "a checkout of d2rkit has them" in said.stderr
-    code = "from d2rkit import published; print(published.FILE, len(published.published()))"
+    code = "from d2rkit.reporting import published; print(published.FILE, len(published.published()))"
     asked = call(sys.executable, "-c", code, folder=tmp_path, PYTHONPATH=str(packages))
     assert asked.stdout.startswith(str(packages)), asked.stderr
 

@@ -15,10 +15,10 @@ import sys
 
 from d2rkit.cli import evaluate, exporting, jobs, planning, robustbench, runs, tables, verifying  # noqa: F401  (each adds its commands)
 from d2rkit.cli.base import app, without_plugins
-from d2rkit.faults import INPUT, MACHINE, UNEXPECTED, fault, write_report
-from d2rkit.plugins import FAULTS, load_plugin
-from d2rkit.run_locks import Busy
-from d2rkit.running import Interrupted
+from d2rkit.core.faults import INPUT, MACHINE, UNEXPECTED, fault, write_report
+from d2rkit.experiments.plugins import FAULTS, load_plugin
+from d2rkit.experiments.run import Interrupted
+from d2rkit.experiments.run_locks import Busy
 
 CODES = {INPUT: 2, MACHINE: 3, UNEXPECTED: 70}
 

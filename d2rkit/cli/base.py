@@ -17,11 +17,11 @@ from typing import Annotated, Any
 import tyro
 from tqdm.auto import tqdm
 
-from d2rkit.devices import resolve
-from d2rkit.paths import home
-from d2rkit.plugins import command_words
-from d2rkit.presets import Preset, presets_of
-from d2rkit.sweep import check_cores
+from d2rkit.core.devices import resolve
+from d2rkit.core.paths import home
+from d2rkit.experiments.plugins import command_words
+from d2rkit.experiments.presets import Preset, presets_of
+from d2rkit.experiments.sweep import check_cores
 
 
 class Commands(tyro.extras.SubcommandApp):

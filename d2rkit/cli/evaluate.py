@@ -9,17 +9,17 @@ from typing import Any
 
 import tyro
 
-from d2rkit import devices
-from d2rkit.border import check_count
 from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
-from d2rkit.data import load_data
-from d2rkit.digests import LENGTH, weights_digest
-from d2rkit.evaluation import ATTACKS, Evaluation, measure_attacks, parse_attacks
-from d2rkit.evaluator import Evaluator, check_radius
-from d2rkit.experiment import Experiment, chosen_test, machine
-from d2rkit.files import write_json
-from d2rkit.gradient_masking import checks_of, verdict
-from d2rkit.models import MODELS, load_released
+from d2rkit.core import devices
+from d2rkit.core.digests import LENGTH, weights_digest
+from d2rkit.core.files import write_json
+from d2rkit.core.validation import check_count
+from d2rkit.data.datasets import load_data
+from d2rkit.evaluation.evaluate import ATTACKS, Evaluation, measure_attacks, parse_attacks
+from d2rkit.evaluation.evaluator import Evaluator, check_radius
+from d2rkit.evaluation.gradient_masking import checks_of, verdict
+from d2rkit.experiments.experiment import Experiment, chosen_test, machine
+from d2rkit.networks.architectures import MODELS, load_released
 
 
 @app.command(name="evaluate")

@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 import torch
 import tyro
 
-from d2rkit.border import nearest
 from d2rkit.cli.base import HERE, File, Place, Word, app
-from d2rkit.data import DATASETS, load_data
-from d2rkit.digests import weights_digest
-from d2rkit.experiment import Experiment, read_run
-from d2rkit.files import read_json
-from d2rkit.guides import guide_of
-from d2rkit.models import load_released
-from d2rkit.network_export import SUFFIXES, export_network
-from d2rkit.rehearsal import shape_of
+from d2rkit.core.digests import weights_digest
+from d2rkit.core.files import read_json
+from d2rkit.core.validation import nearest
+from d2rkit.data.datasets import DATASETS, load_data
+from d2rkit.experiments.experiment import Experiment, read_run
+from d2rkit.networks.architectures import load_released
+from d2rkit.networks.export import SUFFIXES, export_network
+from d2rkit.planning.synthetic import shape_of
+from d2rkit.training.guides import guide_of
 
 
 @app.command(name="export")

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 
 import tyro
 
-from d2rkit.border import nearest
 from d2rkit.cli.base import AS_IS, HERE, Changes, Place, Word, app, command_line, tables_of, workers_here
-from d2rkit.devices import cards
-from d2rkit.experiment import Experiment
-from d2rkit.jobs import GRACE, Slurm, submit_local, submit_slurm, wait
-from d2rkit.progress import progress, progress_table, totals
-from d2rkit.sweep import sweep, unfinished
+from d2rkit.core.devices import cards
+from d2rkit.core.validation import nearest
+from d2rkit.experiments.experiment import Experiment
+from d2rkit.experiments.slurm import GRACE, Slurm, submit_local, submit_slurm, wait
+from d2rkit.experiments.status import progress, progress_table, totals
+from d2rkit.experiments.sweep import sweep, unfinished
 
 EXECUTORS = ("here", "local", "slurm")
 SLURM = Slurm()

@@ -18,9 +18,9 @@ from d2rkit.cli.base import (
     tables_of,
     workers_here,
 )
-from d2rkit.experiment import read_runs
-from d2rkit.measuring import measure
-from d2rkit.planning import duration, lines, plan, survivors_of
+from d2rkit.experiments.experiment import read_runs
+from d2rkit.planning.cost import duration, lines, plan, survivors_of
+from d2rkit.planning.timing import measure
 
 ASSUMPTIONS = """Counted: training with validation, every attack at every checkpoint, curve over eps, masking checks.
 Assumed: a run that has begun costs as much as a new one; workers do not slow each other down; AWP perturbs from the

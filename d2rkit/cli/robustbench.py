@@ -8,10 +8,10 @@ from pathlib import Path
 import tyro
 
 from d2rkit.cli.base import HERE, File, Place, Word, app
-from d2rkit.experiment import read_run
-from d2rkit.files import write_atomically, write_json
-from d2rkit.paths import new_file
-from d2rkit.robustbench import claim, read_leaderboard
+from d2rkit.core.files import write_atomically, write_json
+from d2rkit.core.paths import new_file
+from d2rkit.experiments.experiment import read_run
+from d2rkit.reporting.robustbench import claim, read_leaderboard
 
 
 @app.command

@@ -11,15 +11,15 @@ from importlib.util import find_spec
 import torch
 import tyro
 
-from d2rkit.border import nearest
 from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
-from d2rkit.data import DATASETS, load_data
-from d2rkit.devices import resolve
-from d2rkit.experiment import Experiment, machine
-from d2rkit.measuring import bfloat16_pace
-from d2rkit.paths import home
-from d2rkit.plugins import LOADED, VARIABLE
-from d2rkit.running import run
+from d2rkit.core.devices import resolve
+from d2rkit.core.paths import home
+from d2rkit.core.validation import nearest
+from d2rkit.data.datasets import DATASETS, load_data
+from d2rkit.experiments.experiment import Experiment, machine
+from d2rkit.experiments.plugins import LOADED, VARIABLE
+from d2rkit.experiments.run import run
+from d2rkit.planning.timing import bfloat16_pace
 
 
 @app.command

@@ -10,12 +10,12 @@ from typing import Annotated
 import tyro
 
 from d2rkit.cli.base import AS_IS, HERE, Changes, Folder, Place, Word, app, check_counts, tables_of, workers_here
-from d2rkit.experiment import Experiment, machine, read_runs
-from d2rkit.files import write_atomically
-from d2rkit.own_presets import with_versions
-from d2rkit.paths import home
-from d2rkit.presets import Preset, get_preset
-from d2rkit.sweep import sweep
+from d2rkit.core.files import write_atomically
+from d2rkit.core.paths import home
+from d2rkit.experiments.experiment import Experiment, machine, read_runs
+from d2rkit.experiments.own_presets import with_versions
+from d2rkit.experiments.presets import Preset, get_preset
+from d2rkit.experiments.sweep import sweep
 
 
 @app.command
@@ -73,7 +73,7 @@ def _dry_run(
     preset: str, changes: Changes, rows: tuple[str, ...], batch: int, workers: int, threads: int, results: str,
     place: Place,
 ) -> None:  # fmt: skip
-    from d2rkit.dry_run import CUT, dry_run, write_log
+    from d2rkit.planning.dry_run import CUT, dry_run, write_log
 
     check_counts(batch=batch)
     threads = threads or max(1, (os.cpu_count() or 1) // max(1, workers))
@@ -120,7 +120,7 @@ def tune(
         threads: torch threads of each worker (0: one; without workers, all cores).
         results: folder for learning_rates.csv (default: results/PRESET).
     """
-    from d2rkit.tuning import outcomes, trials  # pandas takes a second to import
+    from d2rkit.experiments.tuning import outcomes, trials  # pandas takes a second to import
 
     chosen = get_preset(preset)
     found = trials(chosen, rates, subset, epochs, rows)
@@ -173,7 +173,7 @@ def pack_command(
         folder: gets runs/ and the table; files that are there with other content are never replaced.
         weights: a folder for the networks of each row's first seed (none by default).
     """
-    from d2rkit.packing import pack  # pandas takes a second to import
+    from d2rkit.reporting.pack import pack  # pandas takes a second to import
 
     files = pack(get_preset(preset), read_runs(place.runs_root), folder, weights or None)
     print(f"{len(files)} files in {folder}" + (f" and {weights}" if weights else ""))
@@ -189,8 +189,8 @@ def _folder(results: str, asked: str, chosen: Preset) -> Path:
 def _write(preset: Preset, experiments: list[Experiment], place: Place, folder: Path) -> set[str]:
     """The whole table, whichever of its cells were asked for, with seeds beyond the preset's if they were; returns the
     names of its runs."""
-    from d2rkit.figures import write_figures  # pandas and seaborn take seconds to import
-    from d2rkit.tables import write_table
+    from d2rkit.reporting.figures import write_figures  # pandas and seaborn take seconds to import
+    from d2rkit.reporting.tables import write_table
 
     found = read_runs(place.runs_root)
     preset = with_versions(preset, found)

@@ -8,8 +8,8 @@ from pathlib import Path
 import tyro
 
 from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
-from d2rkit.experiment import find_runs
-from d2rkit.verifying import verify
+from d2rkit.experiments.experiment import find_runs
+from d2rkit.reporting.verify import verify
 
 
 @app.command(name="verify")

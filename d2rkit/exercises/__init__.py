@@ -12,10 +12,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
-from d2rkit import plugins
-from d2rkit.border import nearest, shown
+from d2rkit.core.validation import nearest, shown
 from d2rkit.exercises.checking import NOT_YET, Exercise, Result, run
 from d2rkit.exercises.handin import Report, collect, record, report
+from d2rkit.experiments import plugins
 
 NAMES = (
     "kl",

@@ -12,13 +12,13 @@ from statistics import mean, pstdev, stdev
 
 import torch
 
-from d2rkit.data import load_data
-from d2rkit.evaluation import evaluate
+from d2rkit.data.datasets import load_data
+from d2rkit.evaluation.evaluate import evaluate
 from d2rkit.exercises.checking import Exercise, Step, functions, one_thread, short
-from d2rkit.guides import by_method
-from d2rkit.models import build_model
-from d2rkit.pair import GuidedPair
-from d2rkit.training import Recipe, fit
+from d2rkit.methods.pair import GuidedPair
+from d2rkit.networks.architectures import build_model
+from d2rkit.training.guides import by_method
+from d2rkit.training.loop import Recipe, fit
 
 EPS = 0.15  # pixel scale; large, because 8x8 digits are coarse
 BASE = {

@@ -14,7 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-from d2rkit.paths import PROJECT
+from d2rkit.core.paths import PROJECT
 
 FOLDER = PROJECT / "notebooks" / "exercises"
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d2rkit import attacks
-from d2rkit.divergences import kl
 from d2rkit.exercises import probes
 from d2rkit.exercises.checking import Exercise, Step, compare, functions
+from d2rkit.methods import attacks
+from d2rkit.methods.divergences import kl
 
 SHARE = 0.95
 BUDGET = {"eps": 0.3, "step_size": 0.06, "steps": 8}  # wide enough for the mistakes to lead elsewhere

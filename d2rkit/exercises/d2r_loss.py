@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from d2rkit import objectives
-from d2rkit.divergences import kl, kl_gap, symmetric_kl
 from d2rkit.exercises.checking import Exercise, Step, compare, functions, returned, short
+from d2rkit.methods import objectives
+from d2rkit.methods.divergences import kl, kl_gap, symmetric_kl
 
 W_CLEAN, W_ADV = 2.0, 30.0  # with the mean over batch and classes
 PARTS = ("ce", "mse", "clean", "adv")

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d2rkit import attacks
 from d2rkit.exercises import probes
 from d2rkit.exercises.checking import Exercise, Step, compare, functions
+from d2rkit.methods import attacks
 
 SHARE = 0.97  # of the pixels must agree: rounding turns the sign of a gradient near 0
 

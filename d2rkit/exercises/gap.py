@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from d2rkit import divergences as dv
 from d2rkit.exercises.checking import Exercise, Step, functions
+from d2rkit.methods import divergences as dv
 
 ZERO = 1e-3  # what counts as "the gap sees nothing"
 

@@ -17,8 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from d2rkit.core.files import read_json, write_atomically
 from d2rkit.exercises.checking import PASSED, SYMBOLS, UNWRITTEN, Result
-from d2rkit.files import read_json, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from d2rkit import divergences as dv
 from d2rkit.exercises.checking import Exercise, Step, compare, functions, returned
+from d2rkit.methods import divergences as dv
 
 
 def reference(p_logits: Tensor, q_logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d2rkit import attacks
-from d2rkit.data import load_data
-from d2rkit.evaluation import evaluate
+from d2rkit.data.datasets import load_data
+from d2rkit.evaluation.evaluate import evaluate
 from d2rkit.exercises.checking import Exercise, Step, functions, one_thread, short
-from d2rkit.models import build_model
+from d2rkit.methods import attacks
+from d2rkit.networks.architectures import build_model
 
 EPS = 0.15  # pixel scale; large, because 8x8 digits are coarse
 COUNT = 150  # test images

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from d2rkit import attacks
 from d2rkit.exercises import probes
 from d2rkit.exercises.checking import Exercise, Step, compare, functions
 from d2rkit.exercises.fgsm import input_gradient
+from d2rkit.methods import attacks
 
 SHARE = 0.95  # a turned sign early in the loop moves a few more pixels later
 BUDGET = {"eps": 0.3, "step_size": 0.08, "steps": 6}  # wide enough for the mistakes to lead elsewhere

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from d2rkit.exercises.checking import Step, returned, short
-from d2rkit.models import SmallCNN
+from d2rkit.networks.architectures import SmallCNN
 
 CLASSES = 4
 

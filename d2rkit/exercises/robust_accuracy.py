@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from d2rkit import attacks
 from d2rkit.exercises import probes
 from d2rkit.exercises.checking import Exercise, Step, compare, functions
-from d2rkit.pair import eval_mode
+from d2rkit.methods import attacks
+from d2rkit.methods.pair import eval_mode
 
 
 def reference(model: nn.Module, x: Tensor, y: Tensor, attack: Callable, batch_size: int) -> tuple[float, float]:

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from d2rkit.data import DIGITS_TEST, load_data
-from d2rkit.evaluation import Evaluation, evaluate
+from d2rkit.data.datasets import DIGITS_TEST, load_data
+from d2rkit.evaluation.evaluate import Evaluation, evaluate
 from d2rkit.exercises.ablation import BASE, EPS
 from d2rkit.exercises.checking import Exercise, Step, functions, short
-from d2rkit.models import build_model
-from d2rkit.pair import GuidedPair
-from d2rkit.training import Recipe, fit
+from d2rkit.methods.pair import GuidedPair
+from d2rkit.networks.architectures import build_model
+from d2rkit.training.loop import Recipe, fit
 
 ATTACKS = ("clean", "fgsm", "pgd20", "cw20")
 FORMATS = ("markdown", "latex", "csv")

@@ -12,13 +12,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from d2rkit import attacks
-from d2rkit.autoattack import clean_flags
-from d2rkit.border import nearest
-from d2rkit.pair import eval_mode
+from d2rkit.core.validation import nearest
+from d2rkit.evaluation.autoattack import clean_flags
+from d2rkit.methods import attacks
+from d2rkit.methods.pair import eval_mode
 from d2rkit.panels import base
 from d2rkit.panels.base import Choice, Panel, Slider
-from d2rkit.sample_pairs import SamplePair
+from d2rkit.panels.sample_pairs import SamplePair
 
 ATTACKS = {
     "pgd": "PGD on cross-entropy",

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from d2rkit import attacks
-from d2rkit.border import nearest
-from d2rkit.pair import GuidedPair, eval_mode
+from d2rkit.core.validation import nearest
+from d2rkit.methods import attacks
+from d2rkit.methods.pair import GuidedPair, eval_mode
 from d2rkit.panels import base
 from d2rkit.panels.base import Choice, Panel, Slider
-from d2rkit.sample_pairs import SamplePair
+from d2rkit.panels.sample_pairs import SamplePair
 
 ATTACKS = {"ce": "CE", "kl-self": "self-KL", "cag": "CAG"}
 STYLE = {  # colour, dash, mark: the same in every part of the picture

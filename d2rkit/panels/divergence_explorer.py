@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.tri import Triangulation
 from torch import Tensor
 
-from d2rkit import divergences as D
-from d2rkit.border import nearest
+from d2rkit.core.validation import nearest
+from d2rkit.methods import divergences as D
 from d2rkit.panels import base
 from d2rkit.panels.base import Choice, Panel, Slider
 
@@ -32,7 +32,7 @@ def centred_mse(target: Tensor, guide: Tensor) -> Tensor:
     return D.logit_mse(target - target.mean(1, keepdim=True), guide - guide.mean(1, keepdim=True))
 
 
-# name -> (label, divergence of (target, guide)); all from d2rkit.divergences, argument order made explicit
+# name -> (label, divergence of (target, guide)); all from d2rkit.methods.divergences, argument order made explicit
 CHOICES: dict[str, tuple[str, D.Divergence]] = {
     "kl": ("KL(target ‖ guide)", D.kl),
     "reverse-kl": ("KL(guide ‖ target)", D.reverse_kl),

@@ -12,17 +12,17 @@ from typing import Any
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from d2rkit import figures
-from d2rkit.border import nearest
-from d2rkit.data import load_data
-from d2rkit.experiment import Run, settings_of
-from d2rkit.export import STYLE, VENUES, export, info_of, set_width, style
+from d2rkit.core.validation import nearest
+from d2rkit.data.datasets import load_data
+from d2rkit.experiments.experiment import Run, settings_of
+from d2rkit.experiments.presets import PRESETS
 from d2rkit.panels import base
 from d2rkit.panels.base import Choice, Panel, Slider
 from d2rkit.panels.table_rows import TITLES, setting_of
-from d2rkit.presets import PRESETS
-from d2rkit.published import published
-from d2rkit.tidy import attacks_in, tidy
+from d2rkit.reporting import figures
+from d2rkit.reporting.export import STYLE, VENUES, export, info_of, set_width, style
+from d2rkit.reporting.frame import attacks_in, tidy
+from d2rkit.reporting.published import published
 
 VENUE_NAMES = {"neurips": "NeurIPS", "icml": "ICML", "iclr": "ICLR", "cvpr": "CVPR", "lncs": "LNCS (Springer)"}
 SINGLE_COLUMN = ("neurips", "iclr", "lncs")  # text in one column: half the width is half a line

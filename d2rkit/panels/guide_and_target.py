@@ -15,12 +15,12 @@ from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from d2rkit import attacks
-from d2rkit.border import nearest
-from d2rkit.methods import Method
-from d2rkit.models import Normalize, build_model
-from d2rkit.objectives import D2R_WEIGHTS, d2r
-from d2rkit.pair import GuidedPair
+from d2rkit.core.validation import nearest
+from d2rkit.methods import attacks
+from d2rkit.methods.catalogue import Method
+from d2rkit.methods.objectives import D2R_WEIGHTS, d2r
+from d2rkit.methods.pair import GuidedPair
+from d2rkit.networks.architectures import Normalize, build_model
 from d2rkit.panels import base
 from d2rkit.panels.base import Choice, Panel, Slider
 

@@ -18,11 +18,10 @@ from typing import Any, ClassVar
 
 import ipywidgets as widgets
 
-from d2rkit.border import nearest
-from d2rkit.data import ImageData
-from d2rkit.experiment import Experiment
-from d2rkit.guides import by_method
-from d2rkit.methods import METHODS, get_method
+from d2rkit.core.validation import nearest
+from d2rkit.data.datasets import ImageData
+from d2rkit.experiments.experiment import Experiment
+from d2rkit.methods.catalogue import METHODS, get_method
 from d2rkit.panels import base
 from d2rkit.panels.base import Choice, Control, Slider, StaticFigure
 from d2rkit.panels.training_curves import draw, words
@@ -35,6 +34,7 @@ from d2rkit.panels.training_session import (
     small,
     with_wrong_labels,
 )
+from d2rkit.training.guides import by_method
 
 
 class LiveTraining:

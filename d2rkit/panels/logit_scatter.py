@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from d2rkit import divergences
-from d2rkit.pair import eval_mode
+from d2rkit.methods import divergences
+from d2rkit.methods.pair import eval_mode
 from d2rkit.panels import base
 from d2rkit.panels.adversarial_image import ATTACKS, attack_batch
 from d2rkit.panels.base import Choice, Panel, Slider
-from d2rkit.sample_pairs import SamplePair
+from d2rkit.panels.sample_pairs import SamplePair
 
 
 @dataclass(frozen=True)

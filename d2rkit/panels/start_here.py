@@ -18,19 +18,19 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from d2rkit.border import nearest
-from d2rkit.data import DATASETS, load_data
-from d2rkit.devices import resolve
-from d2rkit.experiment import Experiment, machine
-from d2rkit.guides import by_method, guide_of
-from d2rkit.methods import METHODS, Method, get_method
-from d2rkit.models import build_model
+from d2rkit.core.devices import resolve
+from d2rkit.core.paths import home, shipped
+from d2rkit.core.validation import nearest
+from d2rkit.data.datasets import DATASETS, load_data
+from d2rkit.data.sample_images import cifar10_20
+from d2rkit.experiments.experiment import Experiment, machine
+from d2rkit.experiments.presets import PRESETS, Preset, get_preset
+from d2rkit.methods.catalogue import METHODS, Method, get_method
+from d2rkit.networks.architectures import build_model
 from d2rkit.panels import base
 from d2rkit.panels.base import Choice, Panel
-from d2rkit.paths import home, shipped
-from d2rkit.presets import PRESETS, Preset, get_preset
-from d2rkit.rehearsal import shape_of
-from d2rkit.sample_images import cifar10_20
+from d2rkit.planning.synthetic import shape_of
+from d2rkit.training.guides import by_method, guide_of
 
 PACKAGES = ("torch", "torchvision", "numpy", "matplotlib", "lightning-fabric", "pyautoattack")
 LAB = ("jupyterlab", "ipywidgets")

@@ -10,14 +10,14 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from d2rkit.evaluation import ATTACKS
-from d2rkit.experiment import Run, settings_of
+from d2rkit.evaluation.evaluate import ATTACKS
+from d2rkit.experiments.experiment import Run, settings_of
+from d2rkit.experiments.presets import PRESETS, Preset
 from d2rkit.panels import base
 from d2rkit.panels.base import Choice, Panel
 from d2rkit.panels.table_rows import ALL, TITLES, Browsed, Setting, compute, difference, settings_for
-from d2rkit.presets import PRESETS, Preset
-from d2rkit.published import attack_words
-from d2rkit.render import signed, to_html, to_latex, to_markdown
+from d2rkit.reporting.published import attack_words
+from d2rkit.reporting.render import signed, to_html, to_latex, to_markdown
 
 
 # -- picture ------------------------------------------------------------------------------------------------

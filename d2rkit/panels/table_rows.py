@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from d2rkit.border import nearest
-from d2rkit.evaluation import ATTACKS
-from d2rkit.experiment import Experiment, Run, settings_of
-from d2rkit.guides import by_method
-from d2rkit.methods import METHODS
-from d2rkit.presets import PRESETS, Preset
-from d2rkit.published import COLUMNS, PUBLISHED_AS, attack_words, published, same_setting
-from d2rkit.render import Cell, Table, signed
-from d2rkit.tables import percent
-from d2rkit.tidy import attacks_in, eps_words, labels, tidy
+from d2rkit.core.validation import nearest
+from d2rkit.evaluation.evaluate import ATTACKS
+from d2rkit.experiments.experiment import Experiment, Run, settings_of
+from d2rkit.experiments.presets import PRESETS, Preset
+from d2rkit.methods.catalogue import METHODS
+from d2rkit.reporting.frame import attacks_in, eps_words, labels, tidy
+from d2rkit.reporting.published import COLUMNS, PUBLISHED_AS, attack_words, published, same_setting
+from d2rkit.reporting.render import Cell, Table, signed
+from d2rkit.reporting.tables import percent
+from d2rkit.training.guides import by_method
 
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny-imagenet": "Tiny ImageNet", "digits": "Digits"}
 OWN = ("d2r-cag", "d2r-cag-released")  # asked for in every table, though nobody has published comparable numbers

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from d2rkit.arrays import Split
-from d2rkit.checkpoints import load_weights
-from d2rkit.data import ImageData, first_of_each_class
-from d2rkit.experiment import Experiment, build_pair
-from d2rkit.methods import METHODS
-from d2rkit.pair import GuidedPair
-from d2rkit.training import fit
+from d2rkit.data.arrays import Split
+from d2rkit.data.datasets import ImageData, first_of_each_class
+from d2rkit.experiments.experiment import Experiment, build_pair
+from d2rkit.methods.catalogue import METHODS
+from d2rkit.methods.pair import GuidedPair
+from d2rkit.networks.checkpoints import load_weights
+from d2rkit.training.loop import fit
 
 # fit() also warns on the log; a panel says it in words, and a notebook's stderr stays clean.
 logging.getLogger("d2rkit").addHandler(logging.NullHandler())

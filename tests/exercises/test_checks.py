@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from d2rkit import attacks
 from d2rkit.exercises import NAMES, check, exercise, probes
 from d2rkit.exercises import cag as cag_module
 from d2rkit.exercises import fgsm as fgsm_module
@@ -16,6 +15,7 @@ from d2rkit.exercises import pgd as pgd_module
 from d2rkit.exercises.ablation import T95, World
 from d2rkit.exercises.ablation import reference as ablate
 from d2rkit.exercises.checking import NOT_YET, UNWRITTEN, agree
+from d2rkit.methods import attacks
 
 FAST = [name for name in NAMES if name not in ("masked_model", "table_row")]
 

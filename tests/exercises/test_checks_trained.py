@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from d2rkit.data import load_data
-from d2rkit.evaluation import Evaluation, evaluate
+from d2rkit.data.datasets import load_data
+from d2rkit.evaluation.evaluate import Evaluation, evaluate
 from d2rkit.exercises import check
 from d2rkit.exercises.masked_model import masked_name, reference, suspects
 from d2rkit.exercises.table_row import ATTACKS, EPS, export_row, train_and_evaluate
@@ -95,7 +95,7 @@ def test_training_mistakes(measured, case):
 
 
 def untrained():
-    from d2rkit.models import build_model
+    from d2rkit.networks.architectures import build_model
 
     torch.manual_seed(0)
     return evaluate(build_model("mlp-64", 10, 64, 1), load_data("digits").test, ATTACKS, EPS)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from d2rkit.files import read_json
+from d2rkit.core.files import read_json
 
 SMALL = [
     "--target", "cnn-4", "--guide", "cnn-4", "--batch-size", "100", "--eps", "0.2", "--step-size", "0.1",
@@ -44,7 +44,7 @@ CODE = """
 import dataclasses, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-from d2rkit import presets
+from d2rkit.experiments import presets
 from d2rkit.cli import main
 if __name__ == "__main__":
     quick = presets.QUICK

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from d2rkit.data import load_data
-from d2rkit.models import build_model
-from d2rkit.pair import GuidedPair
-from d2rkit.sample_pairs import SamplePair
+from d2rkit.data.datasets import load_data
+from d2rkit.methods.pair import GuidedPair
+from d2rkit.networks.architectures import build_model
+from d2rkit.panels.sample_pairs import SamplePair
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from d2rkit.export import STYLE, VENUES
+from d2rkit.experiments.presets import get_preset
 from d2rkit.panels import figure_maker as maker
 from d2rkit.panels.figure_maker import FIGURES, FigureMaker
-from d2rkit.presets import get_preset
-from d2rkit.tidy import labels
+from d2rkit.reporting.export import STYLE, VENUES
+from d2rkit.reporting.frame import labels
 from tests.synthetic import make_run, preset, runs_of
 
 

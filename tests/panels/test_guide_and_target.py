@@ -37,8 +37,8 @@ def test_labels_reach_the_target_through_the_guide_alone():
 
 def test_terms_are_the_library_s(trained):
     """The first step's terms are those of objectives.d2r on the initial pair."""
-    from d2rkit import attacks
-    from d2rkit.objectives import d2r
+    from d2rkit.methods import attacks
+    from d2rkit.methods.objectives import d2r
 
     x, y = plane.spirals()
     pair, generator = plane.build_mlp_pair(0), torch.Generator().manual_seed(0)

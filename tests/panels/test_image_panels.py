@@ -147,8 +147,8 @@ def test_colour_pictures_draw(sample):
     """Three channels and 32 pixels, as CIFAR has them."""
     from dataclasses import replace
 
-    from d2rkit.models import build_model
-    from d2rkit.pair import GuidedPair
+    from d2rkit.methods.pair import GuidedPair
+    from d2rkit.networks.architectures import build_model
 
     torch.manual_seed(0)
     pair = GuidedPair(build_model("cnn-4", 10, 32, 3), build_model("cnn-4", 10, 32, 3)).eval()

@@ -2,10 +2,10 @@
 
 import pytest
 
-from d2rkit.methods import METHODS
+from d2rkit.experiments.presets import PRESETS
+from d2rkit.methods.catalogue import METHODS
 from d2rkit.panels import base, start_here
 from d2rkit.panels.start_here import StartHere, check, check_words
-from d2rkit.presets import PRESETS
 
 
 def test_check_names_what_is_needed_and_what_is_missing(tmp_path, monkeypatch):

@@ -5,13 +5,13 @@ import math
 import pytest
 import tyro
 
-from d2rkit.experiment import Experiment
+from d2rkit.experiments.experiment import Experiment
+from d2rkit.experiments.presets import PRESETS
 from d2rkit.panels import table_rows as rows
+from d2rkit.panels.sample_runs import find_runs, tiny_preset
 from d2rkit.panels.table_browser import TableBrowser
 from d2rkit.panels.table_rows import ALL, Setting
-from d2rkit.presets import PRESETS
-from d2rkit.published import published
-from d2rkit.sample_runs import find_runs, tiny_preset
+from d2rkit.reporting.published import published
 from tests.synthetic import make_run, preset, runs_of
 
 CIFAR = Setting("cifar10", "wrn-34-10", 8 / 255)

@@ -93,7 +93,7 @@ if result:
 #
 # - Where do the dashed and the solid line meet, apart from 0? Exercise 2 is about that point.
 # - Give `torch.nn.functional.kl_div` the same job. In which order does it want its arguments, and which of them as logarithms?
-# - The D2R release adds 1e-5 inside one of the logarithms (`d2rkit.divergences.kl(..., smoothing=1e-5)`). When does that change the result?
+# - The D2R release adds 1e-5 inside one of the logarithms (`d2rkit.methods.divergences.kl(..., smoothing=1e-5)`). When does that change the result?
 
 # %% [markdown]
 # ## References

@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 import torch
 from IPython.display import display
 
-from d2rkit.divergences import absolute_gap, kl_gap, symmetric_kl
 from d2rkit.exercises import check, report
+from d2rkit.methods.divergences import absolute_gap, kl_gap, symmetric_kl
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # tiny networks are fastest with one thread

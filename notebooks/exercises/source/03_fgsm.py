@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from IPython.display import display
 
-from d2rkit.data import load_data
+from d2rkit import build_model, load_data
 from d2rkit.exercises import check, report
-from d2rkit.models import build_model
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # tiny networks are fastest with one thread
@@ -103,7 +102,7 @@ if result:
 # %% [markdown]
 # ## Going further
 #
-# - Evaluation uses FGSM from a random start in the ball (`d2rkit.attacks.fgsm(..., start=...)`). Does the start help or hurt the attacker?
+# - Evaluation uses FGSM from a random start in the ball (`d2rkit.methods.attacks.fgsm(..., start=...)`). Does the start help or hurt the attacker?
 # - Replace the sign by the gradient divided by its L2 length: what must ε be for the same damage?
 # - What happens at ε = 0, and why should every evaluation print that number?
 

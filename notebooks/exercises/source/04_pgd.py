@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from IPython.display import display
 
-from d2rkit.data import load_data
+from d2rkit import build_model, load_data
 from d2rkit.exercises import check, report
-from d2rkit.models import build_model
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # tiny networks are fastest with one thread
@@ -111,8 +110,8 @@ if result:
 # %% [markdown]
 # ## Going further
 #
-# - Add a random start inside the ball (`d2rkit.attacks.uniform_start`) and restarts. How much does each help, and what does it cost?
-# - Replace the sign and the projection for the L2 ball; compare with `d2rkit.attacks.pgd(..., norm="l2")`.
+# - Add a random start inside the ball (`d2rkit.methods.attacks.uniform_start`) and restarts. How much does each help, and what does it cost?
+# - Replace the sign and the projection for the L2 ball; compare with `d2rkit.methods.attacks.pgd(..., norm="l2")`.
 # - Leave the network in train mode during the attack on purpose and watch its BatchNorm statistics (use a network that has some: `cnn-16`).
 
 # %% [markdown]

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from IPython.display import display
 
-from d2rkit import attacks
+from d2rkit import build_model
 from d2rkit.exercises import check, report
-from d2rkit.models import build_model
+from d2rkit.methods import attacks
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # tiny networks are fastest with one thread
@@ -100,7 +100,7 @@ if result:
 # %% [markdown]
 # ## Going further
 #
-# - `d2rkit.attacks.cag(..., guide_share=0.5)` lets the guide see x′ too. Compare its images with yours: cosine, and accuracy of target *and* guide.
+# - `d2rkit.methods.attacks.cag(..., guide_share=0.5)` lets the guide see x′ too. Compare its images with yours: cosine, and accuracy of target *and* guide.
 # - Count the forwards of the guide in the released form (once a step) and in yours. What share of a training step does that save if both networks cost the same?
 # - Notebook 04 draws the three attacks' paths in the guide–target plane.
 

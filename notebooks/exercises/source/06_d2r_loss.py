@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from IPython.display import display
 
+from d2rkit import Logits
 from d2rkit.exercises import check, report
-from d2rkit.objectives import Logits, d2r
+from d2rkit.methods.objectives import d2r
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # tiny networks are fastest with one thread
@@ -97,7 +98,7 @@ if result:
 # %% [markdown]
 # ## Going further
 #
-# - Write TRADES the same way, CE(f(x), y) + 6·batchmean KL(p_f(x) ‖ p_f(x′)), and compare with `d2rkit.objectives.trades`. Which networks do labels reach?
+# - Write TRADES the same way, CE(f(x), y) + 6·batchmean KL(p_f(x) ‖ p_f(x′)), and compare with `d2rkit.methods.objectives.trades`. Which networks do labels reach?
 # - Use the released gap (exercise 2) in the clean term. How large must its weight be for the same gradient on f(x)?
 # - Detach the guide in every term but CE. Who teaches whom now? (`d2r(..., detach_guide=True)`)
 

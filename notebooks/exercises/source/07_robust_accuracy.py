@@ -17,10 +17,9 @@ import torch
 import torch.nn.functional as F
 from IPython.display import display
 
-from d2rkit import attacks
-from d2rkit.data import load_data
+from d2rkit import build_model, load_data
 from d2rkit.exercises import check, report
-from d2rkit.models import build_model
+from d2rkit.methods import attacks
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # tiny networks are fastest with one thread
@@ -111,7 +110,7 @@ if result:
 # ## Going further
 #
 # - Near 0 % and 100 % the formula gives a bar of 0. Look up Wilson's interval and compare for 0 robust images of 100.
-# - `d2rkit.evaluation.evaluate` keeps one flag an image. Use the flags of two attacks for McNemar's test: which images break under one attack only?
+# - `d2rkit.evaluate` keeps one flag an image. Use the flags of two attacks for McNemar's test: which images break under one attack only?
 # - Evaluate with the network in train mode on purpose (use `cnn-16`). How far off is the number, and does it depend on the batch size?
 
 # %% [markdown]

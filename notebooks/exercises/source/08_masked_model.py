@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from IPython.display import display
 
-from d2rkit import attacks
-from d2rkit.evaluation import evaluate
+from d2rkit import evaluate
 from d2rkit.exercises import check, report
 from d2rkit.exercises.masked_model import suspects
+from d2rkit.methods import attacks
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # tiny networks are fastest with one thread
@@ -95,7 +95,7 @@ if result:
 # %% [markdown]
 # ## Going further
 #
-# - Run the kit's checks on each model: `d2rkit.gradient_masking.masking_checks(model, (case.x, case.y), case.eps)`. Which of them speak?
+# - Run the kit's checks on each model: `d2rkit.evaluation.gradient_masking.masking_checks(model, (case.x, case.y), case.eps)`. Which of them speak?
 # - Repair PGD: divide the masked model's logits by a constant before cross-entropy. Why is that fair?
 # - Run `evaluate(model, (case.x, case.y), ("autoattack",), case.eps)` and read its warnings. Which of its four attacks breaks the masked model?
 

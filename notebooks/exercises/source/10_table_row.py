@@ -17,13 +17,9 @@ import re
 import torch
 from IPython.display import display
 
-from d2rkit.data import load_data
-from d2rkit.evaluation import evaluate
+from d2rkit import GuidedPair, Recipe, build_model, evaluate, fit, load_data
 from d2rkit.exercises import check, report
 from d2rkit.exercises.ablation import BASE, EPS
-from d2rkit.models import build_model
-from d2rkit.pair import GuidedPair
-from d2rkit.training import Recipe, fit
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # tiny networks are fastest with one thread

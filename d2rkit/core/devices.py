@@ -1,0 +1,318 @@
+"""Devices: which one a name means (resolve), and one run on several: start a process for each, share out the work,
+put the results together.
+
+    resolve("auto")                       the one door through which every name of a device goes
+    start(2, function, arguments)         two processes, joined in a group, run function(*arguments, ...)
+    mine(index), reduced(value, "mean")   inside them: this process's share, and what all shares come to
+
+Outside a group the functions that share do what one process alone needs: nothing. A group is only what start() made,
+or torchrun where D2RKIT_GROUP=1 says that its variables are meant for this kit; the variables of a batch system, or of
+another program's launcher, say nothing about a run. What float32 means on a device: arithmetic.py.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from d2rkit.core.arithmetic import attack_math, ieee_float32, training_math
+from d2rkit.core.validation import nearest
+
+__all__ = ["attack_math", "ieee_float32", "training_math"]
+
+NAMES = ("auto", "cpu", "cuda", "mps")
+GROUP = "D2RKIT_GROUP"  # marks WORLD_SIZE, RANK and LOCAL_RANK as meant for this kit
+GRACE = 5.0  # seconds that processes get to end by themselves once one of them has ended early
+OPERATIONS = {"sum": dist.ReduceOp.SUM, "mean": dist.ReduceOp.SUM, "min": dist.ReduceOp.MIN, "max": dist.ReduceOp.MAX}
+
+
+def named(device: str | torch.device) -> tuple[str, int | None]:
+    """Kind and number that `device` names, here or on another machine: ("cuda", 1) for "cuda:1"; "gpu" is "cuda".
+    ValueError, in one sentence, for what is no device of the kit."""
+    kind, colon, number = str(device).strip().lower().partition(":")
+    kind = "cuda" if kind == "gpu" else kind
+    if kind not in NAMES:
+        raise nearest(str(device), (*NAMES, "cuda:1"), "device")
+    if colon and (not number.isdecimal() or kind == "auto" or (kind != "cuda" and int(number))):
+        raise ValueError(f"device {str(device)!r} has no such number; allowed: {', '.join(NAMES)}, or cuda:1 and so on")
+    return kind, int(number) if colon else None
+
+
+def resolve(device: str | torch.device = "auto") -> torch.device:
+    """The device that a name means on this machine: "auto" is an NVIDIA (or ROCm) GPU if there is one, else the CPU;
+    "cpu"; "cuda" or "gpu", the first GPU or, in a group of processes, this one's own; "cuda:1"; "mps", the GPU of an
+    Apple computer, which is used only when asked for. ValueError, in one sentence, for what is unknown or not here."""
+    kind, number = named(device)
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "auto":
+        kind = "cuda" if there else "cpu"
+    if kind == "cpu":
+        return torch.device("cpu")
+    if kind == "mps":
+        if not torch.backends.mps.is_available():
+            raise ValueError("device 'mps' is not here: torch finds no Apple GPU; choose auto or cpu")
+        return torch.device("mps", 0)
+    if not there:
+        raise ValueError(f"device {str(device)!r} is not here: torch finds no NVIDIA GPU; choose auto or cpu")
+    if number is None:
+        number = int(os.environ["LOCAL_RANK"]) if expected() > 1 else 0
+    if number >= there:
+        raise ValueError(f"device 'cuda:{number}' is not here: this machine has {there} GPU(s), counted from 0")
+    return torch.device("cuda", number)
+
+
+def check_count(count: int, device: str | torch.device, batch_size: int) -> None:
+    """ValueError, in one sentence, if `count` devices of this kind cannot share a batch on this machine."""
+    if not 1 <= count <= batch_size:
+        raise ValueError(f"devices must lie between 1 and the batch size {batch_size}, not {count}")
+    kind, number = resolve(device).type, named(device)[1]
+    if count == 1:
+        return
+    check_one_machine()
+    if kind == "mps":
+        raise ValueError(f"an Apple GPU is one device, not {count}; set devices to 1")
+    if kind == "cuda" and number is not None:
+        raise ValueError(f"device {str(device)!r} names one GPU, not {count}; choose cuda")
+    if kind == "cuda" and count > torch.cuda.device_count():
+        raise ValueError(f"this machine has {torch.cuda.device_count()} GPU(s), not {count}")
+
+
+def check_one_machine() -> None:
+    """ValueError if a launcher has spread this job over several machines: a run that is shared stays on one."""
+    for name in ("SLURM_NNODES", "GROUP_WORLD_SIZE"):  # of Slurm, of torchrun --nnodes
+        value = os.environ.get(name, "")
+        if value.isdecimal() and int(value) > 1:
+            raise ValueError(f"a run shares the devices of one machine, but {name} is {value}; ask for one node")
+
+
+def card_for(worker: int, device: str | torch.device) -> str | None:
+    """What CUDA_VISIBLE_DEVICES should be for the worker of this number, so that workers take GPUs in turn; None where
+    there is nothing to choose: no GPU, another kind of device, or a GPU that is named."""
+    kind, number = named(device)
+    if kind not in ("auto", "cuda") or number is not None or not torch.cuda.is_available():
+        return None
+    cards = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    return cards.split(",")[worker % len(cards.split(","))]
+
+
+def cards(device: str | torch.device) -> int:
+    """How many devices of this machine the name `device` stands for: all its GPUs, or one. ValueError as resolve()."""
+    several = resolve(device).type == "cuda" and named(device)[1] is None
+    return torch.cuda.device_count() if several else 1
+
+
+def size() -> int:
+    """How many processes work on this run."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def expected() -> int:
+    """How many processes there will be once the group is joined: start() leaves word of it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if GROUP in os.environ else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return dist.get_rank() if size() > 1 else 0
+
+
+def mine(index: Tensor) -> tuple[Tensor, float]:
+    """This process's part of a batch's indices, and the weight of its mean loss: the mean over processes of
+    weight x (mean loss of the part) is the mean loss of the batch. A batch too small to be parted goes to all."""
+    count = size()
+    if len(index) < count:
+        return index, 1.0
+    part = index.tensor_split(count)[rank()]
+    return part, len(part) * count / len(index)
+
+
+def pieces(count: int, limit: int) -> int:
+    """Into how many pieces of at most `limit` images (0: no limit) a batch's part of `count` images is cut: as many
+    on every device, since each piece ends in talk among all."""
+    if not limit:
+        return 1
+    most, least = -(-count // limit), count
+    if size() > 1:
+        most = int(reduced(torch.tensor(most), "max"))
+        least = int(reduced(torch.tensor(least), "min"))
+    return min(most, least)
+
+
+def reduced(value: Tensor, how: str) -> Tensor:
+    """`value` put together over all processes ("sum", "mean", "min", "max"), detached; itself if there is one."""
+    if size() == 1:
+        return value.detach()
+    result = value.detach().to(_place(value.device), torch.uint8 if value.dtype == torch.bool else value.dtype)
+    result = result.clone()
+    dist.all_reduce(result, OPERATIONS[how])
+    return (result / size() if how == "mean" else result).to(value.device, value.dtype)
+
+
+def gathered(thing: Any) -> list[Any]:
+    """`thing` of every process, by rank; only what pickles."""
+    if size() == 1:
+        return [thing]
+    found: list[Any] = [None] * size()
+    dist.all_gather_object(found, thing)
+    return found
+
+
+def wait() -> None:
+    """Until all processes have come this far."""
+    if size() > 1:
+        dist.barrier()
+
+
+def from_first(thing: Any) -> Any:
+    """`thing` as the first process has it, so that all decide alike."""
+    return gathered(thing)[0]
+
+
+@torch.no_grad()
+def settle(module: nn.Module) -> None:
+    """Average BatchNorm's running statistics over all processes, each of which saw its own part of the batch."""
+    if size() == 1:
+        return
+    buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+    if not buffers:
+        return
+    flat = reduced(torch.cat([buffer.flatten() for buffer in buffers]), "mean")
+    for buffer, part in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
+        buffer.copy_(part.view_as(buffer))
+
+
+def _place(device: torch.device) -> torch.device:
+    """Where a tensor must lie to be sent: NCCL knows GPUs only."""
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else device
+
+
+# -- starting the processes --------------------------------------------------------------------------------
+def start(
+    count: int,
+    function: Callable[..., None],
+    arguments: tuple = (),
+    *,
+    report: Callable[[float, str], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> None:
+    """Run function(*arguments, report=..., should_stop=...) in `count` processes of this machine at once, their
+    environment ready for a process group of that size (Fabric's "ddp" strategy joins it).
+
+    report hears the first process. An exception of a process is raised here, and the others are stopped. Ctrl-C
+    asks all to stop in their own time, then raises KeyboardInterrupt."""
+    context = multiprocessing.get_context("spawn")
+    messages, stop = context.Queue(), context.Event()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    threads = max(1, torch.get_num_threads() // count)
+    processes = [
+        context.Process(target=_begin, args=(r, count, port, threads, messages, stop, function, arguments))
+        for r in range(count)
+    ]
+    for process in processes:
+        process.start()
+    failure, asked = None, False
+    try:
+        while any(process.is_alive() for process in processes):
+            try:
+                kind, content = messages.get(timeout=0.2)
+            except queue.Empty:
+                if any(process.exitcode for process in processes):
+                    break
+                if should_stop and should_stop():
+                    stop.set()
+                continue
+            except KeyboardInterrupt:
+                if asked:
+                    break  # a second Ctrl-C does not wait for a state to be saved
+                asked = True
+                stop.set()
+                continue
+            if kind == "failed":
+                failure = content
+                break
+            if report:
+                report(*content)
+            if should_stop and should_stop():
+                stop.set()
+    finally:
+        _end(processes)
+    while failure is None and not messages.empty():
+        kind, content = messages.get()
+        failure = content if kind == "failed" else None
+    if asked:
+        raise KeyboardInterrupt
+    if failure is not None:
+        raise failure
+    if any(process.exitcode for process in processes):
+        raise RuntimeError(f"a process of {count} died (out of memory?); the state of its last save is kept")
+
+
+def _begin(rank, count, port, threads, messages, stop, function, arguments) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and sets `stop`
+    end_with_parent()
+    os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)  # of a torchrun above: it would wait for that one's store
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), NODE_RANK="0",
+        GROUP_RANK="0", WORLD_SIZE=str(count), OMP_NUM_THREADS=str(threads), **{GROUP: "1"},
+    )  # fmt: skip
+    torch.set_num_threads(threads)
+
+    def report(done: float, words: str) -> None:
+        if rank == 0:
+            messages.put(("report", (done, words)))
+
+    try:
+        function(*arguments, report=report, should_stop=stop.is_set)
+    except Exception as error:
+        messages.put(("failed", _sendable(error, f"in process {rank} of {count}:\n{traceback.format_exc()}")))
+        sys.exit(1)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _sendable(error: Exception, note: str) -> Exception:
+    error.add_note(note)
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # some exceptions cannot be taken apart or put together again
+        return RuntimeError(f"{type(error).__name__}: {error}\n{note}")
+    return error
+
+
+def end_with_parent() -> None:
+    """From now on this process ends when the one that started it does, however that ends: it would go on with nobody
+    to hear it, and where the parent holds the run's lock nobody may write to the run folder without it."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _end(processes: list) -> None:
+    """Wait for processes that are ending; stop those that cannot, since their partners are gone."""
+    for process in processes:
+        process.join(GRACE)
+    for process in processes:
+        if process.is_alive():
+            process.terminate()
+            process.join(5)
+        if process.is_alive():
+            process.kill()
+            process.join()

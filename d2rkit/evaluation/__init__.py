@@ -1,0 +1,1 @@
+"""From weights to per-image correctness flags: attacks, AutoAttack, signs of gradient masking."""

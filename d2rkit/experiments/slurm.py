@@ -1,0 +1,266 @@
+"""A list of experiments -> jobs of their own, through submitit: workers on this machine, or a Slurm cluster.
+
+    wait(submit_local(experiments, workers=2), experiments)
+    submit_slurm(experiments, options=Slurm(partition="gpu"))
+
+A run folder is the only state and its lock keeps two processes off one run, so that a job may die at any moment and
+nobody needs to know who started it. Locks must reach all machines: on NFS they do, Lustre needs its mount option flock.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm.auto import tqdm
+
+from d2rkit.core.devices import card_for, named, resolve
+from d2rkit.core.paths import home
+from d2rkit.experiments.experiment import Experiment
+from d2rkit.experiments.plugins import travelling
+from d2rkit.experiments.sweep import attempt, check_cores, failed_since, is_done, threads_of_children, unfinished
+
+if TYPE_CHECKING:
+    from submitit import DelayedSubmission, Job
+
+log = logging.getLogger("d2rkit")
+
+GRACE = 180.0  # seconds before a time limit at which a job is told; half of them to finish a step or a batch
+FOREVER = 365 * 24 * 60  # minutes; submitit ends local jobs after two if it is not told otherwise
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """What each job asks a Slurm cluster for; one job a run."""
+
+    partition: str = ""
+    """Partition (default: the cluster's)."""
+    minutes: int = 24 * 60
+    """Time limit of a job; a run that takes longer saves its state, is requeued and goes on."""
+    gpus: int = 1
+    """GPUs of a job; a run shares its batches out to all of them."""
+    cpus: int = 4
+    """CPU cores of a job, and torch's threads."""
+    at_once: int = 16
+    """How many jobs of the array may run at once."""
+    requeues: int = 20
+    """How often a job may run into its time limit."""
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """More of sbatch's options, e.g. account abc mem 32G."""
+
+    def check(self) -> None:
+        """ValueError for what no cluster could grant."""
+        if self.minutes * 60 < 2 * GRACE:
+            raise ValueError(f"minutes must be at least {2 * GRACE / 60:.0f}, for a job to save its state in time")
+        if self.gpus < 0 or self.requeues < 0 or min(self.cpus, self.at_once) < 1:
+            raise ValueError("cpus and at_once must be at least 1, gpus and requeues at least 0")
+        if spread := {"nodes", "N"} & self.extra.keys():
+            raise ValueError(f"a run shares the devices of one machine; leave {spread.pop()} out of extra")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What a job does: it goes down the list and takes every run that is neither done nor another's. count: devices
+    of a run. card: a local worker's GPU, as CUDA_VISIBLE_DEVICES has it ("" for none of its own); a cluster hands out
+    GPUs itself (None). since: what failed later than this is left alone: a worker of the same sweep has just tried
+    it."""
+
+    experiments: tuple[Experiment, ...]
+    root: Path
+    device: str
+    data_root: Path | None
+    threads: int
+    count: int = 1
+    card: str | None = None
+    since: float = math.inf
+
+    def __call__(self) -> str:
+        """One line a run that was tried: its name and what became of it."""
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s", stream=sys.stdout)
+        torch.set_num_threads(self.threads)
+        if self.card is not None:
+            if self.card:
+                os.environ["CUDA_VISIBLE_DEVICES"] = self.card
+            os.setpgrp()  # Ctrl-C in the terminal is for wait(), which then asks each worker once
+        found: dict[str, str] = {}
+        with _told_to_stop() as (told, requeue):
+            for experiment in self.experiments:
+                name = experiment.run_name
+                # Within training SIGTERM is fit()'s; then its answer is all that is heard of it.
+                if told() or "interrupted" in found.values():
+                    break
+                if failed_since(self.since, experiment, self.root):
+                    found[name] = "failed in another worker"
+                elif not is_done(experiment, self.root):
+                    found[name] = attempt(
+                        experiment, self.root, device=self.device, count=self.count, data_root=self.data_root,
+                        report=_log_steps(name), should_stop=told,
+                    )  # fmt: skip
+                    log.info("%s: %s", name, found[name])
+            if not all(is_done(experiment, self.root) for experiment in self.experiments):
+                requeue()
+        return "\n".join(f"{name}: {status}" for name, status in found.items()) or "nothing left to do"
+
+    def checkpoint(self) -> DelayedSubmission:
+        """What submitit runs after a time-out: the same, since run folders hold the state."""
+        return _submitit().helpers.DelayedSubmission(self)
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[tuple[Callable[[], bool], Callable[[], None]]]:
+    """told() says whether SIGTERM (of scancel, of wait()) or the warning before a time limit came, so that the run
+    saves its state; requeue(), called then, hands a warning on to submitit, which requeues the job and exits. That
+    happens uncalled if half of the grace time was not enough."""
+    warning = getattr(signal, f"SIG{_submitit().JobEnvironment.USR_SIG}")
+    handler = signal.getsignal(warning)
+    came: set[int] = set()
+    alarm = threading.Timer(GRACE / 2, os.kill, (os.getpid(), warning))
+    alarm.daemon = True
+
+    def note(number: int, frame: object) -> None:
+        second = number in came
+        came.add(number)
+        if number == warning:
+            handler(number, frame) if second else alarm.start()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, warning)}
+    try:
+        yield lambda: bool(came), lambda: handler(warning, None) if warning in came else None
+    finally:
+        alarm.cancel()
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _log_steps(name: str) -> Callable[[float, str], None]:
+    """A report that logs each epoch and each attack once."""
+    last = ""
+
+    def report(done: float, words: str) -> None:
+        nonlocal last
+        if words != last:
+            log.info("%s: %s", name, words)
+            last = words
+
+    return report
+
+
+def submit_local(
+    experiments: Sequence[Experiment],
+    root: str | Path | None = None,
+    *,
+    workers: int,
+    threads: int = 1,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+) -> list[Job]:
+    """Start workers on what is not done; they go on if this process ends. Each gets one of the GPUs in turn.
+
+    workers, threads: as in sweep(), at least one of each. Logs: jobs/local-<time>/ below root."""
+    check_cores(workers, threads)
+    resolve(device)
+    if workers < 1:
+        raise ValueError("the local executor needs at least 1 worker")
+    root, todo, place = _prepare(experiments, root, device, data_root)
+    if not todo:
+        return []
+    # Process ids come round again, so each sweep has a folder of its own.
+    executor = _submitit().LocalExecutor(root / "jobs" / time.strftime("local-%Y%m%d-%H%M%S"))
+    executor.update_parameters(timeout_min=FOREVER, stderr_to_stdout=True)
+    # submitit's controller would kill its worker a second after a Ctrl-C; born deaf to it, it leaves that to wait().
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with threads_of_children(threads):
+            return [
+                executor.submit(
+                    Worker(tuple(todo), *place, threads, card=card_for(number, device) or "", since=time.time())
+                )
+                for number in range(min(workers, len(todo)))
+            ]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def wait(
+    jobs: Sequence[Job], experiments: Sequence[Experiment], root: str | Path | None = None, *, quiet: bool = False
+) -> None:
+    """Until local jobs have ended, with a bar of the runs done. Ctrl-C asks each to save its state and stop, a second
+    one to stop at once; when they have, KeyboardInterrupt is raised."""
+    root = Path(root) if root is not None else home("runs")
+    stopped = False
+    with tqdm(total=len(experiments), desc="training and attacking", unit="run", disable=quiet) as bar:
+        while True:
+            try:
+                running = [job for job in jobs if not job.done()]
+                bar.update(sum(is_done(experiment, root) for experiment in experiments) - bar.n)
+                if not running:
+                    break
+                time.sleep(1)
+            except KeyboardInterrupt:
+                stopped = True
+                bar.set_description_str("stopping: every run saves its state")
+                for job in jobs:
+                    if not job.done():
+                        os.kill(int(job.job_id), signal.SIGTERM)  # to submitit's controller, which hands it on
+    if stopped:
+        raise KeyboardInterrupt
+
+
+def submit_slurm(
+    experiments: Sequence[Experiment],
+    root: str | Path | None = None,
+    *,
+    options: Slurm,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+) -> list[Job]:
+    """Hand what is not done to Slurm, one job a run, as one array; ValueError if there is no Slurm, or if it refuses.
+    Logs: jobs/<job id>/ below root."""
+    options.check()
+    named(device)  # whether it is there is for the cluster's machines to say
+    root, todo, place = _prepare(experiments, root, device, data_root)
+    if not todo:
+        return []
+    try:
+        executor = _submitit().AutoExecutor(
+            root / "jobs" / "%j", cluster="slurm", slurm_max_num_timeout=options.requeues
+        )
+        executor.update_parameters(
+            name="d2rkit", timeout_min=options.minutes, gpus_per_node=options.gpus or None, cpus_per_task=options.cpus,
+            stderr_to_stdout=True, slurm_partition=options.partition or None, slurm_signal_delay_s=int(GRACE),
+            slurm_array_parallelism=options.at_once, slurm_setup=[f"export OMP_NUM_THREADS={options.cpus}"],
+            slurm_additional_parameters=dict(options.extra),
+        )  # fmt: skip
+        with executor.batch():
+            jobs = [executor.submit(Worker((e,), *place, options.cpus, max(1, options.gpus))) for e in todo]
+        return jobs
+    except RuntimeError as error:  # of submitit: srun is missing, sbatch said no
+        raise ValueError(f"Slurm took no jobs: {' '.join(str(error).split())}") from error
+
+
+def _prepare(experiments: Sequence[Experiment], root, device: str, data_root) -> tuple[Path, list[Experiment], tuple]:
+    """Root, what is not done, where and on what workers run; absolute, since jobs may start elsewhere."""
+    root = (Path(root) if root is not None else home("runs")).absolute()
+    todo = unfinished(experiments, root)
+    for experiment in todo:
+        travelling(experiment.registered)
+    return root, todo, (root, device, Path(data_root).absolute() if data_root else None)
+
+
+def _submitit():
+    try:
+        import submitit
+    except ImportError as error:
+        raise ValueError("jobs need submitit, which is not installed: pip install -e '.[slurm]'") from error
+    return submitit

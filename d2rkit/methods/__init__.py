@@ -1,0 +1,1 @@
+"""Training methods as pure functions: divergences, objectives of logits, attacks, and the catalogue METHODS."""

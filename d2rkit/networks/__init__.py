@@ -1,0 +1,1 @@
+"""Networks and their files: architectures, input normalisation, checkpoints of ours and of the field, export."""

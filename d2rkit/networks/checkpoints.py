@@ -1,0 +1,114 @@
+"""Checkpoints: weights as safetensors with their digests, training state that loads without running code."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from d2rkit.core.digests import tensors_digest
+from d2rkit.core.files import write_atomically
+from d2rkit.methods.pair import GuidedPair
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, in one line; an EOFError says nothing, so its name stands for it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def save_weights(path: Path, target: nn.Module, guide: nn.Module | None) -> None:
+    """Both networks in one safetensors file, names prefixed `target.` and `guide.`, each one's digest in its header."""
+    networks = {"target": target} | ({"guide": guide} if guide is not None else {})
+    states = {name: network.state_dict() for name, network in networks.items()}
+    tensors = {f"{n}.{k}": v.detach().contiguous() for n, state in states.items() for k, v in state.items()}
+    digests = json.dumps({name: tensors_digest(state) for name, state in states.items()})
+    with write_atomically(path) as draft:
+        # One entry: several have no order, and then the same weights would not be the same bytes. Written by us:
+        # save_file() leaves drafts of its own behind and refuses paths that are not UTF-8.
+        draft.write_bytes(save(tensors, metadata={DIGESTS: digests}))
+
+
+DIGESTS = "digests"  # of each network's tensors, as JSON, in the header of the file that holds them
+
+
+def load_weights(path: str | Path, pair: GuidedPair) -> GuidedPair:
+    """Load a run's weights into `pair`, strictly; ValueError if the file is missing, damaged or does not fit.
+
+    Tensors are held against the digests beside them; files of versions without digests are taken as they are."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"checkpoint {path} does not exist")
+    try:
+        with safe_open(path, "pt") as file:
+            beside = _digests(file)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"checkpoint {path} is damaged (truncated?): {error}") from error
+    _check_digests(path, tensors, beside)
+    try:
+        pair.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"checkpoint {path} does not fit these networks: {reason}") from error
+    return pair
+
+
+def _check_digests(path: Path, tensors: Mapping[str, Tensor], beside: Mapping[str, str]) -> None:
+    if not beside:  # an older version's, or a file that another program has written
+        return
+    networks: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        network, _, rest = name.partition(".")
+        networks.setdefault(network, {})[rest] = tensor
+    if {name: tensors_digest(state) for name, state in networks.items()} != beside:
+        raise ValueError(f"checkpoint {path} is damaged: its tensors are not those whose digest stands beside them")
+
+
+def _digests(file: Any) -> dict[str, str]:
+    """Of an open safetensors file; a header that makes no sense gives a digest that nothing has."""
+    kept = (file.metadata() or {}).get(DIGESTS)
+    try:
+        found = json.loads(kept) if kept is not None else {}
+    except (ValueError, RecursionError):
+        found = kept
+    return found if isinstance(found, dict) and all(isinstance(v, str) for v in found.values()) else {"": str(found)}
+
+
+def digests_beside(path: Path) -> dict[str, str]:
+    """The digests in a weights file's header by network, none in a file of an older version; tensors are not read.
+    ValueError if the file cannot be read."""
+    if not path.is_file():
+        raise ValueError(f"checkpoint {path} is not a file")
+    try:
+        with safe_open(path, "pt") as file:
+            return _digests(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"checkpoint {path} is damaged (truncated?): {error}") from error
+
+
+def save_resume(path: Path, state: dict[str, Any]) -> None:
+    with write_atomically(path) as draft:
+        torch.save(state, draft)
+
+
+def load_resume(path: Path, wanted: Iterable[str] = ()) -> dict[str, Any]:
+    """The training state, loaded without running code in the file; ValueError if it is damaged or lacks what is
+    wanted. torch.save writes a checksum of each part that torch.load does not look at, so it is looked at here."""
+    try:
+        with zipfile.ZipFile(path) as parts:
+            if (broken := parts.testzip()) is not None:
+                raise ValueError(f"the checksum of {broken} is wrong")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or not state.keys() >= set(wanted):
+            raise ValueError("it is not the state of a training")
+    except Exception as error:  # zip, pickle and tensor readers each have their own exceptions
+        reason = _first_line(error)
+        raise ValueError(f"{path} is damaged ({reason}); move it away to train anew") from error
+    return state

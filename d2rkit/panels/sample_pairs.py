@@ -1,0 +1,153 @@
+"""Networks for the panels: the best pair that this machine has, and undefended ones for contrast.
+
+A shipped CIFAR-10 checkpoint is used where there is one (data/checkpoints/NAME.safetensors, whose
+NAME.json is the experiment's config); otherwise a small pair is trained here on scikit-learn's digits.
+Either way `source` says in a sentence what is shown.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from d2rkit.core.files import read_json
+from d2rkit.core.paths import shipped
+from d2rkit.core.validation import nearest
+from d2rkit.data.datasets import load_data
+from d2rkit.data.sample_images import CIFAR10_CLASSES, cifar10_20
+from d2rkit.methods.catalogue import METHODS, get_method
+from d2rkit.methods.pair import GuidedPair
+from d2rkit.networks.architectures import build_model, load_released
+from d2rkit.networks.checkpoints import load_weights
+from d2rkit.training.guides import by_method
+from d2rkit.training.loop import Recipe, fit, generator_for
+
+DATA = ("best", "digits", "cifar10-20")
+# What trains a digits pair in about ten seconds on one core; eps in pixel scale.
+DIGITS_RECIPE = {
+    "epochs": 10, "lr": 0.1, "padding": 0, "flip": False, "batch_size": 64, "steps": 7, "schedule": "cosine",
+    "warmup": 2, "eps": 0.2, "step_size": 0.05, "val_steps": 3, "speed": "fast",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SamplePair:
+    """A trained pair, in eval mode, and images it has not seen.
+
+    images: (N, C, H, W) in [0, 1]; labels: (N,); eps: the radius it was trained for, pixel scale;
+    title: a few words; source: which data and networks these are, in a sentence."""
+
+    pair: GuidedPair
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    eps: float
+    title: str
+    source: str
+
+    def choices(self, count: int = 20) -> dict[str, int]:
+        """The first `count` images to choose from: what they are called, and their number."""
+        return {f"{i}: {self.class_names[self.labels[i]]}": i for i in range(min(count, len(self.labels)))}
+
+    @torch.no_grad()
+    def first_right(self, count: int = 20) -> int:
+        """Number of the first of `count` images that the target gets right, so that an attack has something to
+        break; 0 if there is none."""
+        device = next(self.pair.parameters()).device
+        right = self.pair.target(self.images[:count].to(device)).argmax(1).cpu() == self.labels[:count]
+        return int(right.int().argmax())
+
+
+def best_pair(
+    data: str = "best", method: str = "d2r-cag", seed: int = 0, report: Callable[[float, str], None] | None = None
+) -> SamplePair:
+    """A pair trained with `method`. data: "cifar10-20" wants a shipped CIFAR-10 checkpoint and the 20 sample
+    images, "digits" trains live (about ten seconds), "best" takes CIFAR-10 if it is there and else digits.
+
+    ValueError for an unknown name, or if "cifar10-20" is asked for and its checkpoint or images are missing."""
+    if data not in DATA:
+        raise nearest(data, DATA, "data for the panels")
+    get_method(method)
+    if data == "digits":
+        return digits_pair(method, seed, report=report)
+    try:
+        return shipped_pair(method)
+    except ValueError:
+        if data == "cifar10-20":
+            raise
+        return digits_pair(method, seed, report=report)
+
+
+def shipped_pair(method: str, folder: Path | None = None) -> SamplePair:
+    """The first CIFAR-10 checkpoint of `method` in data/checkpoints, with the 20 sample images."""
+    folder = folder or shipped("checkpoints")
+    for file in sorted(folder.glob("*.json")):
+        config = read_json(file)
+        config = config.get("experiment", config.get("config", config))
+        if (
+            config.get("data") == "cifar10"
+            and config.get("method") == method
+            and file.with_suffix(".safetensors").exists()
+        ):
+            break
+    else:
+        raise ValueError(f"no CIFAR-10 checkpoint of {method} in {folder}; use data 'digits', which trains here")
+    images, labels, names = cifar10_20()
+    target = build_model(config["target"], 10)
+    guide = build_model(config["guide"], 10) if METHODS[method].needs_guide else None
+    pair = load_weights(file.with_suffix(".safetensors"), GuidedPair(target, guide)).eval()
+    title = f"{METHODS[method].title} on CIFAR-10"
+    source = (
+        f"Shown: {title}, target {config['target']}, guide {config['guide']}, from the shipped checkpoint {file.stem}; "
+        "the images are 20 CIFAR-10 test images."
+    )
+    return SamplePair(pair, images, labels, names, config.get("eps", 8 / 255), title, source)
+
+
+def digits_pair(
+    method: str = "d2r-cag", seed: int = 0, epochs: int = 0, report: Callable[[float, str], None] | None = None
+) -> SamplePair:
+    """Train a pair of small CNNs on digits, here and now. epochs: 0 for the usual number."""
+    natural = method == "natural"
+    epochs = epochs or (5 if natural else DIGITS_RECIPE["epochs"])
+    digits = load_data("digits")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator_for("init", seed).initial_seed())
+        networks = [build_model("cnn-16", 10, 8, 1) for _ in range(2 if METHODS[method].needs_guide else 1)]
+    pair = GuidedPair(*networks)
+    recipe = Recipe(**DIGITS_RECIPE | {"seed": seed, "epochs": epochs, "warmup": min(2, epochs / 5)})
+    recipe = by_method(recipe, method)
+    done = fit(pair, digits, recipe, device="cpu", report=report)
+    if done.status != "done":
+        raise ValueError(f"training on digits ended with: {done.status}")
+    title = f"{METHODS[method].title} on digits"
+    source = (
+        f"Shown: {title}, two CNNs of {sum(p.numel() for p in pair.target.parameters()):,} parameters each "
+        if METHODS[method].needs_guide
+        else f"Shown: {title}, one CNN of {sum(p.numel() for p in pair.target.parameters()):,} parameters "
+    ) + f"trained just now for {epochs} epochs; the images are 8×8 test scans from scikit-learn."
+    images, labels = digits.test.pixels(), digits.test.labels
+    return SamplePair(pair.eval(), images, labels, digits.class_names, DIGITS_RECIPE["eps"], title, source)
+
+
+def undefended_cifar10() -> SamplePair:
+    """A CIFAR-10 ResNet-18 trained without defence, which the package pyautoattack carries, and the 20
+    sample images. ValueError if either is missing."""
+    spec = importlib.util.find_spec("pyautoattack")
+    file = Path(spec.origin).parent / "examples" / "model_test.pt" if spec and spec.origin else None
+    if file is None or not file.is_file():
+        raise ValueError(
+            "the undefended CIFAR-10 network comes with pyautoattack (examples/model_test.pt), which lacks it"
+        )
+    images, labels, _ = cifar10_20()
+    network = load_released(file, "resnet18", 32).model.eval()
+    source = (
+        "Shown: a CIFAR-10 ResNet-18 trained without defence (from the package pyautoattack); "
+        "the images are 20 CIFAR-10 test images."
+    )
+    return SamplePair(GuidedPair(network), images, labels, CIFAR10_CLASSES, 8 / 255, "Undefended ResNet-18", source)

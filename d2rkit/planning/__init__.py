@@ -1,0 +1,1 @@
+"""What a table will cost, and whether every cell of it works, before it is run."""

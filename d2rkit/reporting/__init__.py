@@ -1,0 +1,1 @@
+"""From run folders to tables, paired tests, figures and files for others; published numbers beside ours."""

@@ -1,0 +1,35 @@
+"""Adversarial weight perturbation (Wu et al. 2020): train at the worst weights nearby, then come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from d2rkit.core import devices
+
+
+@contextmanager
+def perturbed_weights(network: nn.Module, loss: Callable[[], Tensor], gamma: float) -> Iterator[None]:
+    """Inside, every tensor w of `network` with more than one dimension is w + gamma * ||w|| * d / ||d||, where
+    d is the gradient of loss() at the weights as they are (one ascent step, Wu et al. eq. 8); afterwards the
+    same perturbation is taken off again, so that an optimiser step made inside stays.
+
+    BatchNorm statistics are not touched by the forward that loss() makes."""
+    weights = [w for w in network.parameters() if w.ndim > 1]
+    statistics = [buffer.clone() for buffer in network.buffers()]
+    directions = [devices.reduced(d, "mean") for d in torch.autograd.grad(loss(), weights)]
+    with torch.no_grad():
+        for buffer, before in zip(network.buffers(), statistics, strict=True):
+            buffer.copy_(before)
+        moves = [gamma * w.norm() / (d.norm() + 1e-20) * d for w, d in zip(weights, directions, strict=True)]
+        for w, move in zip(weights, moves, strict=True):
+            w.add_(move)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for w, move in zip(weights, moves, strict=True):
+                w.sub_(move)

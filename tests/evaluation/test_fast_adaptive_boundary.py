@@ -1,0 +1,126 @@
+"""FAB-T side by side finds what the package's finds, class after class."""
+
+import pytest
+import torch
+from pyautoattack.fab_projections import projection_linf as packages_projection
+from pyautoattack.fab_pt import FABAttack_PT
+
+from d2rkit.evaluation.autoattack.fast_adaptive_boundary import SideBySideFAB, projection_linf
+from tests.acceleration.test_folding import folded
+
+
+def planes(kind):
+    """Points in [0, 1] and hyperplanes: some that pass near, some beyond the box, some with weights of zero."""
+    generator = torch.Generator().manual_seed(0)
+    points, w = torch.rand(64, 50, generator=generator).double(), torch.randn(64, 50, generator=generator).double()
+    if kind == "zeros":
+        w[:, ::3] = 0
+        points[:, 1::4] = torch.rand(64, 1, generator=generator).double().round()
+    far = {"near": 0.5, "zeros": 2.0, "beyond": 200.0}[kind]
+    return points, w, (w * points).sum(1) + far * torch.randn(64, generator=generator).double()
+
+
+@pytest.mark.parametrize("kind", ["near", "zeros", "beyond"])
+def test_steps_to_the_boundary_are_the_packages_and_the_smallest(kind):
+    points, w, b = planes(kind)
+    found = projection_linf(points, w, b)
+    torch.testing.assert_close(found, packages_projection(points, w, b), atol=1e-9, rtol=0)
+    reached = points + found
+    assert reached.min() >= -1e-12 and reached.max() <= 1 + 1e-12 and not found[w == 0].any()
+    on_plane = ((w * reached).sum(1) - b).abs() < 1e-9
+    assert on_plane.sum() == {"near": 64, "zeros": 64, "beyond": 3}[kind]
+    # Nothing within a slightly smaller cube reaches the plane: its best corner stays on this side.
+    gap = (w * points).sum(1) - b
+    short = 0.999 * found.abs().amax(1, keepdim=True)
+    side = -w.sign() * gap.sign()[:, None]
+    best = (points + side * short).clamp(0, 1)
+    assert (((w * best).sum(1) - b) * gap.sign())[on_plane].min() > 0
+
+
+def test_a_point_on_the_boundary_stays():
+    points, w, _ = planes("near")
+    assert projection_linf(points, w, (w * points).sum(1)).abs().max() < 1e-12
+
+
+def test_a_hyperplane_that_is_none_holds_nothing_up(monkeypatch):
+    points, w, b = planes("near")
+    expected = projection_linf(points, w, b)
+    w[0], w[1] = torch.nan, 0.0
+    sums, vecdot = [], torch.linalg.vecdot
+    monkeypatch.setattr(torch.linalg, "vecdot", lambda *a: sums.append(1) or vecdot(*a))
+    found = projection_linf(points, w, b)
+    assert torch.equal(found[2:], expected[2:]) and not found[1].any() and len(sums) < 2 * w.shape[1] / 2
+
+
+@pytest.fixture(scope="module")
+def sample(digits):
+    return digits.test.pixels(slice(0, 40)), digits.test.labels[:40]
+
+
+def package(model, x, y, norm, eps):
+    attack = FABAttack_PT(
+        model, norm=norm, eps=eps, n_restarts=1, n_iter=30, targeted=True, seed=0, device=torch.device("cpu")
+    )
+    return attack.perturb(x, y)
+
+
+def side_by_side(model, x, y, norm, eps, rows):
+    attack = SideBySideFAB(model, norm=norm, eps=eps, seed=0, device=torch.device("cpu"), rows=rows)
+    attack.n_iter = 30
+    return attack, attack.perturb(x, y)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.25), ("L2", 1.2)])
+@pytest.mark.parametrize("rows", [1, 100, 1000])
+def test_the_same_images_as_class_after_class(trained, sample, norm, eps, rows):
+    model, (x, y) = folded(trained.target), sample
+    expected = package(model, x, y, norm, eps)
+    _, found = side_by_side(model, x, y, norm, eps, rows)
+    changed = (expected != x).flatten(1).any(1)
+    assert torch.equal((found != x).flatten(1).any(1), changed) and 0 < changed.sum() < 40
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+    length = (found - x).flatten(1).norm(p=torch.inf if norm == "Linf" else 2, dim=1)
+    with torch.no_grad():
+        assert (length <= eps).all() and (model(found[changed]).argmax(1) != y[changed]).all()
+
+
+def test_batches_are_as_large_as_allowed(trained, sample, monkeypatch):
+    x, y = sample
+    sizes = []
+    run = SideBySideFAB.attack_single_run
+    monkeypatch.setattr(
+        SideBySideFAB, "attack_single_run", lambda self, x, *a, **k: sizes.append(len(x)) or run(self, x, *a, **k)
+    )
+    with torch.no_grad():
+        right = (trained.target(x).argmax(1) == y).sum().item()
+    side_by_side(trained.target, x, y, "Linf", 1e-6, rows=3 * right)
+    assert sizes == [3 * right] * 3
+    sizes.clear()
+    side_by_side(trained.target, x, y, "Linf", 1e-6, rows=1)
+    assert sizes == [right] * 9
+
+
+def test_an_image_at_the_boundary_does_not_shift_the_others_targets(trained, sample, monkeypatch):
+    x, y = sample
+    expected = package(trained.target, x, y, "Linf", 0.25)
+    attack = SideBySideFAB(trained.target, norm="Linf", eps=0.25, seed=0, device=torch.device("cpu"), rows=1000)
+    attack.n_iter = 30
+    label = FABAttack_PT._get_predicted_label
+    calls = []
+
+    def rounded_otherwise(self, images):
+        calls.append(1)
+        found = label(self, images)
+        return torch.where(torch.arange(len(found)) == 0, (found + 1) % 10, found) if len(calls) == 1 else found
+
+    monkeypatch.setattr(FABAttack_PT, "_get_predicted_label", rounded_otherwise)
+    found = attack.perturb(x, y)
+    torch.testing.assert_close(found[1:], expected[1:], atol=2e-3, rtol=0)
+
+
+def test_nothing_to_attack_is_no_error(trained, sample):
+    x, _ = sample
+    with torch.no_grad():
+        wrong = (trained.target(x).argmax(1) + 1) % 10
+    _, found = side_by_side(trained.target, x, wrong, "Linf", 0.25, rows=100)
+    assert torch.equal(found, x)
