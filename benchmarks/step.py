@@ -45,7 +45,7 @@ from d2rkit.methods.pair import GuidedPair, eval_mode, frozen
 from d2rkit.networks.architectures import PreActResNet18, ResNet18, build_model
 from d2rkit.training.fabric import make_fabric
 from d2rkit.training.recipe import Recipe
-from d2rkit.training.step import training_step
+from d2rkit.training.step import TrainState, training_step
 
 
 @dataclass(frozen=True)
@@ -123,22 +123,22 @@ class Ours:
 
     def __init__(self, pair: GuidedPair, case: Case, precision: str, folded: bool = True, compiled: bool = False):
         self.fabric = make_fabric("auto", precision)
-        self.pair, self.method = arrange(pair.to(self.fabric.device)), METHODS["d2r-cag-released"]
+        self.pair = arrange(pair.to(self.fabric.device))
         optimizer = torch.optim.SGD(pair.parameters(), 0.01, 0.9, weight_decay=2e-4)
-        self.model, self.optimizer = self.fabric.setup(pair, optimizer)
-        self.recipe = Recipe(
+        model, optimizer = self.fabric.setup(pair, optimizer)
+        recipe = Recipe(
             "d2r-cag-released", eps=case.eps, step_size=case.step_size, steps=case.steps, precision=precision
         )
         low = torch.bfloat16 if precision == "bf16-mixed" else None
         self.twin = PairTwin(pair, compiled, dtype=low) if folded else None
-        self.generator = torch.Generator(self.fabric.device).manual_seed(0)
+        generator = torch.Generator(self.fabric.device).manual_seed(0)
+        method = METHODS["d2r-cag-released"]
+        self.state = TrainState(self.fabric, model, self.pair, optimizer, method, recipe, generator)
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
         self.pair.train()
-        attacked = self.twin.refresh(x) if self.twin else self.pair
-        training_step(
-            self.fabric, self.model, self.pair, attacked, self.optimizer, self.method, self.recipe, x, y, self.generator
-        )
+        self.state.attacked = self.twin.refresh(x) if self.twin else None
+        training_step(self.state, x, y)
 
 
 def pair_of(case: Case) -> GuidedPair:

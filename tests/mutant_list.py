@@ -117,11 +117,11 @@ MUTANTS: list[Mutant] = [
     # -- a step, several devices, weight perturbation ----------------------------------------------------------------
     *_of(
         "training/step.py", "training/test_step.py",
-        ("gradients pile up", "optimizer.zero_grad(set_to_none=True)\n                    fabric",
-         "pass\n                    fabric", "test_gradients_are_of_this_step_alone"),
-        ("pieces count as wholes", "share = weight * len(images) / len(x)\n        loss",
-         "share = weight\n        loss", "test_micro_batches_of_one_process_add_up"),
-        ("step after every piece", "                if last:\n", "                if True:\n",
+        ("gradients pile up", "optimizer.zero_grad(set_to_none=True)\n        state.fabric.backward(total)",
+         "param_groups\n        state.fabric.backward(total)", "test_gradients_are_of_this_step_alone"),
+        ("pieces count as wholes", "weight * len(images) / len(x), number == 0",
+         "weight, number == 0", "test_micro_batches_of_one_process_add_up"),
+        ("step after every piece", "    if piece.last:\n", "    if True:\n",
          "test_micro_batches_of_one_process_add_up"),
     ),
     *_of(

@@ -30,7 +30,7 @@ from d2rkit.training.fabric import make_fabric as _fabric
 from d2rkit.training.guides import Beside, check_pair, warm_up_images
 from d2rkit.training.history import write_history
 from d2rkit.training.recipe import Recipe, generator_for, learning_rate
-from d2rkit.training.step import NonFinite, guide_step, training_step
+from d2rkit.training.step import NonFinite, TrainState, guide_step, training_step
 from d2rkit.training.stopping import polite_stop
 from d2rkit.training.validating import validation_hits
 
@@ -193,16 +193,13 @@ class _Loop:
         self.pair.train()
         if warming:
             shown = partial(warm_up_images, self.method, recipe, self.pair, self.generators["attack"])
-            loss, correct = guide_step(
-                self.fabric, self.model, self.optimizer, x, y, weight, recipe.micro_batch, shown
-            )  # fmt: skip
+            loss, correct = guide_step(self.step_state(), x, y, weight, shown)
         else:
-            attacked = self.twin.refresh(x) if self.twin else self.pair
-            awp = self.method.awp if self.epoch - recipe.guide_warmup >= recipe.awp_warmup else 0.0
-            loss, correct = training_step(
-                self.fabric, self.model, self.pair, attacked, self.optimizer, self.method, recipe, x, y,
-                self.generators["attack"], awp, weight, self.beside, moment / recipe.epochs,
-            )  # fmt: skip
+            state = self.step_state()
+            state.attacked = self.twin.refresh(x) if self.twin else None
+            state.awp = self.method.awp if self.epoch - recipe.guide_warmup >= recipe.awp_warmup else 0.0
+            state.progress = moment / recipe.epochs
+            loss, correct = training_step(state, x, y, weight)
             self.beside.follow(round(moment * self.steps_per_epoch()))
             if self.average is not None:
                 devices.settle(self.pair.target)
@@ -219,6 +216,12 @@ class _Loop:
         for name, mean in zip(values, means, strict=True):
             self.sums[name] = self.sums.get(name, 0.0) + mean * share.get(name, 1.0) * len(batch)
         self.step += 1
+
+    def step_state(self) -> TrainState:
+        return TrainState(
+            self.fabric, self.model, self.pair, self.optimizer, self.method, self.recipe, self.generators["attack"],
+            beside=self.beside,
+        )  # fmt: skip
 
     def finish_epoch(self) -> None:
         self.check_finite()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,110 +31,145 @@ class NonFinite(RuntimeError):
 HALVES = (torch.bfloat16, torch.float16)
 
 
-def training_step(
-    fabric: Fabric,
-    model: nn.Module,
-    pair: GuidedPair,
-    attacked: GuidedPair,
-    optimizer: torch.optim.Optimizer,
-    method: Method,
-    recipe: Recipe,
-    x: Tensor,
-    y: Tensor,
-    generator: torch.Generator,
-    awp: float = 0.0,
-    weight: float = 1.0,
-    beside: Beside | None = None,
-    progress: float = 1.0,
-) -> tuple[Loss, dict[str, Tensor]]:
-    """One step on x: (B, C, H, W) in [0, 1], y: (B,). `model` is Fabric's wrapper of `pair`; the attack
-    runs on `attacked`, the raw pair or its folded twin, frozen and in eval mode. Then one wrapped forward carries
-    the gradient, made at perturbed weights if awp (their relative size) is above 0. Of several devices, each has
-    its part of the batch, of this `weight` (devices.mine). With recipe.micro_batch, gradients of at most so many
-    images at a time are added up before the step. beside: what the method keeps; progress: the share of training that
-    is over. Returns the loss, which may not be finite, and the numbers of right
-    predictions by name."""
+@dataclass
+class TrainState:
+    """What a step changes and what it looks at. model: Fabric's wrapper of `pair`. generator: of the attacks' starts.
+    attacked: what the attack goes through, the raw pair (None) or its folded twin, frozen and in eval mode. beside:
+    what the method keeps beside the pair. awp: relative size of the weights' perturbation, 0 for none. progress: the
+    share of training that is over."""
+
+    fabric: Fabric
+    model: nn.Module
+    pair: GuidedPair
+    optimizer: torch.optim.Optimizer
+    method: Method
+    recipe: Recipe
+    generator: torch.Generator
+    attacked: GuidedPair | None = None
+    beside: Beside | None = None
+    awp: float = 0.0
+    progress: float = 1.0
+
+
+class Piece(NamedTuple):
+    """Images forwarded at once, and what they are worth of this device's mean."""
+
+    x: Tensor
+    y: Tensor
+    share: float
+    first: bool
+    last: bool
+
+
+Result = tuple[Loss, dict[str, Tensor]]
+
+
+def training_step(state: TrainState, x: Tensor, y: Tensor, weight: float = 1.0) -> Result:
+    """One step on x: (B, C, H, W) in [0, 1], y: (B,). The attack runs on the raw pair or its twin; then one forward
+    through Fabric's wrapper carries the gradient, made at perturbed weights if state.awp is above 0. Of several
+    devices, each has its part of the batch, of this `weight` (devices.mine). With recipe.micro_batch, gradients of at
+    most so many images at a time are added up before the step. Returns the loss, which may not be finite, and the
+    numbers of right predictions by name."""
     parts: dict[str, Tensor] = {}
     correct: dict[str, Tensor] = {}
-    handed = beside.handed(progress) if beside else {"progress": progress}
-    pieces = devices.pieces(len(x), recipe.micro_batch)
-    for number, (images, labels) in enumerate(zip(x.tensor_split(pieces), y.tensor_split(pieces), strict=True)):
-        last = number == pieces - 1
-        with fabric.autocast():
-            x_adv = method.perturb(
-                attacked, images, labels, eps=recipe.eps, step_size=recipe.step_size, steps=recipe.steps,
-                guide_share=recipe.guide_share, generator=generator,
-            )  # fmt: skip
-        share = weight * len(images) / len(x)
-        loss = partial(_loss, method, recipe, handed, images, x_adv, labels, share)
-        ascent = partial(_total, loss, partial(_autocast, fabric, pair))
-        with perturbed_weights(pair.target, ascent, awp) if awp else nullcontext():
-            for terms in TWO_STEP if recipe.update == "two-step" else (None,):
-                # Gradients are sent to the other devices once, with the last piece.
-                with nullcontext() if last or devices.size() == 1 else fabric.no_backward_sync(model):
-                    logits, found = loss(model)
-                    chosen = {name: part for name, part in found.items() if terms is None or name in terms}
-                    total = torch.stack(list(chosen.values())).sum()
-                    if number == 0:
-                        optimizer.zero_grad(set_to_none=True)
-                    fabric.backward(total)
-                if last:
-                    optimizer.step()
-                _add(parts, {name: part.detach() for name, part in chosen.items()})
-        _add(correct, _right(logits, labels))
-        if beside:
-            beside.see(logits, labels)
+    for piece in _pieces(x, y, weight, state.recipe.micro_batch):
+        loss = partial(_loss, state, piece, _attack(state, piece))
+        ascent = partial(_total, loss, partial(_autocast, state))
+        with perturbed_weights(state.pair.target, ascent, state.awp) if state.awp else nullcontext():
+            for terms in TWO_STEP if state.recipe.update == "two-step" else (None,):
+                logits, found = _descend(state, piece, loss, terms)
+                _add(parts, found)
+        _add(correct, _right(logits, piece.y))
+        if state.beside:
+            state.beside.see(logits, piece.y)
     return Loss(torch.stack(list(parts.values())).sum(), parts), correct
 
 
-def _loss(
-    method: Method, recipe: Recipe, handed: dict[str, Any], x, x_adv, y, share: float, network: Callable[..., Logits]
-):
-    """Logits and weighted terms of a piece of the batch that is worth `share` of this device's mean."""
-    logits = method.forward(network, x, x_adv)
-    loss = method.loss(logits, y, recipe.loss, lambda part: devices.reduced(share * part, "mean"), **handed)
-    return logits, {name: share * part for name, part in loss.parts.items()}
+def _pieces(x: Tensor, y: Tensor, weight: float, micro_batch: int) -> Iterator[Piece]:
+    count = devices.pieces(len(x), micro_batch)
+    for number, (images, labels) in enumerate(zip(x.tensor_split(count), y.tensor_split(count), strict=True)):
+        yield Piece(images, labels, weight * len(images) / len(x), number == 0, number == count - 1)
+
+
+def _attack(state: TrainState, piece: Piece) -> Tensor | None:
+    recipe = state.recipe
+    with state.fabric.autocast():
+        return state.method.perturb(
+            state.attacked or state.pair, piece.x, piece.y, eps=recipe.eps, step_size=recipe.step_size,
+            steps=recipe.steps, guide_share=recipe.guide_share, generator=state.generator,
+        )  # fmt: skip
+
+
+def _descend(
+    state: TrainState, piece: Piece, loss: Callable, terms: tuple[str, ...] | None
+) -> tuple[Logits, dict[str, Tensor]]:
+    """Add the gradient of those terms (None: of all) and, after the last piece, step."""
+    with _sent_once(state, piece):
+        logits, found = loss(state.model)
+        chosen = {name: part for name, part in found.items() if terms is None or name in terms}
+        total = torch.stack(list(chosen.values())).sum()
+        if piece.first:
+            state.optimizer.zero_grad(set_to_none=True)
+        state.fabric.backward(total)
+    if piece.last:
+        state.optimizer.step()
+    return logits, {name: part.detach() for name, part in chosen.items()}
+
+
+def _sent_once(state: TrainState, piece: Piece) -> AbstractContextManager:
+    """Gradients are sent to the other devices once, with the last piece."""
+    alone = piece.last or devices.size() == 1
+    return nullcontext() if alone else state.fabric.no_backward_sync(state.model)
+
+
+def _loss(state: TrainState, piece: Piece, x_adv: Tensor | None, network: Callable[..., Logits]):
+    """Logits and weighted terms of a piece of the batch."""
+    handed = state.beside.handed(state.progress) if state.beside else {"progress": state.progress}
+    logits = state.method.forward(network, piece.x, x_adv)
+    mean = partial(_mean_over_devices, piece.share)
+    loss = state.method.loss(logits, piece.y, state.recipe.loss, mean, **handed)
+    return logits, {name: piece.share * part for name, part in loss.parts.items()}
+
+
+def _mean_over_devices(share: float, part: Tensor) -> Tensor:
+    return devices.reduced(share * part, "mean")
 
 
 def _total(loss, network: Callable[..., Logits]) -> Tensor:
     return torch.stack(list(loss(network)[1].values())).sum()
 
 
-def _autocast(fabric: Fabric, pair: GuidedPair, *images, **how) -> Logits:
+def _autocast(state: TrainState, *images, **how) -> Logits:
     """The raw pair in the step's precision, its logits as Fabric's wrapper would give them."""
-    with fabric.autocast():
-        logits = pair(*images, **how)
+    with state.fabric.autocast():
+        logits = state.pair(*images, **how)
     return Logits(*(z.float() if z is not None and z.dtype in HALVES else z for z in logits))
 
 
 def guide_step(
-    fabric: Fabric,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    state: TrainState,
     x: Tensor,
     y: Tensor,
     weight: float = 1.0,
-    micro_batch: int = 0,
     shown: Callable[[Tensor, Tensor], Tensor] | None = None,
-) -> tuple[Loss, dict[str, Tensor]]:
-    """One step of the guide alone on images x, at most `micro_batch` of them at a time (0: all). shown: makes of images
-    and labels what the guide is shown instead."""
+) -> Result:
+    """One step of the guide alone. shown: makes of images and labels what the guide is shown instead. Else as
+    training_step()."""
     parts: dict[str, Tensor] = {}
     correct: dict[str, Tensor] = {}
-    pieces = devices.pieces(len(x), micro_batch)
-    optimizer.zero_grad(set_to_none=True)
-    for number, (images, labels) in enumerate(zip(x.tensor_split(pieces), y.tensor_split(pieces), strict=True)):
-        share = weight * len(images) / len(x)
-        with nullcontext() if number == pieces - 1 or devices.size() == 1 else fabric.no_backward_sync(model):
+    state.optimizer.zero_grad(set_to_none=True)
+    for piece in _pieces(x, y, weight, state.recipe.micro_batch):
+        images = piece.x
+        with _sent_once(state, piece):
             if shown is not None:
-                with fabric.autocast():
-                    images = shown(images, labels)
-            logits = model(images, None, guide_only=True)
-            ce = share * nn.functional.cross_entropy(logits.guide_clean, labels)
-            fabric.backward(ce)
+                with state.fabric.autocast():
+                    images = shown(images, piece.y)
+            logits = state.model(images, None, guide_only=True)
+            ce = piece.share * nn.functional.cross_entropy(logits.guide_clean, piece.y)
+            state.fabric.backward(ce)
         _add(parts, {"ce": ce.detach()})
-        _add(correct, _right(logits, labels))
-    optimizer.step()
+        _add(correct, _right(logits, piece.y))
+    state.optimizer.step()
     return Loss(parts["ce"], parts), correct
 
 

@@ -22,7 +22,7 @@ from d2rkit.networks.architectures import build_model
 from d2rkit.training.guides import Beside, by_method
 from d2rkit.training.loop import _fabric
 from d2rkit.training.recipe import Recipe
-from d2rkit.training.step import guide_step, training_step
+from d2rkit.training.step import TrainState, guide_step, training_step
 from tests.experiments.test_experiment import TINY
 from tests.training.test_loop import changed
 
@@ -69,14 +69,17 @@ def step_gradients(path, *, report=None, should_stop=None):
         pair, method = mlp_pair().double(), METHODS[name]
         model, optimizer = fabric.setup(pair, torch.optim.SGD(pair.parameters(), 0.0))
         recipe = Recipe(name, eps=0.2, step_size=0.05, steps=3, micro_batch=micro_batch)
-        training_step(fabric, model, pair, pair, optimizer, method, recipe, x, y, torch.Generator(), method.awp, weight)
+        state = TrainState(fabric, model, pair, optimizer, method, recipe, torch.Generator(), awp=method.awp)
+        training_step(state, x, y, weight)
         found[f"{name} {micro_batch}"] = {n: p.grad for n, p in pair.named_parameters() if p.grad is not None}
     for micro_batch in (0, 7):
         pair = mlp_pair().double()
         model, optimizer = fabric.setup(pair, torch.optim.SGD(pair.parameters(), 0.0))
         images: list[int] = []
         pair.guide.register_forward_hook(lambda guide, inputs, output, seen=images: seen.append(len(output)))
-        loss, right = guide_step(fabric, model, optimizer, x, y, weight, micro_batch)
+        recipe = Recipe("lbgat0", micro_batch=micro_batch)
+        state = TrainState(fabric, model, pair, optimizer, METHODS["lbgat0"], recipe, torch.Generator())
+        loss, right = guide_step(state, x, y, weight)
         assert max(images) <= (micro_batch or len(x)) and sum(images) == len(x)
         found[f"guide {micro_batch}"] = {n: p.grad for n, p in pair.guide.named_parameters()}
         found[f"guide {micro_batch}"] |= {"loss": devices.reduced(loss.total.clone(), "mean")}

@@ -15,7 +15,7 @@ from d2rkit.methods.catalogue import METHODS
 from d2rkit.networks.checkpoints import load_resume, load_weights
 from d2rkit.training.loop import fit
 from d2rkit.training.recipe import Recipe
-from d2rkit.training.step import training_step
+from d2rkit.training.step import TrainState, training_step
 from tests.conftest import make_pair
 
 RECIPE = Recipe(
@@ -130,7 +130,8 @@ def one_step(recipe, few_digits, lr=0.01):
     model, optimizer = fabric.setup(pair, torch.optim.SGD(pair.parameters(), lr))
     x, y = few_digits.train.pixels(slice(0, 32)), few_digits.train.labels[:32]
     generator = torch.Generator().manual_seed(0)
-    result = training_step(fabric, model, pair, pair, optimizer, METHODS[recipe.method], recipe, x, y, generator)
+    state = TrainState(fabric, model, pair, optimizer, METHODS[recipe.method], recipe, generator)
+    result = training_step(state, x, y)
     return before, pair, result, (x, y)
 
 

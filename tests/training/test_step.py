@@ -10,7 +10,7 @@ from torch import nn
 from d2rkit.methods.catalogue import METHODS
 from d2rkit.methods.pair import GuidedPair
 from d2rkit.training.recipe import Recipe
-from d2rkit.training.step import guide_step, training_step
+from d2rkit.training.step import TrainState, guide_step, training_step
 
 LR = 0.1
 
@@ -34,7 +34,7 @@ def step(pair, x, y, *, method="lbgat0", micro_batch=0, times=1, momentum=0.0):
     recipe = Recipe(method, eps=0.1, step_size=0.05, steps=0, micro_batch=micro_batch)
     for _ in range(times):
         start = torch.Generator().manual_seed(0)
-        found = training_step(fabric, model, pair, pair, optimizer, METHODS[method], recipe, x, y, start)
+        found = training_step(TrainState(fabric, model, pair, optimizer, METHODS[method], recipe, start), x, y)
     return found
 
 
@@ -82,7 +82,9 @@ def test_the_guides_own_step_is_a_step_down_its_cross_entropy(pair, batch, micro
     fabric = Fabric(accelerator="cpu", devices=1)
     target = copy.deepcopy(pair.target.state_dict())
     model, optimizer = fabric.setup(pair, torch.optim.SGD(pair.parameters(), LR))
-    loss, right = guide_step(fabric, model, optimizer, x, y, micro_batch=micro_batch)
+    recipe = Recipe("lbgat0", micro_batch=micro_batch)
+    state = TrainState(fabric, model, pair, optimizer, METHODS["lbgat0"], recipe, torch.Generator())
+    loss, right = guide_step(state, x, y)
     for found, expected in zip(pair.guide.parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(found, expected - LR * expected.grad, rtol=1e-9, atol=1e-12)
     assert all(torch.equal(target[name], value) for name, value in pair.target.state_dict().items())
