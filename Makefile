@@ -37,9 +37,10 @@ faults: install  ## kill processes, fill disks, flip bits, for some minutes: not
 lab: install  ## open JupyterLab at the start notebook
 	$(BIN)/d2rkit lab
 
-lint: install  ## check style
+lint: install  ## check style and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 clean:  ## remove .venv and caches; runs, results and data stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -12,10 +12,10 @@ A reader's table of contents:
     training      Recipe, fit
     evaluation    evaluate -> Evaluation(flags)
     experiments   Experiment, run -> a run folder; presets, sweeps, status
+                  .plugins      register_method, _model, _dataset, _attack, _preset: your own beside the kit's
     planning      what a table costs
     reporting     tables, paired tests, figures
     core, acceleration, panels, exercises, cli
-    plugins      register_method, _model, _dataset, _attack, _preset, _exercise: your own beside the kit's
 
 Divergences and objectives are functions of logits; to look at one takes no network:
 
@@ -25,6 +25,8 @@ Divergences and objectives are functions of logits; to look at one takes no netw
 >>> print(f"{kl(torn, certain).item():.4f} {kl(certain, torn).item():.4f}")  # KL(first ‖ second)
 0.4338 0.3278
 """
+
+from importlib.metadata import PackageNotFoundError, version
 
 from d2rkit.data.arrays import Split
 from d2rkit.data.datasets import ImageData, load_data
@@ -57,6 +59,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Split",
+    "__version__",
     "build_model",
     "build_pair",
     "evaluate",
@@ -76,5 +79,10 @@ __all__ = [
     "register_preset",
     "run",
 ]
+
+try:
+    __version__ = version("d2rkit")
+except PackageNotFoundError:  # a copy on the path that was never installed
+    __version__ = "unknown"
 
 plugins.load_installed()

@@ -22,7 +22,7 @@ from torch import Tensor
 
 PASSED, NOT_YET, UNWRITTEN = "passed", "not yet", "not yet written"
 SYMBOLS = {PASSED: "✔", NOT_YET: "✘", UNWRITTEN: "…"}
-# Okabe–Ito blue, vermillion and grey: told apart with any colour vision, and the word is always there too.
+# Okabe–Ito blue, vermilion and grey: told apart with any colour vision, and the word is always there too.
 COLOURS = {PASSED: "#0072B2", NOT_YET: "#B34700", UNWRITTEN: "#595959"}
 
 
