@@ -20,7 +20,7 @@ from typing import Any
 
 from d2rkit.core.paths import check_path
 from d2rkit.core.validation import nearest, shown
-from d2rkit.experiments.experiment import Experiment, Run
+from d2rkit.experiments.experiment import Experiment, Run, settings_of
 from d2rkit.experiments.plugin_checks import check_name
 from d2rkit.experiments.plugins import REGISTERING, TABLES, command_words, enter
 from d2rkit.experiments.presets import FAMILIES, MOST_SEEDS, PRESETS, Preset
@@ -151,8 +151,6 @@ def _enter(preset: Preset, file: str) -> None:
 
 def with_versions(preset: Preset, runs: Sequence[Run]) -> Preset:
     """The same table with one more row for each earlier version of a plugin's part that there are runs of."""
-    from d2rkit.experiments.experiment import settings_of  # pandas takes a second to import
-
     rows = {settings_of(preset.experiment(row, 0)): row for row in preset.rows}
     earlier: dict[str, Mapping[str, Any]] = {}
     for run in sorted(runs, key=lambda run: run.folder.name):
