@@ -1,4 +1,4 @@
-"""Ten exercises that check themselves.
+"""Eleven exercises that check themselves.
 
     from d2rkit.exercises import check, report
     check("pgd", my_pgd)               # got, expected and a hint; true in an `if` when passed
@@ -28,6 +28,7 @@ NAMES = (
     "masked_model",
     "ablation",
     "table_row",
+    "own_loss",
 )
 
 __all__ = ["NAMES", "Exercise", "Report", "Result", "check", "collect", "exercise", "register_exercise", "report"]

@@ -130,7 +130,7 @@ class Report:
 
 
 def report(student: str = "") -> Report:
-    """All ten exercises as checked in this session; `save` adds what the other notebooks checked."""
+    """All exercises as checked in this session; `save` adds what the other notebooks checked."""
     from d2rkit.exercises import NAMES, OWN, exercise
 
     return Report({name: _checked.get(name) or _unwritten(exercise(name).title) for name in (*NAMES, *OWN)}, student)

@@ -20,7 +20,7 @@ import sys
 import tokenize
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -192,6 +192,7 @@ def load_plugin(path: str | Path) -> None:
     sys.path.insert(0, str(file.parent))  # its neighbours can be imported, as if it were run by itself
     try:
         with _all_or_nothing():
+            LOADED[str(file)] = digest  # a preset's command names the file that it is registered by
             for key in [key for key, entry in REGISTERED.items() if entry.file == str(file)]:
                 del REGISTERED[key], TABLES[key.rsplit(" ", 1)[0]][key.rsplit(" ", 1)[1]]
             with tokenize.open(file) as text:
@@ -200,8 +201,8 @@ def load_plugin(path: str | Path) -> None:
     except (Exception, SystemExit) as error:
         raise ValueError(f"the plugin {path}{_line(error, str(file))}: {_words(error)}") from error
     finally:
-        sys.path.remove(str(file.parent))
-    LOADED[str(file)] = digest
+        with suppress(ValueError):  # the file may have done so
+            sys.path.remove(str(file.parent))
 
 
 def load_installed() -> None:
@@ -225,7 +226,7 @@ def load_installed() -> None:
 
 @contextmanager
 def _all_or_nothing() -> Iterator[None]:
-    kept = [(table, dict(table)) for table in (REGISTERED, *TABLES.values())]
+    kept = [(table, dict(table)) for table in (REGISTERED, LOADED, *TABLES.values())]
     try:
         yield
     except BaseException:

@@ -226,7 +226,7 @@ FAMILIES = {
 
 def get_preset(name: str) -> Preset:
     """PRESETS[name], or that of a TOML file; a ValueError that names the nearest one, or what is wrong in the file."""
-    if name.endswith(".toml"):
+    if str(name).endswith(".toml"):
         from d2rkit.experiments.own_presets import read_preset
 
         return read_preset(name)
@@ -237,7 +237,7 @@ def get_preset(name: str) -> Preset:
 
 def presets_of(name: str) -> list[Preset]:
     """The one preset of that name or file, or all of a family."""
-    if name.endswith(".toml"):
+    if str(name).endswith(".toml"):
         return [get_preset(name)]
     if name not in FAMILIES and name not in PRESETS:
         raise nearest(name, [*PRESETS, *FAMILIES], "preset")

@@ -120,18 +120,10 @@ LOOKS = {
 
 
 def look(method: str, variant: int = 0) -> Look:
-    """The look of a method; variant: of its rows in an ablation, the how-manieth. A method that is not
-    listed gets one that follows from its name, one with "-awp" that of its base with hollow markers."""
+    """The look of a method; variant: of its rows in an ablation, the how-manieth. A method that is not listed gets one
+    that no listed method has, one with "-awp" that of its base with hollow markers."""
     base = method.removesuffix("-awp")
-    if base in LOOKS:
-        found = LOOKS[base]
-    elif base in METHODS:
-        found = _free_look(base)
-    else:
-        number = zlib.crc32(base.encode())
-        found = Look(
-            (GREY, BLUE, RED, GREEN, PURPLE)[number % 5], "dHX*d8"[number % 6], ("dashed", "dotted")[number % 2]
-        )
+    found = LOOKS[base] if base in LOOKS else _free_look(base)
     if not variant and base == method:
         return found
     dashes = list(DASHES)[(list(DASHES).index(found.dashes) + variant) % 4]
@@ -141,11 +133,12 @@ def look(method: str, variant: int = 0) -> Look:
 
 
 def _free_look(method: str) -> Look:
-    """For a registered method, in the order of registration: colours, and pairs of marker and dashes, that no method of
-    the kit has."""
-    number = [name for name in METHODS if name not in LOOKS and name.removesuffix("-awp") not in LOOKS].index(method)
+    """A colour, and a pair of marker and dashes, that no method of the kit has: of registered methods in the order of
+    registration; where a method's plugin is not loaded, by its name."""
+    own = [name for name in METHODS if name not in LOOKS and name.removesuffix("-awp") not in LOOKS]
+    number = own.index(method) if method in own else zlib.crc32(method.encode())
     taken = {(each.marker, each.dashes) for each in LOOKS.values()}
-    free = [pair for pair in product(OWN_MARKERS, DASHES) if pair not in taken]
+    free = [(marker, dashes) for dashes, marker in product(DASHES, OWN_MARKERS) if (marker, dashes) not in taken]
     return Look(OWN_COLOURS[number % len(OWN_COLOURS)], *free[number % len(free)])
 
 

@@ -134,8 +134,8 @@ def _given(titles: Mapping[str, str], experiment: Experiment) -> str:
     """A preset's title for the row; that of an earlier version of a plugin's part says which one it is."""
     now = replace(experiment, registered={}) if experiment.registered else experiment
     title = titles.get(settings_of(now), "")
-    other = [digest for what, digest in experiment.registered.items() if now.registered.get(what) != digest]
-    return f"{title}, version {other[0][:6]}" if title and other else title
+    other = [digest[:6] for what, digest in experiment.registered.items() if now.registered.get(what) != digest]
+    return f"{title}, version {' '.join(other)}" if title and other else title
 
 
 def _titles() -> dict[str, str]:

@@ -16,6 +16,7 @@ from d2rkit.exercises.ablation import T95, World
 from d2rkit.exercises.ablation import reference as ablate
 from d2rkit.exercises.checking import NOT_YET, UNWRITTEN, agree
 from d2rkit.methods import attacks
+from d2rkit.methods.objectives import Loss
 
 FAST = [name for name in NAMES if name not in ("masked_model", "table_row")]
 
@@ -333,6 +334,67 @@ def test_d2r_by_hand_passes():
 @pytest.mark.parametrize("case", D2R)
 def test_d2r_mistakes(case):
     turned_away("d2r_loss", *D2R[case])
+
+
+# ---- own loss
+
+
+def hellinger(p, q):
+    return 1 - ((p.log_softmax(1) + q.log_softmax(1)) / 2).exp().sum(1)
+
+
+def own(guide=None, pull=None, total=None):
+    def solution(z, y, *, weight=20.0):
+        parts = {
+            "guide": (guide or (lambda z, y: F.cross_entropy(z.guide_clean, y)))(z, y),
+            "pull": (pull or (lambda z, w: w * hellinger(z.target_adv, z.guide_clean.detach()).mean()))(z, weight),
+        }
+        return Loss((total or (lambda parts: sum(parts.values())))(parts), parts)
+
+    return solution
+
+
+def pulled(f):
+    return own(pull=lambda z, w: w * f(z.target_adv, z.guide_clean.detach()))
+
+
+def by_roots(p, q):
+    return (1 - (p.softmax(1) * q.softmax(1)).sqrt().sum(1)).mean()
+
+
+OWN = {
+    "labels at the target": (own(guide=lambda z, y: F.cross_entropy(z.target_clean, y)), "target's cross-entropy"),
+    "labels at x'": (own(guide=lambda z, y: F.cross_entropy(z.target_adv, y)), "attacked images"),
+    "softmax twice": (own(guide=lambda z, y: F.cross_entropy(z.guide_clean.softmax(1), y)), "softmax twice"),
+    "sum": (own(guide=lambda z, y: F.cross_entropy(z.guide_clean, y, reduction="sum")), "sum over the batch"),
+    "no square": (pulled(lambda p, q: hellinger(p, q).sqrt().mean()), "without a root"),
+    "sum of pulls": (pulled(lambda p, q: hellinger(p, q).sum()), "sum over the batch"),
+    "affinity": (pulled(lambda p, q: (1 - hellinger(p, q)).mean()), "1 minus it"),
+    "no half": (pulled(lambda p, q: ((p.softmax(1).sqrt() - q.softmax(1).sqrt()) ** 2).sum(1).mean()), "factor 1/2"),
+    "mean over classes": (pulled(lambda p, q: (1 - (1 - hellinger(p, q)) / 4).mean()), "number of classes"),
+    "no weight": (own(pull=lambda z, w: hellinger(z.target_adv, z.guide_clean).mean()), "weight is missing"),
+    "a fixed weight": (own(pull=lambda z, w: 20 * hellinger(z.target_adv, z.guide_clean.detach()).mean()), "argument"),
+    "f(x)": (own(pull=lambda z, w: w * hellinger(z.target_clean, z.guide_clean).mean()), "attacked images, f(x')"),
+    "no guide": (own(pull=lambda z, w: w * hellinger(z.target_adv, z.target_clean).mean()), "guide is missing"),
+    "guide moves": (own(pull=lambda z, w: w * hellinger(z.target_adv, z.guide_clean).mean()), "detach the guide"),
+    "target still": (
+        own(pull=lambda z, w: w * hellinger(z.target_adv.detach(), z.guide_clean).mean()),
+        "move the target",
+    ),
+    "infinite slope": (pulled(by_roots), "sqrt has an infinite slope"),
+    "another total": (own(total=lambda parts: parts["guide"]), "sum of the parts"),
+    "a dict": (lambda z, y, weight=20.0: own()(z, y).parts, "return Loss(total, parts)"),
+    "per example": (pulled(hellinger), "shape"),
+}
+
+
+def test_a_loss_by_hand_passes():
+    assert check("own_loss", own())
+
+
+@pytest.mark.parametrize("case", OWN)
+def test_own_loss_mistakes(case):
+    turned_away("own_loss", *OWN[case])
 
 
 # ---- robust accuracy

@@ -29,11 +29,11 @@ def test_the_text_names_every_exercise_in_words():
     solve("kl")
     fail("pgd")
     text = repr(report("Ada"))
-    assert text.startswith("Ada: 1 of 10 exercises passed")
+    assert text.startswith("Ada: 1 of 11 exercises passed")
     lines = {line.split()[1]: line for line in text.splitlines()[1:]}
     assert set(lines) == set(NAMES)
     assert "passed" in lines["kl"] and "not yet" in lines["pgd"] and "not yet written" in lines["cag"]
-    assert "1 of 10 exercises passed" in report("<b>")._repr_html_() and "<b>" not in report("<b>")._repr_html_()
+    assert "1 of 11 exercises passed" in report("<b>")._repr_html_() and "<b>" not in report("<b>")._repr_html_()
 
 
 def test_json_has_status_hint_attempts_code_and_versions(tmp_path):
@@ -44,7 +44,7 @@ def test_json_has_status_hint_attempts_code_and_versions(tmp_path):
     fail("kl")
     report("Ada").save(tmp_path / "handin.json")
     found = json.loads((tmp_path / "handin.json").read_text(encoding="utf-8"))
-    assert (found["format"], found["student"], found["passed"], found["of"]) == (1, "Ada", 0, 10)
+    assert (found["format"], found["student"], found["passed"], found["of"]) == (1, "Ada", 0, 11)
     entry = found["exercises"]["kl"]
     assert entry["status"] == "not yet" and entry["hint"] and entry["tries"] == {SESSION: 2} and entry["when"]
     assert {"torch", "python", "d2rkit"} <= set(found["versions"])

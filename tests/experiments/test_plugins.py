@@ -187,6 +187,7 @@ def test_plan_tune_and_status_take_a_table_of_ones_own(files, monkeypatch, capsy
     assert "mine" in (files / "r" / "learning_rates.csv").read_text()
     command(monkeypatch, f"plan {base} --rows mine --steps 1 --workers 0")
     assert "reproduce mine.toml --rows mine" in capsys.readouterr().out
+    assert get_preset("quarters-quick").command == "d2rkit reproduce quarters-quick --plugin mine.py"
     counts = counts_of(get_preset("quarters-quick").base)
     assert (counts.train, counts.val, counts.test) == (80, 20, 20)
     assert StartHere("quarters", "quarters-quick", "mine").experiment.method == "mine"
@@ -199,6 +200,8 @@ def test_a_registered_method_looks_like_no_other(files):
     mine, other = look("mine"), look("other")
     assert mine.color not in {each.color for each in LOOKS.values()} and (mine.marker, mine.dashes) not in taken
     assert (mine.color, mine.marker, mine.dashes) != (other.color, other.marker, other.dashes)
+    forget()
+    assert look("mine").color not in {each.color for each in LOOKS.values()} and look("mine") == look("mine")
 
 
 # -- digests ---------------------------------------------------------------------------------------------------

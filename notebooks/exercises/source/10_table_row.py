@@ -124,7 +124,7 @@ if result:
 # %% [markdown]
 # ## Hand in
 #
-# `handin.json` lies beside this notebook and collects the exercises of all ten. The last cell is for graders: it stays silent when the check has passed.
+# `handin.json` lies beside this notebook and collects the exercises of all eleven. The last cell is for graders: it stays silent when the check has passed.
 
 # %%
 display(report().save("handin.json"))
