@@ -40,7 +40,7 @@ def ended(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def end(command):
-        monkeypatch.setattr(Commands, "parsed", lambda self, description: command)
+        monkeypatch.setattr(Commands, "parsed", lambda self, description, words: command)
         try:
             cli.main()
         except SystemExit as stopped:
