@@ -14,18 +14,19 @@ from d2rkit.networks.architectures import build_model
 from d2rkit.training.loop import Recipe, fit
 
 SLOW = (
-    "browser", "exercises/test_checks_trained.py", "exercises/test_notebooks.py", "notebooks", "panels",
-    "evaluation/test_auto_pgd.py", "acceleration/test_attack_copies.py", "evaluation/test_autoattack.py",
-    "test_benchmarks.py", "cli/test_cli.py", "cli/test_command_lines.py", "core/test_device_names.py",
-    "core/test_device_rules.py", "core/test_devices.py", "experiments/test_digits_seeds.py", "test_docs.py",
-    "cli/test_doors.py", "planning/test_dry_run.py", "evaluation/test_evaluate.py", "experiments/test_experiment.py",
-    "evaluation/test_fast_adaptive_boundary.py", "cli/test_failures.py", "reporting/test_figures.py",
-    "acceleration/test_folding.py", "test_golden.py", "evaluation/test_gradient_masking.py",
-    "training/test_guides.py", "experiments/test_hostile_runs.py", "test_install.py", "experiments/test_slurm.py",
-    "networks/test_export.py", "reporting/test_pack.py", "planning/test_cost.py", "experiments/test_plugins.py",
-    "experiments/test_status.py", "experiments/test_real_images.py", "training/test_resume.py",
-    "experiments/test_run_evaluation.py", "evaluation/test_square.py", "experiments/test_sweep.py",
-    "data/test_tiny_imagenet.py", "training/test_loop.py", "experiments/test_tuning.py", "reporting/test_verify.py",
+    "evaluation/test_anytime.py", "experiments/test_trackers.py", "browser", "exercises/test_checks_trained.py",
+    "exercises/test_notebooks.py", "notebooks", "panels", "evaluation/test_auto_pgd.py",
+    "acceleration/test_attack_copies.py", "evaluation/test_autoattack.py", "test_benchmarks.py", "cli/test_cli.py",
+    "cli/test_command_lines.py", "core/test_device_names.py", "core/test_device_rules.py", "core/test_devices.py",
+    "experiments/test_digits_seeds.py", "test_docs.py", "cli/test_doors.py", "planning/test_dry_run.py",
+    "evaluation/test_evaluate.py", "experiments/test_experiment.py", "evaluation/test_fast_adaptive_boundary.py",
+    "cli/test_failures.py", "reporting/test_figures.py", "acceleration/test_folding.py", "test_golden.py",
+    "evaluation/test_gradient_masking.py", "training/test_guides.py", "experiments/test_hostile_runs.py",
+    "test_install.py", "experiments/test_slurm.py", "networks/test_export.py", "reporting/test_pack.py",
+    "planning/test_cost.py", "experiments/test_plugins.py", "experiments/test_status.py",
+    "experiments/test_real_images.py", "training/test_resume.py", "experiments/test_run_evaluation.py",
+    "evaluation/test_square.py", "experiments/test_sweep.py", "data/test_tiny_imagenet.py", "training/test_loop.py",
+    "experiments/test_tuning.py", "reporting/test_verify.py",
 )  # fmt: skip
 """Files and folders that `make check` leaves out: they train, start processes or draw for more than a few seconds."""
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import evaluate, growth, step
+from benchmarks import anytime, evaluate, growth, step
+from d2rkit.evaluation.autoattack import AutoAttackBudget, autoattack
 
 
 @pytest.fixture
@@ -44,6 +45,38 @@ def test_flags_that_differ_are_listed(trained_once, digits, monkeypatch):
     monkeypatch.setattr(evaluate, "plain_pgd", lambda *_: torch.ones(60, dtype=torch.bool))
     (found,) = evaluate.compared(trained_once.target, x, y, 0.2, 25, 1, ("pgd20",))
     assert found["differ"] and found["accuracy_plain"] > found["accuracy_ours"]
+
+
+SHORT = AutoAttackBudget(iterations=5, queries=20)
+
+
+def test_bounds_of_every_order_lie_above_the_full_number(trained_once, digits):
+    network, x, y = trained_once.target, digits.test.pixels(slice(0, 40)), digits.test.labels[:40]
+    run = anytime.measured(network, x, y, 0.15, 10, SHORT)
+    after = autoattack(network, x, y, eps=0.15, batch_size=10, budget=SHORT).after
+    kept = anytime.measured(network, x, y, 0.15, 10, SHORT, after)
+    for found in (run, kept):
+        assert found["autoattack"] == pytest.approx(int(after["square"].sum()) / 40)
+        assert found["clean"] > found["autoattack"] > 0 and found["too_low"] == []
+        for order in found["orders"].values():
+            assert found["clean"] >= order["bound"] >= found["autoattack"] and 0 < order["share"] <= anytime.WITHIN
+    with pytest.raises(ValueError, match="right on other images"):
+        anytime.measured(network, x, y, 0.15, 10, SHORT, after | {"clean": ~after["clean"]})
+
+
+def test_a_preview_that_breaks_too_much_is_seen(trained_once, digits, monkeypatch):
+    network, x, y = trained_once.target, digits.test.pixels(slice(0, 20)), digits.test.labels[:20]
+    everything = torch.ones(20, dtype=torch.bool)
+    monkeypatch.setattr(anytime, "attack_batch", lambda *how: everything[: len(how[3])])
+    after = dict.fromkeys(("clean", *anytime.STAGES), anytime.clean_flags(network, x, y, 20))
+    found = anytime.measured(network, x, y, 0.15, 10, SHORT, after)
+    assert found["too_low"] == after["clean"].nonzero().flatten().tolist() != []
+
+
+def test_a_bound_counts_what_ended_within_the_cost():
+    calls = [anytime.Call("apgd-ce", torch.arange(4), torch.tensor(broken), 10) for broken in ([0], [1, 2], [3])]
+    clean = torch.ones(4, dtype=torch.bool)
+    assert [anytime.bound(clean, calls, cost) for cost in (9, 10, 29, 30)] == [(1, 0), (0.75, 10), (0.25, 20), (0, 30)]
 
 
 def test_growth_lies_on_a_line(monkeypatch):

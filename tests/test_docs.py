@@ -133,8 +133,8 @@ def test_what_make_check_leaves_out_exists():
 LINK = re.compile(r"\]\(([^)\s#]+)[^)\s]*\)")
 PATH = re.compile(r"(?:[\w.-]+/)*[\w.-]+\.(?:py|md|ipynb|toml|yml|cff|png|pt)|(?:[\w.-]+/)+[\w.-]*")
 MADE = (
-    "runs/", "results/", "evaluation/", "val/images", "cache/", "handins/", ".venv/", "source/d2r/", "model.pt",
-    "resume.pt", "table.md", "mine.py", "mine.toml",
+    "runs/", "results/", "tensorboard/", "accuracy/", "evaluation/", "val/images", "cache/", "handins/", ".venv/",
+    "source/d2r/", "model.pt", "resume.pt", "table.md", "mine.py", "mine.toml",
 )  # fmt: skip
 """What a text may name although no checkout has it: what the kit, or its user, makes."""
 FRACTION = re.compile(r"\d+/\d+")

@@ -15,7 +15,8 @@ from d2rkit.core.digests import LENGTH, weights_digest
 from d2rkit.core.files import write_json
 from d2rkit.core.validation import check_count
 from d2rkit.data.datasets import load_data
-from d2rkit.evaluation.evaluate import ATTACKS, Evaluation, measure_attacks, parse_attacks
+from d2rkit.evaluation.autoattack.anytime import seconds_of
+from d2rkit.evaluation.evaluate import ATTACKS, Evaluation, accuracy_of, measure_attacks, parse_attacks
 from d2rkit.evaluation.evaluator import Evaluator, check_radius
 from d2rkit.evaluation.gradient_masking import checks_of, verdict
 from d2rkit.experiments.experiment import Experiment, chosen_test, machine
@@ -38,6 +39,7 @@ def evaluate_command(
     batch_size: int = 250,
     attack_precision: str = "auto",
     exact: bool = False,
+    budget: str = "",
     masking: bool = True,
     folder: str = "",
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
@@ -63,11 +65,14 @@ def evaluate_command(
         attack_precision: 32-true, tf32 or bf16 for the attacks (auto: tf32 on a CUDA GPU); the network judges every
             attacked image in IEEE float32.
         exact: attack the network as it is, not a faster copy that was proven to be the same function.
+        budget: time after which AutoAttack stops with an upper bound, e.g. 90s, 10m or 1.5h (default: none); the same
+            command resumes it.
         masking: look for signs of gradient masking, too.
         folder: where per-image flags are kept (default: a folder in the runs folder, named after file and settings).
     """
     chosen = parse_attacks(attacks)
     check_radius(eps)
+    seconds = seconds_of(budget) if budget else None
     for name, count, least in (("test_images", test_images, 0), ("batch_size", batch_size, 1), ("eot", eot, 1)):
         check_count(name, count, least)
     device = devices.resolve(place.device)
@@ -93,12 +98,18 @@ def evaluate_command(
     place_for_flags = Path(folder) if folder else place.runs_root / _name(checkpoint, settings)
     print(f"flags: {place_for_flags}", flush=True)
     with progress_bar() as report:
-        result = measure_attacks(evaluator, chosen, eps, folder=place_for_flags, report=report)
-        looked = verdict(checks_of(evaluator, eps)) if masking and eps else "not looked for"
+        result = measure_attacks(evaluator, chosen, eps, folder=place_for_flags, report=report, seconds=seconds)
+        looked = "not looked for" + " before AutoAttack is done" * bool(result.bounds)
+        if masking and eps and not result.bounds:
+            looked = verdict(checks_of(evaluator, eps))
     _tell(result, len(test), looked)
     content: dict[str, Any] = {"settings": settings, "checkpoint": Path(checkpoint).name, "accuracy": result.summary()}
     content |= {"attacks": list(chosen), "notes": result.notes, "warnings": result.warnings, "masking": looked}
     content |= {"normalisation": loaded.normalisation, "data_source": found.source, "machine": machine(str(device))}
+    content["bounds"] = {  # of attacks not done yet: no accuracies
+        name: {"at_most": accuracy_of(bound.flags), "share_done": bound.share, "seconds_left": bound.seconds_left}
+        for name, bound in result.bounds.items()
+    }
     write_json(place_for_flags / "evaluation.json", content | {"judged_in": "IEEE float32"})
 
 
@@ -113,6 +124,8 @@ def _tell(result: Evaluation, count: int, looked: str) -> None:
     print(f"judged in IEEE float32 on {count} test images, eps {result.eps:.5f}:")
     for name, accuracy in result.summary().items():
         print(f"{name:12} {accuracy:7.2%} ± {result.standard_error(name):.2%}")
+    for bound in result.bounds.values():
+        print(f"{bound}; the same command resumes")
     print(f"gradient masking: {looked}")
     for note in result.notes:
         print(f"note: {note}")

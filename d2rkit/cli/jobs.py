@@ -12,6 +12,7 @@ import tyro
 from d2rkit.cli.base import AS_IS, HERE, Changes, Place, Word, app, command_line, tables_of, workers_here
 from d2rkit.core.devices import cards
 from d2rkit.core.validation import nearest
+from d2rkit.experiments import trackers
 from d2rkit.experiments.experiment import Experiment
 from d2rkit.experiments.slurm import GRACE, Slurm, submit_local, submit_slurm, wait
 from d2rkit.experiments.status import progress, progress_table, totals
@@ -32,6 +33,7 @@ def sweep_command(
     threads: int = 1,
     devices: int = 1,
     show_script: bool = False,
+    log: tuple[str, ...] = (),
     slurm: Slurm = SLURM,
     changes: tyro.conf.OmitArgPrefixes[Changes] = AS_IS,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
@@ -51,6 +53,7 @@ def sweep_command(
         threads: of here and local: torch threads of each worker.
         devices: of here: GPUs, or processes on a CPU, that share each run's batches; runs then go one after the other.
         show_script: print a batch script for Slurm that needs no submitit, and start nothing.
+        log: beside history.csv, tell each epoch to tensorboard, mlflow or both, in each run's folder.
         slurm: what a job asks the cluster for.
     """
     if executor not in EXECUTORS:
@@ -63,7 +66,8 @@ def sweep_command(
     if devices > 1 and executor != "here":
         raise ValueError(f"--devices is for --executor here; {executor} is told with --slurm.gpus, or has one a worker")
     experiments = experiments if cell < 0 else [experiments[cell]]
-    again = command_line("sweep", preset, rows, seeds, changes, place)
+    trackers.ask(log)
+    again = command_line("sweep", preset, rows, seeds, changes, place, *(("--log", *log) if log else ()))
     if show_script:
         print(slurm_script(again, len(experiments), slurm), end="")
         return

@@ -16,6 +16,7 @@ from d2rkit.core.devices import resolve
 from d2rkit.core.paths import home
 from d2rkit.core.validation import nearest
 from d2rkit.data.datasets import DATASETS, load_data
+from d2rkit.experiments import trackers
 from d2rkit.experiments.experiment import Experiment, machine
 from d2rkit.experiments.plugins import LOADED, VARIABLE
 from d2rkit.experiments.run import run
@@ -71,14 +72,17 @@ def data(name: Word, subset: str = "", place: tyro.conf.OmitArgPrefixes[Place] =
 def train(
     experiment: tyro.conf.OmitArgPrefixes[Experiment],
     devices: int = 1,
+    log: tuple[str, ...] = (),
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
     """Train and evaluate one pair; the same command goes on where it stopped.
 
     Args:
         devices: GPUs, or processes on a CPU, that share each batch.
+        log: beside history.csv, tell each epoch to tensorboard, mlflow or both, in the run folder.
     """
     experiment.check()
+    trackers.ask(log)
     folder = place.runs_root / experiment.run_name
     print(f"run folder: {folder}", flush=True)
     with progress_bar() as report:

@@ -12,6 +12,7 @@ import tyro
 from d2rkit.cli.base import AS_IS, HERE, Changes, Folder, Place, Word, app, check_counts, tables_of, workers_here
 from d2rkit.core.files import write_atomically
 from d2rkit.core.paths import home
+from d2rkit.experiments import trackers
 from d2rkit.experiments.experiment import Experiment, machine, read_runs
 from d2rkit.experiments.own_presets import with_versions
 from d2rkit.experiments.presets import Preset, get_preset
@@ -26,6 +27,7 @@ def reproduce(
     workers: int = -1,
     threads: int = 0,
     devices: int = 1,
+    log: tuple[str, ...] = (),
     results: Folder = "",
     dry_run: bool = False,
     batch: int = 2,
@@ -42,6 +44,7 @@ def reproduce(
             run, whose networks are big).
         threads: torch threads of each worker (0: one; in a dry run, or without workers, all cores).
         devices: GPUs, or processes on a CPU, that share each run's batches; runs then go one after the other.
+        log: beside history.csv, tell each epoch to tensorboard, mlflow or both, in each run's folder.
         results: folder for table and figures (default: results/PRESET).
         dry_run: instead, try every cell for real but short, on random images: a step, a resume, another step, a
             batch of each attack; writes results/PRESET/dry_run.csv and no run.
@@ -50,6 +53,7 @@ def reproduce(
     if dry_run:
         return _dry_run(preset, changes, rows, batch, 1 if workers == -1 else workers, threads, results, place)
     workers = workers_here(workers, threads or 1, place, devices)
+    trackers.ask(log)
     failed = False
     for chosen in tables_of(preset, changes):
         experiments = chosen.experiments(rows, seeds)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from d2rkit.core.digests import weights_digest
 from d2rkit.core.validation import shown
 from d2rkit.evaluation.autoattack import AutoAttackState
+from d2rkit.evaluation.autoattack.anytime import Bound, BudgetSpent, Clock, at_most, work
 from d2rkit.evaluation.evaluator import ATTACKS, Evaluator, check_radius, parse_attack
 from d2rkit.evaluation.flag_store import FlagStore, images_digest
 
@@ -25,13 +26,15 @@ class Evaluation:
 
     An attacker may leave an image alone, so an image whose clean prediction is wrong counts as not robust
     under every attack. details: of AutoAttack, the flags after each of its attacks. warnings: AutoAttack's own words.
-    notes: what a reader of the numbers should know of the network and of how it was attacked, a sentence each."""
+    notes: what a reader of the numbers should know of the network and of how it was attacked, a sentence each.
+    bounds: of attacks that a budget cut short, which have no flags and no accuracy."""
 
     eps: float
     flags: dict[str, Tensor] = field(default_factory=dict)
     details: dict[str, Tensor] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    bounds: dict[str, Bound] = field(default_factory=dict)
 
     def accuracy(self, attack: str) -> float:
         return accuracy_of(self.flags[attack])
@@ -105,8 +108,13 @@ def measure_attacks(
     folder: str | Path | None = None,
     checkpoint: str = "best",
     report: Report | None = None,
+    seconds: float | None = None,
 ) -> Evaluation:
-    """The flags of `attacks` at radius eps, kept in `folder`; what evaluate() does once it is prepared."""
+    """The flags of `attacks` at radius eps, kept in `folder`; what evaluate() does once it is prepared.
+
+    seconds: for all of them, after which AutoAttack stops with the batch it is at and leaves a bound; the same call
+    resumes it. Other attacks are never cut short."""
+    clock = Clock(seconds)
     store = _store(evaluator, Path(folder) / flags_folder(checkpoint) if folder else None, eps)
     result = Evaluation(eps)
     evaluator.clean = store.get("clean", lambda: {"flags": evaluator.clean})["flags"]
@@ -120,7 +128,11 @@ def measure_attacks(
         if attack == "clean":
             result.flags[attack] = evaluator.clean
         elif attack == "autoattack":
-            found = store.get(attack, lambda: _autoattack(evaluator, eps, store, progress))
+            try:
+                found = store.get(attack, lambda: _autoattack(evaluator, eps, store, progress, clock))
+            except BudgetSpent as spent:
+                result.bounds[attack] = spent.bound
+                continue
             result.warnings = [str(w) for w in found.pop("warnings", [])]
             result.flags[attack] = found.pop("flags")
             result.details = found
@@ -138,12 +150,20 @@ def flags_folder(checkpoint: str) -> str:
     return "evaluation" if checkpoint == "best" else f"evaluation-{checkpoint}"
 
 
-def _autoattack(evaluator: Evaluator, eps: float, store: FlagStore, progress: Callable) -> dict:
+def _autoattack(evaluator: Evaluator, eps: float, store: FlagStore, progress: Callable, clock: Clock) -> dict:
+    state = store.partial()
+
+    def work_of(state: AutoAttackState) -> tuple[float, float]:
+        return work(state, evaluator.batch_size, evaluator.num_classes, clock.limited)
+
+    clock.begin(work_of(state)[0] if state else 0.0)
+
     def on_batch(state: AutoAttackState, stage: str, done: float) -> None:
         store.keep_partial(state)
-        progress(done, f"autoattack {stage}")
+        progress(done, f"autoattack {stage}, {at_most(state.upper_bound())}")
+        clock.check(state.upper_bound(), *work_of(state))
 
-    state = evaluator.autoattack(eps, store.partial(), on_batch)
+    state = evaluator.autoattack(eps, state, on_batch, previews=clock.limited)
     return {"flags": state.robust, **state.after, "warnings": state.warnings}
 
 

@@ -198,10 +198,14 @@ class Evaluator:
         return devices.reduced(robust, "min") if self.shared else robust
 
     def autoattack(
-        self, eps: float, state: AutoAttackState | None, on_batch: Callable[[AutoAttackState, str, float], None]
+        self,
+        eps: float,
+        state: AutoAttackState | None,
+        on_batch: Callable[[AutoAttackState, str, float], None],
+        previews: bool = False,
     ) -> AutoAttackState:
-        """Standard AutoAttack from `state` on (None: from the start). ValueError for a network that is not
-        deterministic: for those it is not defined."""
+        """Standard AutoAttack from `state` on (None: from the start). previews: for an early bound, see anytime.py.
+        ValueError for a network that is not deterministic: for those it is not defined."""
         if self.randomised:
             raise ValueError(
                 f"standard AutoAttack is for deterministic networks, and this one is not: {self.randomised}; attack it "
@@ -213,6 +217,7 @@ class Evaluator:
                 self.network, self.images, self.labels, eps=eps, seed=self.seed, batch_size=self.batch_size,
                 through=self.attacked, state=state, shared=self.shared, on_batch=on_batch,
                 budget=self.budget.autoattack, precision=self.attack_precision,
+                previews=previews,
             )  # fmt: skip
         self.autoattack_states[float(eps)] = state
         self.known[("autoattack", float(eps))] = state.robust

@@ -51,14 +51,18 @@ class FlagStore:
             return None
         found = self._read(file)
         robust, next_batch, batch_size = found.pop("flags"), int(found.pop("next_batch")), int(found.pop("batch_size"))
+        bound, previewed = found.pop("bound", None), int(found.pop("previewed", 0))
         if batch_size != self.batch_size:
             next_batch = 0  # other batches: the attack that was cut off begins anew
-        return AutoAttackState(robust, found, next_batch, found.pop("warnings"))
+            bound, previewed = None, 0  # previews say what the same batches will end with
+        return AutoAttackState(robust, found, next_batch, found.pop("warnings"), bound, previewed)
 
     def keep_partial(self, state: AutoAttackState) -> None:
         if self.folder:
             content = {"flags": state.robust, **state.after, "warnings": state.warnings}
             content |= {"next_batch": state.next_batch, "batch_size": self.batch_size}
+            if state.bound is not None:
+                content |= {"bound": state.bound, "previewed": state.previewed}
             self._write(self.folder / "autoattack.partial.npz", content)
 
     def _exists(self, file: Path) -> bool:

@@ -25,6 +25,7 @@ from d2rkit.experiments.plugin_checks import try_out
 from d2rkit.experiments.run_evaluation import evaluate_checkpoint
 from d2rkit.experiments.run_files import FORMAT
 from d2rkit.experiments.run_locks import lock, watching
+from d2rkit.experiments.trackers import tracking
 from d2rkit.networks.checkpoints import load_resume, load_weights
 from d2rkit.training.loop import Report, fit
 
@@ -104,15 +105,11 @@ def _work(
 
     pair, test = build_pair(experiment, data), chosen_test(experiment, data)
     # fit() saves its state when asked to stop, so inside it the question is its own.
-    trained = fit(
-        pair,
-        data,
-        experiment,
-        folder,
-        device=device,
-        report=report and _scaled(report, 0.5),
-        should_stop=stop,
-    )
+    with tracking(folder, devices.rank() == 0) as trackers:
+        trained = fit(
+            pair, data, experiment, folder, device=device, report=report and _scaled(report, 0.5),
+            on_epoch=trackers.on_epoch, should_stop=stop,
+        )  # fmt: skip
     if trained.status == "interrupted":
         raise Interrupted(str(folder))
     stop()
@@ -146,6 +143,8 @@ def _work(
     stop()  # a folder that has vanished gets no result
     if devices.rank() == 0:
         write_json(folder / "result.json", result)
+        with tracking(folder) as trackers:
+            trackers.on_result(result)
 
 
 def _take_over(result: dict[str, Any], checkpoint: str, found: dict[str, Any]) -> None:

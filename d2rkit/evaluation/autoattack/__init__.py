@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from d2rkit.core import devices
 from d2rkit.core.validation import as_pixels
+from d2rkit.evaluation.autoattack.anytime import next_previews, work
 from d2rkit.methods.pair import eval_mode, frozen
 
 STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -44,12 +45,21 @@ FULL = AutoAttackBudget()
 
 @dataclass
 class AutoAttackState:
-    """How far a run has come: robust (N,) bool, the flags after each finished attack, and the next batch."""
+    """How far a run has come: robust (N,) bool, the flags after each finished attack, and the next batch.
+
+    bound: (N,) bool, the images that no preview broke, None without previews; previewed: batches they have done. Both
+    only say what the end will be at most (see `upper_bound`): nothing of them goes into `robust`."""
 
     robust: Tensor
     after: dict[str, Tensor] = field(default_factory=dict)
     next_batch: int = 0
     warnings: list[str] = field(default_factory=list)
+    bound: Tensor | None = None
+    previewed: int = 0
+
+    def upper_bound(self) -> Tensor:
+        """(N,) bool: the images that may be robust in the end, as far as is known."""
+        return self.robust if self.bound is None else self.robust & self.bound
 
 
 class ContiguousGradient(nn.Module):
@@ -81,6 +91,7 @@ def autoattack(
     on_batch: Callable[[AutoAttackState, str, float], None] | None = None,
     budget: AutoAttackBudget = FULL,
     precision: str = "32-true",
+    previews: bool = False,
 ) -> AutoAttackState:
     """Which of the images x: (N, C, H, W), uint8 or in [0, 1], survive all four attacks, as `state.robust`: (N,) bool.
 
@@ -89,8 +100,9 @@ def autoattack(
     (its `robust` must start as the clean flags). shared: every process of a group (devices.start) makes this call
     and attacks its share of the batches. on_batch: told the state, the attack and the fraction done after each
     batch, or, if they are shared, after one of each process. precision: of the attacks, see devices.attack_math; the
-    model judges in IEEE float32. budget: less than all, for plans and dry runs. ValueError with fewer than four
-    classes, for which the targeted losses do not exist."""
+    model judges in IEEE float32. budget: less than all, for plans and dry runs. previews: before APGD-T, try its first
+    targets on all images, for an early bound (see anytime.py); the flags stay the same. ValueError with fewer than
+    four classes, for which the targeted losses do not exist."""
     with eval_mode(model), frozen(model), forked_rng(), _warnings() as warned:
         if state is None:
             state = AutoAttackState(clean_flags(model, x, y, batch_size))
@@ -98,6 +110,26 @@ def autoattack(
             classes = model(as_pixels(x[:1])).shape[1]
         if classes < 4:
             raise ValueError(f"standard AutoAttack needs at least 4 classes, not {classes}")
+        at_once, mine = (devices.size(), devices.rank()) if shared else (1, 0)
+
+        def attack(stage: str, batches: Sequence[Tensor], first: int, flags: Tensor, cut: AutoAttackBudget) -> Tensor:
+            """`flags`, False where an attack on each process's share of the next batches succeeds."""
+            if first + mine < len(batches):
+                chosen = batches[first + mine]
+                index = chosen.to(x.device)
+                how = (eps, norm, seed, classes, batch_size, cut, precision)
+                fooled = attack_batch(model, through or model, stage, x[index], y[index], *how)
+                flags[chosen[fooled]] = False
+            heard = [word for words in devices.gathered(list(warned)) for word in words] if shared else warned
+            state.warnings += [w for w in dict.fromkeys(heard) if w not in state.warnings]
+            warned.clear()
+            return devices.reduced(flags, "min") if shared else flags
+
+        def told(stage: str) -> None:
+            if on_batch:
+                done, left = work(state, batch_size, classes, previews)
+                on_batch(state, stage, done / (done + left) if left else 1.0)
+
         for number, stage in enumerate(STAGES):
             if stage in state.after:
                 continue
@@ -106,32 +138,37 @@ def autoattack(
                 state.after[STAGES[number - 1]] if number else state.after.setdefault("clean", state.robust.clone())
             )
             survivors = before.nonzero().flatten().split(batch_size) if before.any() else ()
-            attack = _attacker(through or model, stage, eps, norm, seed, x, classes, batch_size, budget)
-            at_once, mine = (devices.size(), devices.rank()) if shared else (1, 0)
+            if previews and stage == "apgd-t" and not state.next_batch:
+                if state.bound is None:
+                    state.bound = before.clone()
+                for targets, first in next_previews(state.previewed, len(survivors), at_once):
+                    cut = replace(budget, targets=targets)
+                    state.bound = attack(stage, survivors, first, state.bound, cut)
+                    state.previewed += min(at_once, len(survivors) - first)
+                    told(f"{stage} ({targets} of its targets)")
             for first in range(state.next_batch, len(survivors), at_once):
-                if first + mine < len(survivors):
-                    chosen = survivors[first + mine]
-                    index = chosen.to(x.device)
-                    images = as_pixels(x[index]).contiguous()
-                    with devices.attack_math(precision):
-                        adversarial, _ = attack.run_standard_evaluation(images, y[index], batch_size=len(index))
-                    with devices.ieee_float32():
-                        fooled = ~clean_flags(model, adversarial, y[index], len(index))
-                    state.robust[chosen[fooled]] = False
-                if shared:
-                    state.robust = devices.reduced(state.robust, "min")
-                heard = [word for words in devices.gathered(list(warned)) for word in words] if shared else warned
-                state.warnings += [w for w in dict.fromkeys(heard) if w not in state.warnings]
-                warned.clear()
+                state.robust = attack(stage, survivors, first, state.robust, budget)
                 state.next_batch = min(first + at_once, len(survivors))
-                if on_batch:
-                    on_batch(state, stage, (number + state.next_batch / len(survivors)) / len(STAGES))
+                told(stage)
             state.after[stage], state.next_batch = state.robust.clone(), 0
         gained, count = int((state.after["fab-t"] & ~state.after["square"]).sum()), len(state.robust)
         if gained > max(SQUARE_GAIN * count, 2):  # of few images, one or two say nothing
             share = f"{gained / count:.1%}"
             state.warnings.append(f"Square alone broke another {share} of the images: gradients may be masked")
     return state
+
+
+def attack_batch(
+    model: nn.Module, through: nn.Module, stage: str, x: Tensor, y: Tensor, eps: float, norm: str, seed: int,
+    classes: int, batch_size: int, budget: AutoAttackBudget, precision: str,
+) -> Tensor:  # fmt: skip
+    """(B,) bool on the CPU: which of the images does one attack on this batch break? The call that a state counts."""
+    images = as_pixels(x).contiguous()
+    attacker = _attacker(through, stage, eps, norm, seed, images, classes, batch_size, budget)
+    with devices.attack_math(precision):
+        adversarial, _ = attacker.run_standard_evaluation(images, y, batch_size=len(images))
+    with devices.ieee_float32():
+        return ~clean_flags(model, adversarial, y, len(images))
 
 
 def clean_flags(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
