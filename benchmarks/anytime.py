@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from d2rkit.acceleration.attack_copies import attack_copy
 from d2rkit.core.files import read_json
 from d2rkit.data.datasets import first_of_each_class, load_data
-from d2rkit.evaluation.autoattack import FULL, STAGES, AutoAttackBudget, attack_batch, clean_flags, forked_rng
+from d2rkit.evaluation.autoattack import FULL, STAGES, AutoAttackBudget, attack_batch, correct, forked_rng
 from d2rkit.evaluation.autoattack.anytime import COST
 from d2rkit.experiments.experiment import Experiment, machine
 from d2rkit.methods.attacks import margin
@@ -75,7 +75,7 @@ class Calls:
 
     def __init__(self, network: nn.Module, x: Tensor, y: Tensor, eps: float, batch_size: int, budget: AutoAttackBudget):
         self.network, self.x, self.y, self.eps, self.batch_size, self.budget = network, x, y, eps, batch_size, budget
-        self.clean = clean_flags(network, x, y, batch_size)
+        self.clean = correct(network, x, y, batch_size)
         self.attacked = Counted(attack_copy(network, x[:batch_size]).network)
         self.made: dict[tuple, Call] = {}
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from d2rkit.data.datasets import first_of_each_class, load_data
-from d2rkit.evaluation.autoattack import ContiguousGradient, clean_flags, forked_rng
+from d2rkit.evaluation.autoattack import ContiguousGradient, correct, forked_rng
 from d2rkit.evaluation.evaluate import evaluate
 from d2rkit.experiments.experiment import machine
 from d2rkit.methods.attacks import uniform_start
@@ -46,7 +46,7 @@ def plain_autoattack(network: nn.Module, x: Tensor, y: Tensor, eps: float, seed:
             ContiguousGradient(network), norm="Linf", eps=eps, seed=seed, version="standard", device="cpu"
         )
         x_adv, _ = attack.run_standard_evaluation(x, y, batch_size=batch_size)
-        return clean_flags(network, x_adv, y, batch_size)
+        return correct(network, x_adv, y, batch_size)
 
 
 def plain_pgd(
@@ -69,7 +69,7 @@ def plain_pgd(
                 (gradient,) = torch.autograd.grad(loss(network(x_adv), labels), [x_adv])
                 x_adv = x_adv.detach() + eps / 4 * gradient.sign()
                 x_adv = torch.min(torch.max(x_adv, images - eps), images + eps).clamp(0, 1)
-            robust.append(clean_flags(network, x_adv, labels, batch_size))
+            robust.append(correct(network, x_adv, labels, batch_size))
     return torch.cat(robust)
 
 
@@ -100,7 +100,7 @@ def compared(
     """Each attack: seconds plainly and ours, accuracies, and the numbers of the images whose flags differ."""
     rows = []
     with eval_mode(network):
-        clean = clean_flags(network, x, y, batch_size)
+        clean = correct(network, x, y, batch_size)
     start = same_starts(clean, x, eps, 0, batch_size)
     for attack in attacks:
         plain_seconds, our_seconds = [], []

@@ -36,8 +36,8 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.timing import alternated, flops_of, peak_flops, ratio, seconds_of
-from d2rkit.acceleration.attack_copies import PairTwin
-from d2rkit.acceleration.memory_format import arrange
+from d2rkit.acceleration.attack_copies import AttackCopies
+from d2rkit.acceleration.memory_format import set_memory_format
 from d2rkit.experiments.experiment import machine
 from d2rkit.methods import attacks, objectives
 from d2rkit.methods.catalogue import METHODS
@@ -123,14 +123,14 @@ class Ours:
 
     def __init__(self, pair: GuidedPair, case: Case, precision: str, folded: bool = True, compiled: bool = False):
         self.fabric = make_fabric("auto", precision)
-        self.pair = arrange(pair.to(self.fabric.device))
+        self.pair = set_memory_format(pair.to(self.fabric.device))
         optimizer = torch.optim.SGD(pair.parameters(), 0.01, 0.9, weight_decay=2e-4)
         model, optimizer = self.fabric.setup(pair, optimizer)
         recipe = Recipe(
             "d2r-cag-released", eps=case.eps, step_size=case.step_size, steps=case.steps, precision=precision
         )
         low = torch.bfloat16 if precision == "bf16-mixed" else None
-        self.twin = PairTwin(pair, compiled, dtype=low) if folded else None
+        self.twin = AttackCopies(pair, compiled, dtype=low) if folded else None
         generator = torch.Generator(self.fabric.device).manual_seed(0)
         method = METHODS["d2r-cag-released"]
         self.state = TrainState(self.fabric, model, self.pair, optimizer, method, recipe, generator)
@@ -190,9 +190,9 @@ def measure(case: Case, repeats: int, fast_repeats: int, levers: bool, compiled:
     if levers:
         plain, unfolded = pair_of(case).to(device), Ours(pair_of(case), case, "32-true", folded=False)
         last = pair_of(case).to(device, memory_format=torch.channels_last)
-        arranged = arrange(pair_of(case).to(device))
-        twin, x_last = PairTwin(plain).refresh(x), x.to(memory_format=torch.channels_last)
-        compiled_twin = PairTwin(plain, compiled=True).refresh(x)
+        arranged = set_memory_format(pair_of(case).to(device))
+        twin, x_last = AttackCopies(plain).refresh(x), x.to(memory_format=torch.channels_last)
+        compiled_twin = AttackCopies(plain, compiled=True).refresh(x)
         steps |= {
             "unfolded step": lambda: unfolded(x, y),
             "attack": lambda: attack_only(plain, case, x),

@@ -206,7 +206,7 @@ MUTANTS: list[Mutant] = [
     *_of(
         "evaluation/evaluator.py", "evaluation/test_attack_calls.py",
         ("the copy has the last word", "robust[index] = self.judge(adversarial, labels)",
-         "robust[index] = clean_flags(self.attacked, adversarial, labels, self.batch_size)",
+         "robust[index] = correct(self.attacked, adversarial, labels, self.batch_size)",
          "test_the_network_has_the_last_word_on_every_image"),
         ("smaller steps", "step_size=eps / 4, steps=steps, start=start",
          "step_size=eps / 5, steps=steps, start=start", "test_attacks_are_told_starts_and_losses"),
@@ -236,8 +236,8 @@ MUTANTS: list[Mutant] = [
     ),
     *_of(
         "evaluation/autoattack/__init__.py", "evaluation/test_autoattack.py",
-        ("the copy has the last word", "return ~clean_flags(model, adversarial,",
-         "return ~clean_flags(through, adversarial,", "test_the_network_has_the_last_word_on_every_image"),
+        ("the copy has the last word", "return ~correct(model, adversarial,",
+         "return ~correct(through, adversarial,", "test_the_network_has_the_last_word_on_every_image"),
         ("fooled images stay robust", "flags[chosen[fooled]] = False", "pass", "test_four_classes_work"),
         ("begins each attack anew", "range(state.next_batch, len(survivors)", "range(0, len(survivors)",
          "test_cut_off_and_resumed_ends_with_the_same_flags"),

@@ -68,7 +68,7 @@ def test_a_preview_that_breaks_too_much_is_seen(trained_once, digits, monkeypatc
     network, x, y = trained_once.target, digits.test.pixels(slice(0, 20)), digits.test.labels[:20]
     everything = torch.ones(20, dtype=torch.bool)
     monkeypatch.setattr(anytime, "attack_batch", lambda *how: everything[: len(how[3])])
-    after = dict.fromkeys(("clean", *anytime.STAGES), anytime.clean_flags(network, x, y, 20))
+    after = dict.fromkeys(("clean", *anytime.STAGES), anytime.correct(network, x, y, 20))
     found = anytime.measured(network, x, y, 0.15, 10, SHORT, after)
     assert found["too_low"] == after["clean"].nonzero().flatten().tolist() != []
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 
-from d2rkit.acceleration.folding import Twin
+from d2rkit.acceleration.folding import FoldedCopy
 from d2rkit.acceleration.memory_format import is_layout_hook
 from d2rkit.core.validation import printable
 from d2rkit.methods.pair import GuidedPair, eval_mode, frozen
@@ -60,7 +60,7 @@ def attack_copy(network: nn.Module, x: Tensor, dtype: torch.dtype | None = None)
     if reason := why_not(network):
         return AttackCopy(network, reason)
     try:
-        twin = Twin(network)
+        twin = FoldedCopy(network)
     except Exception as error:  # torch.fx runs the network's own code on its proxies: anything may happen
         return AttackCopy(network, f"torch.fx cannot trace it ({printable(error)})")
     if reason := difference(network, twin.twin, x):
@@ -149,7 +149,7 @@ def _logits_and_gradient(network: nn.Module, images: Tensor) -> tuple[Tensor, Te
     return logits.detach(), gradient
 
 
-class PairTwin:
+class AttackCopies:
     """Copies of a pair's networks that follow it through training; `refresh(x)` gives a pair to attack.
 
     compiled: the copies by torch.compile, for the shapes that come first, on a GPU as CUDA graphs. guide: whether the
@@ -159,7 +159,7 @@ class PairTwin:
     def __init__(self, pair: GuidedPair, compiled: bool = False, guide: bool = True, dtype: torch.dtype | None = None):
         self.pair, self.compiled, self.dtype = pair, compiled, dtype
         self.copied = ["target"] + (["guide"] if guide and pair.guide is not None else [])
-        self.twins: dict[str, Twin] | None = None
+        self.twins: dict[str, FoldedCopy] | None = None
         self.attacked: dict[str, nn.Module] = {}
         self.steps = 0
 
@@ -180,7 +180,7 @@ class PairTwin:
         network = getattr(self.pair, name)
         reason, twin = why_not(network), None
         try:
-            twin = None if reason else Twin(network)
+            twin = None if reason else FoldedCopy(network)
         except Exception as error:  # as in attack_copy
             reason = f"torch.fx cannot trace it ({printable(error)})"
         if twin is not None:
@@ -193,7 +193,7 @@ class PairTwin:
         compiled = torch.compile(twin.twin, mode="reduce-overhead", dynamic=False) if self.compiled else twin.twin
         self.attacked[name] = compiled
 
-    def _prove_again(self, name: str, twin: Twin, x: Tensor) -> None:
+    def _prove_again(self, name: str, twin: FoldedCopy, x: Tensor) -> None:
         """What a forward does may depend on what training has changed since."""
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype is not None):
             tolerance = FLOAT32 if self.dtype is None else BFLOAT16

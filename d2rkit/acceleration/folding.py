@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, fx, nn
 
-from d2rkit.acceleration.memory_format import arrange
+from d2rkit.acceleration.memory_format import set_memory_format
 
 
 class Affine(nn.Module):
@@ -31,7 +31,7 @@ class Affine(nn.Module):
         return torch.addcmul(self.shift.to(x.dtype), x, self.scale.to(x.dtype))  # autocast may have changed x's
 
 
-class Twin:
+class FoldedCopy:
     """A folded copy of `network` that can follow it through training: `refresh()` takes over its weights, in place, so
     that nothing compiled or captured as a CUDA graph has to be so again.
 
@@ -47,7 +47,7 @@ class Twin:
         self.affine = [name for name, module in twin.named_modules() if _has_statistics(module)]
         for name in self.affine:
             twin.set_submodule(name, Affine(twin.get_submodule(name)))
-        self.twin = arrange(twin.requires_grad_(False))
+        self.twin = set_memory_format(twin.requires_grad_(False))
         self.refresh()
 
     def cast(self, dtype: torch.dtype, x: Tensor) -> None:
@@ -66,7 +66,7 @@ class Twin:
         for module in self.twin.modules():
             if type(module) in (nn.Conv2d, nn.Linear) or module in met:
                 module.to(dtype)
-        arrange(self.twin)
+        set_memory_format(self.twin)
 
     @torch.no_grad()
     def refresh(self) -> nn.Module:

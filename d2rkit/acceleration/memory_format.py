@@ -14,7 +14,7 @@ those of 512 channels faster, left those of 256 as fast and made narrower ones s
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def arrange(network: Network) -> Network:
+def set_memory_format(network: Network) -> Network:
     """`network` itself, laid out for its device: channels_last, but on a CPU the widest convolutions contiguous.
 
     Small images under many channels leave a channels_last kernel on a CPU rows of four or eight pixels to work on.
@@ -29,7 +29,7 @@ def arrange(network: Network) -> Network:
 
 
 def restore(network: Network) -> Network:
-    """`network` itself as it was before arrange(): all contiguous."""
+    """`network` itself as it was before set_memory_format(): all contiguous."""
     for module in network.modules():
         hooks = module._forward_pre_hooks
         for key in [key for key, hook in hooks.items() if is_layout_hook(hook)]:
@@ -38,7 +38,7 @@ def restore(network: Network) -> Network:
 
 
 def is_layout_hook(hook: object) -> bool:
-    """Whether a module's forward pre-hook is one of arrange(), which changes no number but by rounding."""
+    """Whether a module's forward pre-hook is one of set_memory_format(), which changes no number but by rounding."""
     return hook is _contiguous
 
 

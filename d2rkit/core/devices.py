@@ -129,7 +129,7 @@ def rank() -> int:
     return dist.get_rank() if size() > 1 else 0
 
 
-def mine(index: Tensor) -> tuple[Tensor, float]:
+def shard(index: Tensor) -> tuple[Tensor, float]:
     """This process's part of a batch's indices, and the weight of its mean loss: the mean over processes of
     weight x (mean loss of the part) is the mean loss of the batch. A batch too small to be parted goes to all."""
     count = size()
@@ -146,12 +146,12 @@ def pieces(count: int, limit: int) -> int:
         return 1
     most, least = -(-count // limit), count
     if size() > 1:
-        most = int(reduced(torch.tensor(most), "max"))
-        least = int(reduced(torch.tensor(least), "min"))
+        most = int(all_reduce(torch.tensor(most), "max"))
+        least = int(all_reduce(torch.tensor(least), "min"))
     return min(most, least)
 
 
-def reduced(value: Tensor, how: str) -> Tensor:
+def all_reduce(value: Tensor, how: str) -> Tensor:
     """`value` put together over all processes ("sum", "mean", "min", "max"), detached; itself if there is one."""
     if size() == 1:
         return value.detach()
@@ -161,7 +161,7 @@ def reduced(value: Tensor, how: str) -> Tensor:
     return (result / size() if how == "mean" else result).to(value.device, value.dtype)
 
 
-def gathered(thing: Any) -> list[Any]:
+def all_gather(thing: Any) -> list[Any]:
     """`thing` of every process, by rank; only what pickles."""
     if size() == 1:
         return [thing]
@@ -170,26 +170,26 @@ def gathered(thing: Any) -> list[Any]:
     return found
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until all processes have come this far."""
     if size() > 1:
         dist.barrier()
 
 
-def from_first(thing: Any) -> Any:
+def broadcast(thing: Any) -> Any:
     """`thing` as the first process has it, so that all decide alike."""
-    return gathered(thing)[0]
+    return all_gather(thing)[0]
 
 
 @torch.no_grad()
-def settle(module: nn.Module) -> None:
+def sync_batchnorm_stats(module: nn.Module) -> None:
     """Average BatchNorm's running statistics over all processes, each of which saw its own part of the batch."""
     if size() == 1:
         return
     buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
     if not buffers:
         return
-    flat = reduced(torch.cat([buffer.flatten() for buffer in buffers]), "mean")
+    flat = all_reduce(torch.cat([buffer.flatten() for buffer in buffers]), "mean")
     for buffer, part in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
         buffer.copy_(part.view_as(buffer))
 

@@ -21,7 +21,7 @@ from d2rkit.acceleration.attack_copies import attack_copy, has_gradient
 from d2rkit.core import devices
 from d2rkit.core.validation import as_pixels, check_choice, check_count, nearest, printable, shown
 from d2rkit.evaluation.adapters import as_images, as_network
-from d2rkit.evaluation.autoattack import FULL, AutoAttackBudget, AutoAttackState, autoattack, clean_flags
+from d2rkit.evaluation.autoattack import FULL, AutoAttackBudget, AutoAttackState, autoattack, correct
 from d2rkit.methods import attacks
 from d2rkit.methods.pair import eval_mode
 
@@ -134,7 +134,7 @@ class Evaluator:
     def judge(self, images: Tensor, labels: Tensor) -> Tensor:
         """(B,) bool on the CPU: is the network right on these images? In IEEE float32."""
         with eval_mode(self.network), devices.ieee_float32():
-            return clean_flags(self.network, images, labels, self.batch_size)
+            return correct(self.network, images, labels, self.batch_size)
 
     @cached_property
     def attacked(self) -> nn.Module:
@@ -195,7 +195,7 @@ class Evaluator:
                     adversarial = run(target, images, y, eps=eps, step_size=eps / 4, steps=steps, start=start)
             robust[index] = self.judge(adversarial, labels)
             progress((number + 1) / len(batches))
-        return devices.reduced(robust, "min") if self.shared else robust
+        return devices.all_reduce(robust, "min") if self.shared else robust
 
     def autoattack(
         self,
@@ -240,7 +240,7 @@ class Evaluator:
                 with devices.attack_math(self.attack_precision):
                     borrowed = attacks.pgd_ce(other, images, labels, eps=eps, step_size=eps / 4, steps=taken)
                 robust[index] = self.judge(borrowed, labels)
-            self.known[key] = devices.reduced(robust, "min") if self.shared else robust
+            self.known[key] = devices.all_reduce(robust, "min") if self.shared else robust
         return self.known[key]
 
 

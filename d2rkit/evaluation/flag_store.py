@@ -66,13 +66,13 @@ class FlagStore:
             self._write(self.folder / "autoattack.partial.npz", content)
 
     def _exists(self, file: Path) -> bool:
-        return devices.from_first(file.exists()) if self.shared else file.exists()
+        return devices.broadcast(file.exists()) if self.shared else file.exists()
 
     def _write(self, file: Path, content: Mapping) -> None:
         if not self.shared or devices.rank() == 0:
             self._save(file, content)
         if self.shared:
-            devices.wait()
+            devices.barrier()
 
     def _save(self, file: Path, content: Mapping) -> None:
         arrays = {k: v.numpy() if isinstance(v, Tensor) else np.asarray(v) for k, v in content.items()}

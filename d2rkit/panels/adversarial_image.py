@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from d2rkit.core.validation import nearest
-from d2rkit.evaluation.autoattack import clean_flags
+from d2rkit.evaluation.autoattack import correct
 from d2rkit.methods import attacks
 from d2rkit.methods.pair import eval_mode
 from d2rkit.panels import base
@@ -75,14 +75,14 @@ def survival(
     larger one, so an image that fell once has fallen: only survivors are attacked again."""
     curve = []
     with eval_mode(target):
-        alive = clean_flags(target, x, y, 100)
+        alive = correct(target, x, y, 100)
         for eps in sorted(radii):
             index = alive.nonzero().flatten().to(x.device)
             if eps and len(index):
                 moved = attack_batch(
                     target, x[index], y[index], attack=attack, eps=eps, steps=steps, step_size=step_share * eps
                 )
-                alive[index.cpu()] = clean_flags(target, moved, y[index], 100)
+                alive[index.cpu()] = correct(target, moved, y[index], 100)
             curve.append((eps, alive.float().mean().item()))
     return tuple(curve)
 

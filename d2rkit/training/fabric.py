@@ -39,7 +39,7 @@ def make_fabric(device: str | torch.device, precision: str, partial: bool = Fals
         return Fabric(accelerator=place.type, devices=which, precision=precision, plugins=[own])
     strategy = DDPStrategy(
         cluster_environment=own, find_unused_parameters=partial,
-        broadcast_buffers=False,  # settle() looks after BatchNorm's
+        broadcast_buffers=False,  # sync_batchnorm_stats() looks after BatchNorm's
         timeout=timedelta(days=7),  # in evaluation one device may wait for another's whole batch
     )  # fmt: skip
     fabric = Fabric(accelerator=place.type, devices=count, strategy=strategy, precision=precision)

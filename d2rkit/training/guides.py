@@ -118,20 +118,20 @@ class Beside:
     def follow(self, step: int) -> None:
         """After a step of the optimiser, counted from 0."""
         if self.averages:
-            devices.settle(self.pair.target)
+            devices.sync_batchnorm_stats(self.pair.target)
             blend(self.pair.guide, self.pair.target, decay_at(step))
 
     def finish_epoch(self) -> None:
         """Take what was counted for the next epoch's class means; a class without an image keeps the ones it had."""
         if self.counts_classes:
-            sums = devices.reduced(self.sums, "sum")
+            sums = devices.all_reduce(self.sums, "sum")
             seen = sums.sum(1, keepdim=True)
             self.means = torch.where(seen > 0, sums / seen.clamp_min(1e-12), self.means)
             self.sums = torch.zeros_like(self.sums)
 
     def state(self) -> dict[str, Tensor]:
         """What resume.pt holds of it, put together over all devices."""
-        return {"means": self.means, "sums": devices.reduced(self.sums, "sum")} if self.counts_classes else {}
+        return {"means": self.means, "sums": devices.all_reduce(self.sums, "sum")} if self.counts_classes else {}
 
     def load(self, state: dict[str, Tensor]) -> None:
         if self.counts_classes:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from d2rkit.acceleration.attack_copies import PairTwin
-from d2rkit.acceleration.memory_format import arrange, restore
+from d2rkit.acceleration.attack_copies import AttackCopies
+from d2rkit.acceleration.memory_format import restore, set_memory_format
 from d2rkit.core import devices
 from d2rkit.data.arrays import splits_digest
 from d2rkit.data.datasets import ImageData, augment
@@ -106,7 +106,7 @@ class _Loop:
         self.pair = pair
         self.chance = 1 / data.num_classes
         if recipe.speed == "fast":
-            arrange(pair.to(self.fabric.device))
+            set_memory_format(pair.to(self.fabric.device))
         optimizer = torch.optim.SGD(pair.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
         self.model, self.optimizer = self.fabric.setup(pair, optimizer)
         device = self.fabric.device
@@ -119,7 +119,7 @@ class _Loop:
         self.twin = None
         if recipe.speed == "fast" and method.attack != "none":
             dtype = torch.bfloat16 if recipe.precision == "bf16-mixed" else None
-            self.twin = PairTwin(pair, recipe.compile, method.attacks_with_guide, dtype)
+            self.twin = AttackCopies(pair, recipe.compile, method.attacks_with_guide, dtype)
         self.average = AveragedModel(pair.target, use_buffers=True) if recipe.ema else None
         self.beside = Beside(method, pair, data.num_classes, device)
         self.generators = {p: generator_for(p, recipe.seed, device, devices.rank()) for p in ("augment", "attack")}
@@ -180,11 +180,11 @@ class _Loop:
         """What any of the processes wishes, all do: they must save and stop at the same step."""
         if devices.size() == 1:
             return list(wishes)
-        return devices.reduced(torch.tensor(wishes, device=self.fabric.device), "max").tolist()
+        return devices.all_reduce(torch.tensor(wishes, device=self.fabric.device), "max").tolist()
 
     def advance(self, batch: Tensor) -> None:
         recipe, warming = self.recipe, self.epoch < self.recipe.guide_warmup
-        index, weight = devices.mine(batch)
+        index, weight = devices.shard(batch)
         x = augment(self.train.images[index], recipe.padding, recipe.flip, self.generators["augment"]).float() / 255
         y = self.train.labels[index]
         moment = self.epoch - recipe.guide_warmup + self.step / self.steps_per_epoch()
@@ -202,15 +202,15 @@ class _Loop:
             loss, correct = training_step(state, x, y, weight)
             self.beside.follow(round(moment * self.steps_per_epoch()))
             if self.average is not None:
-                devices.settle(self.pair.target)
+                devices.sync_batchnorm_stats(self.pair.target)
                 follow(self.average, self.pair.target, recipe.ema)
         learns = warming or self.method.guide == "trained"  # else the guide's statistics are not to be rounded again
-        devices.settle(self.pair if learns else self.pair.target)
+        devices.sync_batchnorm_stats(self.pair if learns else self.pair.target)
         values = {"loss": loss.total, **{f"loss_{k}": v for k, v in loss.parts.items()}}
         share = {f"train_{k}": weight / len(x) for k in correct}
         values |= {f"train_{k}": v for k, v in correct.items()}
         # The step's one look at the device. Shares are made here, in the float64 of Python.
-        means = devices.reduced(torch.stack([value.float() for value in values.values()]), "mean").tolist()
+        means = devices.all_reduce(torch.stack([value.float() for value in values.values()]), "mean").tolist()
         if not math.isfinite(sum(means)):
             raise NonFinite("the loss is not finite")
         for name, mean in zip(values, means, strict=True):
@@ -242,7 +242,7 @@ class _Loop:
         """Accuracies on the validation images, of which each process has its part."""
         with eval_mode(self.evaluated, self.pair):
             hits = validation_hits(self.recipe, self.evaluated, self.pair.guide, self.val)
-        counts = devices.reduced(torch.tensor(list(hits.values()), device=self.fabric.device), "sum").tolist()
+        counts = devices.all_reduce(torch.tensor(list(hits.values()), device=self.fabric.device), "sum").tolist()
         return {name: count / self.val_count for name, count in zip(hits, counts, strict=True)}
 
     def stuck(self) -> bool:
@@ -254,7 +254,7 @@ class _Loop:
 
     def check_finite(self) -> None:
         finite = torch.stack([torch.isfinite(v).all() for v in self.pair.state_dict().values()]).all()
-        if not devices.reduced(finite, "min"):
+        if not devices.all_reduce(finite, "min"):
             raise NonFinite("a weight is not finite")
 
     def state(self) -> dict:
@@ -262,7 +262,7 @@ class _Loop:
             "pair": self.pair.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average is not None else {},
-            "generators": devices.gathered({name: g.get_state() for name, g in self.generators.items()}),
+            "generators": devices.all_gather({name: g.get_state() for name, g in self.generators.items()}),
             "device": self.fabric.device.type,
             "moved": self.moved,
             "epoch": self.epoch,

@@ -67,7 +67,7 @@ Result = tuple[Loss, dict[str, Tensor]]
 def training_step(state: TrainState, x: Tensor, y: Tensor, weight: float = 1.0) -> Result:
     """One step on x: (B, C, H, W) in [0, 1], y: (B,). The attack runs on the raw pair or its twin; then one forward
     through Fabric's wrapper carries the gradient, made at perturbed weights if state.awp is above 0. Of several
-    devices, each has its part of the batch, of this `weight` (devices.mine). With recipe.micro_batch, gradients of at
+    devices, each has its part of the batch, of this `weight` (devices.shard). With recipe.micro_batch, gradients of at
     most so many images at a time are added up before the step. Returns the loss, which may not be finite, and the
     numbers of right predictions by name."""
     parts: dict[str, Tensor] = {}
@@ -132,7 +132,7 @@ def _loss(state: TrainState, piece: Piece, x_adv: Tensor | None, network: Callab
 
 
 def _mean_over_devices(share: float, part: Tensor) -> Tensor:
-    return devices.reduced(share * part, "mean")
+    return devices.all_reduce(share * part, "mean")
 
 
 def _total(loss, network: Callable[..., Logits]) -> Tensor:

@@ -20,7 +20,7 @@ def perturbed_weights(network: nn.Module, loss: Callable[[], Tensor], gamma: flo
     BatchNorm statistics are not touched by the forward that loss() makes."""
     weights = [w for w in network.parameters() if w.ndim > 1]
     statistics = [buffer.clone() for buffer in network.buffers()]
-    directions = [devices.reduced(d, "mean") for d in torch.autograd.grad(loss(), weights)]
+    directions = [devices.all_reduce(d, "mean") for d in torch.autograd.grad(loss(), weights)]
     with torch.no_grad():
         for buffer, before in zip(network.buffers(), statistics, strict=True):
             buffer.copy_(before)

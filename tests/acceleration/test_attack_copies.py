@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from d2rkit.acceleration import attack_copies
-from d2rkit.acceleration.attack_copies import BFLOAT16, FLOAT32, PairTwin, attack_copy, difference
-from d2rkit.acceleration.folding import Twin
+from d2rkit.acceleration.attack_copies import BFLOAT16, FLOAT32, AttackCopies, attack_copy, difference
+from d2rkit.acceleration.folding import FoldedCopy
 from d2rkit.evaluation.evaluate import evaluate
 from d2rkit.methods.pair import GuidedPair
 from d2rkit.networks.architectures import build_model
@@ -338,7 +338,7 @@ TRAINED = {
 def test_what_is_attacked_in_training_stays_the_network(trained, sample, kind, dtype):
     torch.manual_seed(0)
     network, x = TRAINED[kind](trained.target), sample[0]
-    twins = PairTwin(GuidedPair(network), dtype=dtype)
+    twins = AttackCopies(GuidedPair(network), dtype=dtype)
     twins.refresh(x)
     with torch.no_grad():
         for tensor in (*network.parameters(), *network.buffers()):
@@ -359,7 +359,7 @@ def test_a_copy_that_training_has_left_behind_is_dropped(trained, sample, caplog
 
     monkeypatch.setattr(attack_copies, "PROVE_EVERY", 3)
     network, x = Warmer(trained.target), sample[0]
-    twins = PairTwin(GuidedPair(network))
+    twins = AttackCopies(GuidedPair(network))
     assert twins.refresh(x).target is not network
     network.temperature = 0.5
     found = [twins.refresh(x).target is network for _ in range(4)]
@@ -390,7 +390,7 @@ def test_buffers_that_a_forward_changes_are_put_back(trained, sample):
 
 def test_casts_are_left_where_images_come_in_float32():
     network = stir(nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10)))
-    x, twins = torch.rand(4, 1, 8, 8), [Twin(network), Twin(network)]
+    x, twins = torch.rand(4, 1, 8, 8), [FoldedCopy(network), FoldedCopy(network)]
     twins[1].cast(torch.bfloat16, x)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         assert torch.equal(*(twin.twin(x) for twin in twins))

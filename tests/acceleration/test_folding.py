@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from d2rkit.acceleration.attack_copies import PairTwin, attack_copy
-from d2rkit.acceleration.folding import Affine, Twin
+from d2rkit.acceleration.attack_copies import AttackCopies, attack_copy
+from d2rkit.acceleration.folding import Affine, FoldedCopy
 from d2rkit.methods.pair import GuidedPair
 from d2rkit.networks.architectures import build_model
 from tests.conftest import make_pair
@@ -36,7 +36,7 @@ def images(size, channels):
 
 
 def folded(network):
-    return Twin(network).twin
+    return FoldedCopy(network).twin
 
 
 def logits(network, x):
@@ -76,7 +76,7 @@ def test_a_norm_without_weights_of_its_own_is_one_multiply_add_too():
 def test_a_compiled_twin_follows_the_network():
     torch.manual_seed(0)
     network, x = stir(build_model("cnn-4", 10, 8, 1)), images(8, 1).requires_grad_()
-    twin = PairTwin(GuidedPair(network), compiled=True)
+    twin = AttackCopies(GuidedPair(network), compiled=True)
     for seed in (1, 2):
         stir(network, seed)
         attacked = twin.refresh(x).target
@@ -101,7 +101,7 @@ def test_the_network_itself_is_left_alone():
 def test_refresh_follows_the_network_through_training(name, size, channels):
     torch.manual_seed(0)
     network, x = build_model(name, 10, size, channels), images(size, channels)
-    twin = Twin(network)
+    twin = FoldedCopy(network)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -113,7 +113,7 @@ def test_refresh_follows_the_network_through_training(name, size, channels):
 @pytest.mark.parametrize("guide", [True, False])
 def test_a_pair_has_twins_of_what_it_has(guide):
     pair, x = make_pair(guide=guide).eval(), torch.rand(3, 1, 8, 8)
-    twins = PairTwin(pair).refresh(x)
+    twins = AttackCopies(pair).refresh(x)
     torch.testing.assert_close(logits(twins.target, x), logits(pair.target, x), rtol=1e-4, atol=1e-5)
     assert (twins.guide is not None) == guide
     if guide:
@@ -136,7 +136,7 @@ def test_a_network_that_cannot_be_traced_is_attacked_itself(caplog):
     network, x = stir(Branching()), torch.rand(2, 1, 6, 6)
     copied = attack_copy(network, x)
     assert copied.network is network and "torch.fx cannot trace it" in copied.reason
-    twins = PairTwin(GuidedPair(network))
+    twins = AttackCopies(GuidedPair(network))
     assert all(twins.refresh(x).target is network for _ in range(2))
     assert [r.getMessage() for r in caplog.records].count(
         f"the target is attacked as it is, not in a faster copy: {copied.reason}"
@@ -156,7 +156,7 @@ def old_refresh(twin):
 @pytest.mark.parametrize(("name", "size", "channels"), NETWORKS)
 def test_all_layers_at_once_are_each_layer_by_itself_bit_for_bit(name, size, channels):
     network = stir(build_model(name, 10, size, channels))
-    twin = Twin(network)
+    twin = FoldedCopy(network)
     stir(network, seed=3)
     twin.refresh()
     for conv, (weight, bias) in old_refresh(twin):
@@ -179,7 +179,7 @@ class Operators(TorchDispatchMode):
 
 def test_refresh_takes_few_kernels():
     """One for each folded convolution, and a dozen for all that are as long as a channel."""
-    twin = Twin(stir(build_model("preactresnet18", 10, 32)))
+    twin = FoldedCopy(stir(build_model("preactresnet18", 10, 32)))
     with Operators() as found:
         twin.refresh()
     kernels = {k: n for k, n in found.seen.items() if k not in ("view", "detach", "alias")}
@@ -190,7 +190,7 @@ def test_refresh_takes_few_kernels():
 def test_bfloat16_weights_give_what_autocast_gives_without_its_casts(name, size, channels):
     torch.manual_seed(0)
     network, x = stir(build_model(name, 10, size, channels)), images(size, channels)
-    kept, cast = Twin(network), Twin(network)
+    kept, cast = FoldedCopy(network), FoldedCopy(network)
     cast.cast(torch.bfloat16, x)
     found = {}
     for key, twin in (("kept", kept), ("cast", cast)):
@@ -204,6 +204,6 @@ def test_bfloat16_weights_give_what_autocast_gives_without_its_casts(name, size,
 @pytest.mark.parametrize(("guide", "uses"), [(True, True), (True, False), (False, True)])
 def test_a_guide_has_a_copy_only_where_the_attack_uses_it(guide, uses):
     pair, x = make_pair(guide=guide).eval(), torch.rand(3, 1, 8, 8)
-    attacked = PairTwin(pair, guide=uses).refresh(x)
+    attacked = AttackCopies(pair, guide=uses).refresh(x)
     assert attacked.target is not pair.target
     assert (attacked.guide is pair.guide) == (not (guide and uses))

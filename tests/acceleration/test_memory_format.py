@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from d2rkit.acceleration.memory_format import WIDE, arrange, restore
+from d2rkit.acceleration.memory_format import WIDE, restore, set_memory_format
 from d2rkit.networks.architectures import build_model
 from tests.acceleration.test_folding import folded, stir
 
@@ -34,7 +34,7 @@ def layouts(network, x):
 def test_logits_and_all_gradients_are_equal_to_rounding(name):
     torch.manual_seed(0)
     plain = stir(build_model(name, 10, 32)).double()
-    arranged, x = arrange(copy.deepcopy(plain)), torch.rand(2, 3, 32, 32).double().requires_grad_()
+    arranged, x = set_memory_format(copy.deepcopy(plain)), torch.rand(2, 3, 32, 32).double().requires_grad_()
     torch.testing.assert_close(arranged(x), plain(x), rtol=1e-9, atol=1e-9)
     for network in (plain, arranged):
         network.train()
@@ -43,7 +43,7 @@ def test_logits_and_all_gradients_are_equal_to_rounding(name):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("prepare", [arrange, folded, lambda network: folded(arrange(network))])
+@pytest.mark.parametrize("prepare", [set_memory_format, folded, lambda network: folded(set_memory_format(network))])
 def test_on_a_cpu_only_the_widest_convolutions_are_contiguous(prepare):
     found = layouts(prepare(build_model("preactresnet18", 10, 32)), torch.rand(2, 3, 32, 32))
     wide = {name: last for name, (channels, *last) in found.items() if channels >= WIDE}
@@ -57,7 +57,7 @@ def test_on_a_cpu_only_the_widest_convolutions_are_contiguous(prepare):
 
 
 def test_an_arranged_network_can_be_arranged_again_copied_and_sent_to_another_process():
-    network = arrange(arrange(build_model("preactresnet18", 10, 32)))
+    network = set_memory_format(set_memory_format(build_model("preactresnet18", 10, 32)))
     for same in (network, copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
         assert len(same.layer4[0].conv2._forward_pre_hooks) == 1
         assert not same.layer3[0].conv2._forward_pre_hooks
@@ -65,13 +65,13 @@ def test_an_arranged_network_can_be_arranged_again_copied_and_sent_to_another_pr
 
 def test_what_was_arranged_can_be_restored():
     plain = build_model("preactresnet18", 10, 32)
-    restored = restore(arrange(copy.deepcopy(plain)))
+    restored = restore(set_memory_format(copy.deepcopy(plain)))
     assert not any(module._forward_pre_hooks for module in restored.modules())
     for ours, theirs in zip(restored.parameters(), plain.parameters(), strict=True):
         assert torch.equal(ours, theirs) and ours.stride() == theirs.stride()
 
 
 def test_elsewhere_than_on_a_cpu_all_is_channels_last():
-    moved = arrange(arrange(build_model("preactresnet18", 10, 32)).to("meta"))
+    moved = set_memory_format(set_memory_format(build_model("preactresnet18", 10, 32)).to("meta"))
     assert not any(module._forward_pre_hooks for module in moved.modules())
     assert moved.layer4[1].conv2.weight.is_contiguous(memory_format=torch.channels_last)

@@ -62,7 +62,7 @@ def step_gradients(path, *, report=None, should_stop=None):
     everything, first = data.pixels(slice(0, 31)).double(), mlp_pair().double()
     with torch.no_grad():  # one process gets the images whose gap is below 0, the other those where it is above
         order = kl_gap(first.target(everything), first.guide(everything)).argsort()
-    index, weight = devices.mine(order)
+    index, weight = devices.shard(order)
     x, y = data.pixels(index).double(), data.labels[index]
     found = {}
     for name, micro_batch in CASES:
@@ -82,8 +82,8 @@ def step_gradients(path, *, report=None, should_stop=None):
         loss, right = guide_step(state, x, y, weight)
         assert max(images) <= (micro_batch or len(x)) and sum(images) == len(x)
         found[f"guide {micro_batch}"] = {n: p.grad for n, p in pair.guide.named_parameters()}
-        found[f"guide {micro_batch}"] |= {"loss": devices.reduced(loss.total.clone(), "mean")}
-        found[f"guide {micro_batch}"] |= {"right": devices.reduced(right["guide"] * weight / len(x), "mean")}
+        found[f"guide {micro_batch}"] |= {"loss": devices.all_reduce(loss.total.clone(), "mean")}
+        found[f"guide {micro_batch}"] |= {"right": devices.all_reduce(right["guide"] * weight / len(x), "mean")}
     if devices.rank() == 0:
         torch.save(found, path)
 
@@ -179,12 +179,12 @@ def test_parts_of_a_batch_weigh_as_much_as_their_images(monkeypatch):
     weighted, seen = [], []
     for rank in range(3):
         monkeypatch.setattr(devices, "rank", lambda rank=rank: rank)
-        index, weight = devices.mine(batch)
+        index, weight = devices.shard(batch)
         weighted.append(weight * losses[index].mean())
         seen += index.tolist()
     assert seen == batch.tolist()
     torch.testing.assert_close(sum(weighted) / 3, losses.mean())
-    index, weight = devices.mine(batch[:2])  # too few to be parted: each device takes all
+    index, weight = devices.shard(batch[:2])  # too few to be parted: each device takes all
     assert index.tolist() == [0, 1] and weight == 1.0
 
 
@@ -192,7 +192,7 @@ def settled(path, *, report=None, should_stop=None):
     _fabric("cpu", "32-true")
     network = build_model("cnn-4", 10, 8, 1)
     network.norms[0].running_mean.fill_(devices.rank() + 1.0)
-    devices.settle(network)
+    devices.sync_batchnorm_stats(network)
     if devices.rank() == 0:
         torch.save(network.norms[0].running_mean, path)
 
@@ -208,7 +208,7 @@ def counted(path, *, report=None, should_stop=None):
     data, pair = load_data("digits").train, mlp_pair()
     beside = Beside(METHODS["ikl-guided"], pair, 10, torch.device("cpu"))
     for first in (0, 31):
-        index, _ = devices.mine(torch.arange(first, first + 31))
+        index, _ = devices.shard(torch.arange(first, first + 31))
         with torch.no_grad():
             beside.see(pair(data.pixels(index), None), data.labels[index])
         kept, beside = beside.state(), Beside(METHODS["ikl-guided"], pair, 10, torch.device("cpu"))
@@ -237,7 +237,7 @@ def test_a_batch_is_cut_into_pieces_within_the_limit():
 
 def test_no_device_cuts_its_part_into_more_pieces_than_another_has_images(monkeypatch):
     monkeypatch.setattr(devices, "size", lambda: 2)
-    monkeypatch.setattr(devices, "reduced", lambda value, how: {"max": max, "min": min}[how](value, torch.tensor(2)))
+    monkeypatch.setattr(devices, "all_reduce", lambda value, how: {"max": max, "min": min}[how](value, torch.tensor(2)))
     assert devices.pieces(6, 1) == devices.pieces(2, 1) == 2
 
 

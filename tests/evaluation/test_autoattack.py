@@ -17,7 +17,7 @@ from d2rkit.evaluation.autoattack import (
     AutoAttackState,
     ContiguousGradient,
     autoattack,
-    clean_flags,
+    correct,
     forked_rng,
 )
 from d2rkit.networks.architectures import build_model
@@ -85,7 +85,7 @@ def test_flags_agree_with_a_direct_call(reference):
 def test_the_flags_after_each_attack_only_shrink(reference, trained_once, sample):
     _, ours = reference
     assert list(ours.after) == ["clean", *STAGES]
-    assert torch.equal(ours.after["clean"], clean_flags(trained_once.target, *sample, BATCH))
+    assert torch.equal(ours.after["clean"], correct(trained_once.target, *sample, BATCH))
     for before, after in zip(["clean", *STAGES], STAGES, strict=False):
         assert not (ours.after[after] & ~ours.after[before]).any()
     assert torch.equal(ours.after["square"], ours.robust) and ours.after["clean"].sum() > ours.robust.sum()

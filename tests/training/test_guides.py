@@ -197,13 +197,13 @@ def test_an_averaged_target_fast_copies_and_pieces_go_with_every_new_row(few_dig
 
 
 def test_fast_copies_hold_the_guide_where_the_attack_looks_at_it(few_digits, monkeypatch):
-    made, twin = {}, loop.PairTwin
+    made, twin = {}, loop.AttackCopies
 
     def noted(pair, compiled, guide, dtype):
         made[method] = guide
         return twin(pair, compiled, guide, dtype)
 
-    monkeypatch.setattr(loop, "PairTwin", noted)
+    monkeypatch.setattr(loop, "AttackCopies", noted)
     for method in ("trades", "d2r-cag", "rslad", "adaad", "iad", "adr"):
         trained(few_digits, method, epochs=1, speed="fast")
     assert made == {"trades": False, "d2r-cag": True, "rslad": True, "adaad": True, "iad": False, "adr": False}

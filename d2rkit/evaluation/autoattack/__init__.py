@@ -105,7 +105,7 @@ def autoattack(
     four classes, for which the targeted losses do not exist."""
     with eval_mode(model), frozen(model), forked_rng(), _warnings() as warned:
         if state is None:
-            state = AutoAttackState(clean_flags(model, x, y, batch_size))
+            state = AutoAttackState(correct(model, x, y, batch_size))
         with torch.no_grad():
             classes = model(as_pixels(x[:1])).shape[1]
         if classes < 4:
@@ -120,10 +120,10 @@ def autoattack(
                 how = (eps, norm, seed, classes, batch_size, cut, precision)
                 fooled = attack_batch(model, through or model, stage, x[index], y[index], *how)
                 flags[chosen[fooled]] = False
-            heard = [word for words in devices.gathered(list(warned)) for word in words] if shared else warned
+            heard = [word for words in devices.all_gather(list(warned)) for word in words] if shared else warned
             state.warnings += [w for w in dict.fromkeys(heard) if w not in state.warnings]
             warned.clear()
-            return devices.reduced(flags, "min") if shared else flags
+            return devices.all_reduce(flags, "min") if shared else flags
 
         def told(stage: str) -> None:
             if on_batch:
@@ -168,10 +168,10 @@ def attack_batch(
     with devices.attack_math(precision):
         adversarial, _ = attacker.run_standard_evaluation(images, y, batch_size=len(images))
     with devices.ieee_float32():
-        return ~clean_flags(model, adversarial, y, len(images))
+        return ~correct(model, adversarial, y, len(images))
 
 
-def clean_flags(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
+def correct(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
     """(N,) bool on the CPU: is the prediction right? The model is taken as it is; images x: (N, C, H, W), uint8 or in
     [0, 1]. ValueError for logits that are not finite: argmax would take NaN for the first class that has it."""
     parts = []
