@@ -6,9 +6,9 @@
 Cost is counted in forward passes of images, a backward pass as two, not in seconds; 100 % is an undisturbed standard
 AutoAttack of the same network, images and seed. Its flags are those shipped with the networks (500 test images, one
 batch an attack) and its cost follows from them (d2rkit/evaluation/autoattack/anytime.py, COST); with --run, all of it
-is run here and counted. Previews are run and counted in any case. Each order is a row of calls, each of which says which images it
-broke and what it cost; the bound after 20 % is that of the last call that ended within it. Calls of recorded attacks
-are taken apart into ones of 10 images, so that they may end anywhere.
+is run here and counted. Previews are run and counted in any case. Each order is a row of calls, each of which says
+which images it broke and what it cost; the bound after 20 % is that of the last call that ended within it. Calls of
+recorded attacks are taken apart into ones of 10 images, so that they may end anywhere.
 
     standard        the four attacks, one after the other
     1, 3 targets    previews of APGD-T with one and then three targets: what `evaluate --budget` does
