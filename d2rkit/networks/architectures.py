@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2rkit.core.validation import check_count, nearest, printable
-from d2rkit.networks.normalisation import Normalize, from_buffers, parse_normalisation
+from d2rkit.networks import zoo
+from d2rkit.networks.normalisation import from_buffers, normalised, parse_normalisation
 from d2rkit.networks.released import architecture, complete, convert, find_network
 
 NAMES = ("wrn-34-10", "preactresnet18", "resnet18-guide", "resnet18", "patch-resnet-64", "cnn-16", "mlp-64")
+NAMES += zoo.NAMES
 MODELS: dict[str, Callable[[int, int, int], nn.Module]] = {}  # (num_classes, image_size, channels), of register_model
 MAX_DEPTH, MAX_WIDTH = 1_000, 4_096  # beyond them a name, mistyped or out of a file, would only fill the memory
 
@@ -34,7 +37,7 @@ def build_model(name: str, num_classes: int, image_size: int = 32, channels: int
     `resnet18-guide` (at up to 32x32 pixels its second stage keeps stride 1), `resnet18`, `patch-resnet-W` (three
     pre-activation blocks behind a strided stem, the first one W wide), `cnn-W` (three convolutions, first one W
     wide) or `mlp-W` (two hidden layers W wide; for flat data such as points in the plane, whose number of features
-    is image_size with channels=1).
+    is image_size with channels=1); or one of `zoo.py`.
     channels: 3 for RGB, 1 for grey images. Raises ValueError for an unknown name or impossible size.
     """
     check_count("num_classes", num_classes, 2)
@@ -59,6 +62,8 @@ def build_model(name: str, num_classes: int, image_size: int = 32, channels: int
     if name in ("resnet18", "resnet18-guide"):
         wide_second_stage = name == "resnet18-guide" and image_size <= 32
         return ResNet18(num_classes, channels, second_stride=1 if wide_second_stage else 2)
+    if (network := zoo.build_zoo(name, num_classes, channels)) is not None:
+        return network
     raise nearest(name, [*NAMES, *MODELS], "network") from None
 
 
@@ -300,15 +305,26 @@ def load_released(
     used without. shape: classes, image size and channels of a registered network, whose tensors do not tell them.
     Raises ValueError, in one sentence, if the file is missing, damaged, no checkpoint, or does not fit.
     """
-    registered = MODELS.get(name or "") and shape
-    with torch.device("meta"):
-        own = list(build_model(name, *shape).state_dict()) if registered else ()
-    found = find_network(path, key, own)
-    seen_name, classes, seen_size, channels = (name, *shape) if registered else architecture(path, found.tensors)
-    chosen, notes = name or seen_name, list(found.notes)
-    size = image_size if image_size and not seen_name.startswith("mlp") else seen_size
+    name = zoo.kit_name(name)
+    if name and name.startswith("hf:"):
+        return Released(*zoo.load_transformers(path, name, key, mean, std))
+    if zoo.is_foreign(name):
+        found, build, channels = zoo.find_timm(path, name, key, image_size or (shape[1] if shape else None))
+        chosen, notes = name, list(found.notes)
+    else:
+        registered = MODELS.get(name or "") and shape
+        with torch.device("meta"):
+            own = list(build_model(name, *shape).state_dict()) if registered else ()
+        found = find_network(path, key, own)
+        seen_name, classes, seen_size, channels = (name, *shape) if registered else architecture(path, found.tensors)
+        chosen, notes = name or seen_name, list(found.notes)
+        if seen_name.endswith(zoo.VARIANTS) and seen_name.startswith(f"{name}-"):
+            chosen = seen_name
+            notes.append(f"by its tensors this {name} is the variant {seen_name}")
+        size = image_size if image_size and not seen_name.startswith("mlp") else seen_size
+        build = partial(build_model, chosen, classes, size, channels)
     with torch.device("meta"):  # shapes are compared before anything of the file's choosing is allocated
-        wanted = build_model(chosen, classes, size, channels).state_dict()
+        wanted = build().state_dict()
     extra = {k: v for k, v in found.tensors.items() if k not in wanted} | found.beside
     own = parse_normalisation(mean, std, channels)
     try:
@@ -331,13 +347,11 @@ def load_released(
         raise ValueError(f"{path} does not fit {chosen}: {problem}")
     state = {k: state[k] for k in wanted}
     notes += [*filled, *convert(path, state)]
-    model = build_model(chosen, classes, size, channels)
+    normalisation = own or normalisation or zoo.default_normalisation(path, chosen, channels)
+    model = build()
     model.load_state_dict(state, strict=True)
-    if normalisation := own or normalisation:
-        built_for, model = getattr(model, "image_size", None), nn.Sequential(Normalize(*normalisation[:2]), model)
-        model.image_size = built_for  # the evaluation compares it with its images
     if name is None and chosen == "resnet18-guide":
         notes.append(
             "a ResNet-18's strides leave no trace in a file: it was taken for resnet18-guide, not for resnet18"
         )
-    return Released(model, dropped, notes, str(normalisation or "none in the file"))
+    return Released(normalised(model, normalisation), dropped, notes, str(normalisation or "none in the file"))
