@@ -305,7 +305,7 @@ def load_released(
     used without. shape: classes, image size and channels of a registered network, whose tensors do not tell them.
     Raises ValueError, in one sentence, if the file is missing, damaged, no checkpoint, or does not fit.
     """
-    name = zoo.kit_name(name)
+    name = name if name in MODELS else zoo.kit_name(name)
     if name and name.startswith("hf:"):
         return Released(*zoo.load_transformers(path, name, key, mean, std))
     if zoo.is_foreign(name):

@@ -230,8 +230,8 @@ def _chosen(path: str | Path, networks: list[Network], key: str | None) -> Netwo
         if len(exact or fitting) > 1:
             raise ValueError(f"--key {key} fits several networks of {path}; choose one of {listed}")
         return (exact or fitting)[0]
-    if len(networks) > 1 and all(_same(networks[0].tensors, other.tensors) for other in networks[1:]):
-        networks = sorted(networks, key=lambda network: len(network.place))[:1]  # an attack's wrapper keeps a copy
+    if len(networks) == 2 and _same(*(network.tensors for network in networks)):
+        networks = [_without_copy(*sorted(networks, key=lambda network: len(network.place)))]
     if len(networks) == 1:
         return networks[0]
     words = {n.place.rpartition(".")[2]: n for n in networks}
@@ -249,6 +249,17 @@ def _chosen(path: str | Path, networks: list[Network], key: str | None) -> Netwo
 
 def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def _without_copy(network: Network, copy: Network) -> Network:
+    """`network`, without what lies beside it for its copy, such as the normaliser of an attack's wrapper, if that is a
+    copy as well."""
+    around = copy.prefix.removesuffix(".").rpartition(".")[0] + "."
+    inside = {k: v for k, v in network.beside.items() if k.startswith(around) and around not in (".", network.prefix)}
+    outside = {k: v for k, v in network.beside.items() if k not in inside}
+    copied = all(any(torch.equal(tensor, other) for other in outside.values()) for tensor in inside.values())
+    note = f"the file holds it twice; the copy at `{printable(copy.place)}` was left out"
+    return network._replace(beside=outside if copied else network.beside, notes=[*network.notes, note])
 
 
 def only_tensors(path: str | Path, key: str | None = None) -> dict[str, Tensor]:

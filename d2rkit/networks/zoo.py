@@ -191,10 +191,8 @@ def find_timm(
     image_size: for networks that are made for one size, such as ViTs (default: the one of their pretrained weights)."""
     timm, word = import_extra("timm"), name.removeprefix("timm:")
     if "/" in word or ":" in word or not timm.is_model(word):
-        close = timm.list_models()
-        raise ValueError(
-            str(nearest(word, close, "network of timm")).split("; allowed")[0] + "; see timm.list_models()"
-        )
+        unknown = nearest(word, timm.list_models(), "network of timm")
+        raise ValueError(f"{str(unknown).partition('; allowed')[0]}; see timm.list_models()")
     with torch.device("meta"):
         sketch = timm.create_model(word, pretrained=False)
     config, weights = sketch.pretrained_cfg, [k for k in sketch.state_dict() if k.endswith(".weight")]
@@ -224,35 +222,23 @@ def default_normalisation(path: str | Path, name: str, channels: int) -> Normali
 
     None for networks of the kit; ValueError, with the values that the network is usually trained with, if it has such
     and nothing beside the file confirms them."""
+    unsaid = f"{path} does not tell the input normalisation that this {name} was trained with:"
     if name.endswith("-silu"):
         usual = "mean 0.4914,0.4822,0.4465 and std 0.2471,0.2435,0.2616 (CIFAR-10)"
-        raise ValueError(f"{_unsaid(path, name)} RobustBench's code has {usual}; {GIVE}")
+        raise ValueError(f"{unsaid} RobustBench's code has {usual}; {GIVE}")
     if not name.startswith("timm:"):
         return None
-    word = name.removeprefix("timm:")
-    beside = Path(path).parent / "config.json"
+    word, beside = name.removeprefix("timm:"), Path(path).parent / "config.json"
     told = _json(beside)
-    config = told.get("pretrained_cfg")
-    if (
-        isinstance(config, dict)
-        and told.get("architecture") == word.partition(".")[0]
-        and {"mean", "std"} <= set(config)
-    ):
-        return _checked(config["mean"], config["std"], channels, beside)
+    config = told.get("pretrained_cfg") if told.get("architecture") == word.partition(".")[0] else None
+    if isinstance(config, dict):
+        return _checked(config.get("mean"), config.get("std"), channels, beside)
     usual = import_extra("timm").get_pretrained_cfg(word)
-    values = f"mean {_numbers(usual.mean)} and std {_numbers(usual.std)}" if usual else "no constants"
-    raise ValueError(f"{_unsaid(path, name)} timm's own weights have {values}; {GIVE}")
+    values = [",".join(f"{value:.4g}" for value in values) for values in (usual.mean, usual.std)] if usual else "??"
+    raise ValueError(f"{unsaid} timm's own weights have mean {values[0]} and std {values[1]}; {GIVE}")
 
 
 GIVE = "give --mean and --std (0 and 1 if it was trained on plain pixels)"
-
-
-def _unsaid(path: str | Path, name: str) -> str:
-    return f"{path} does not tell the input normalisation that this {name} was trained with:"
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return ",".join(f"{value:.4g}" for value in values)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -330,9 +316,7 @@ def load_transformers(
     kinds = ("missing", "unexpected", "mismatched")
     faults = {what: sorted(k if isinstance(k, str) else k[0] for k in told.get(f"{what}_keys", ())) for what in kinds}
     if any(faults.values()):
-        problem = "; ".join(
-            f"{len(keys)} {what} (first: {printable(keys[0])})" for what, keys in faults.items() if keys
-        )
+        problem = "; ".join(f"{len(k)} {what} (first: {printable(k[0])})" for what, k in faults.items() if k)
         raise ValueError(f"{path} does not fit {kind.__name__}: {problem}")
     left = sum(t.numel() for t in content.values()) - sum(t.numel() for t in network.state_dict().values())
     if left > 0:  # some classes of transformers leave out tensors without a word
@@ -343,19 +327,21 @@ def load_transformers(
     return model, [], notes, str(normalisation or "none, says the image processor")
 
 
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+PIXEL_SCALES = (1 / 255, 0.00392156862745098, 0.003921568859368563)  # 1/255, also in float32, as files write it
+
+
 def processor_normalisation(name: str, channels: int) -> Normalisation | None:
     """The input normalisation that the image processor in FOLDER of `hf:FOLDER` does; None if it does none.
 
     ValueError, in one sentence, if no processor lies there, or one that scales pixels in another way."""
     folder = Path(name.removeprefix("hf:")).expanduser()
-    source = next(
-        (f for f in (folder / "preprocessor_config.json", folder / "processor_config.json") if f.is_file()), None
-    )
-    if source is None:
-        raise ValueError(f"{folder} holds no preprocessor_config.json that tells the input normalisation; {GIVE}")
-    told = _json(source)
-    told = told.get("image_processor", told)
-    if not told.get("do_rescale", True) or abs(told.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-3:
+    sources = [file for file in map(folder.joinpath, PROCESSORS) if file.is_file()]
+    if not sources:
+        raise ValueError(f"{folder} holds no {PROCESSORS[0]} that tells the input normalisation; {GIVE}")
+    source, told = sources[0], _json(sources[0])
+    told = inner if isinstance(inner := told.get("image_processor"), dict) else told
+    if not told.get("do_rescale", True) or told.get("rescale_factor", 1 / 255) not in PIXEL_SCALES:
         raise ValueError(f"{source} does not scale pixels to [0, 1]; {GIVE}, for pixels in [0, 1]")
     if not told.get("do_normalize", True):
         return None
