@@ -40,7 +40,7 @@ from d2rkit.evaluation.autoattack.anytime import COST
 from d2rkit.experiments.experiment import Experiment, machine
 from d2rkit.methods.attacks import margin
 from d2rkit.methods.pair import eval_mode, frozen
-from d2rkit.networks.architectures import load_released
+from d2rkit.networks.loading import load_released
 
 PROJECT = Path(__file__).parents[1]
 WITHIN = 0.2  # of the full cost

@@ -41,7 +41,8 @@ from d2rkit.experiments.run import run
 from d2rkit.methods.catalogue import METHODS, Method
 from d2rkit.methods.objectives import Logits, Loss
 from d2rkit.methods.pair import GuidedPair
-from d2rkit.networks.architectures import build_model, load_released
+from d2rkit.networks.architectures import build_model
+from d2rkit.networks.loading import load_released
 from d2rkit.training.loop import Fit, fit
 from d2rkit.training.recipe import Recipe
 

@@ -27,6 +27,7 @@ SLOW = (
     "experiments/test_real_images.py", "training/test_resume.py", "experiments/test_run_evaluation.py",
     "evaluation/test_square.py", "experiments/test_sweep.py", "data/test_tiny_imagenet.py", "training/test_loop.py",
     "experiments/test_tuning.py", "reporting/test_verify.py",
+    "networks/test_zoo.py",
 )  # fmt: skip
 """Files and folders that `make check` leaves out: they train, start processes or draw for more than a few seconds."""
 

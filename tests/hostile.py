@@ -30,7 +30,8 @@ from d2rkit.experiments.experiment import Experiment, build_pair, read_run, read
 from d2rkit.methods import attacks, divergences, family, objectives
 from d2rkit.methods.catalogue import METHODS, get_method
 from d2rkit.methods.pair import GuidedPair, eval_mode, frozen
-from d2rkit.networks.architectures import build_model, load_released
+from d2rkit.networks.architectures import build_model
+from d2rkit.networks.loading import load_released
 from d2rkit.reporting import significance
 from d2rkit.training.recipe import Recipe
 from tests.hostile_inputs import NETWORKS, Inputs

@@ -20,7 +20,9 @@ from d2rkit.evaluation.evaluate import ATTACKS, Evaluation, accuracy_of, measure
 from d2rkit.evaluation.evaluator import Evaluator, check_radius
 from d2rkit.evaluation.gradient_masking import checks_of, verdict
 from d2rkit.experiments.experiment import Experiment, chosen_test, machine
-from d2rkit.networks.architectures import MODELS, load_released
+from d2rkit.networks.architectures import MODELS
+from d2rkit.networks.loading import load_released
+from d2rkit.networks.zoo import is_foreign
 
 
 @app.command(name="evaluate")
@@ -51,7 +53,8 @@ def evaluate_command(
     Args:
         checkpoint: a .pt, .pth or .safetensors file.
         data: the data set it was trained on.
-        network: the architecture, e.g. wrn-34-10 (default: read off the file).
+        network: the architecture, e.g. wrn-34-10 or WideResNet-34-10 (default: read off the file), or timm:NAME or
+            hf:FOLDER for a classifier of timm or transformers (needs d2rkit[zoo]; nothing is fetched).
         key: which network, where the file holds several, e.g. guide or ema_state_dict.
         mean: of the input normalisation it was trained with, if the file does not bring it: a number per channel on
             pixels in [0, 1], e.g. "0.49, 0.48, 0.45", or cifar10, cifar100 or imagenet.
@@ -77,7 +80,7 @@ def evaluate_command(
         check_count(name, count, least)
     device = devices.resolve(place.device)
     shape = None
-    if network in MODELS:  # whose tensors say nothing of the images that it takes
+    if network in MODELS or is_foreign(network):  # whose tensors say nothing of the images that it takes
         images = load_data(data, place.data_root or None, test_only=True)
         shape = (images.num_classes, images.image_size, images.channels)
     loaded = load_released(

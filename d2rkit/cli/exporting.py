@@ -15,8 +15,8 @@ from d2rkit.core.files import read_json
 from d2rkit.core.validation import nearest
 from d2rkit.data.datasets import DATASETS, load_data
 from d2rkit.experiments.experiment import Experiment, read_run
-from d2rkit.networks.architectures import load_released
 from d2rkit.networks.export import SUFFIXES, export_network
+from d2rkit.networks.loading import load_released
 from d2rkit.planning.synthetic import shape_of
 from d2rkit.training.guides import guide_of
 

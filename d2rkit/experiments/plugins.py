@@ -120,7 +120,7 @@ def register_model(name: str, builder: Callable[..., nn.Module] | None = None, *
     if builder is None:
         return lambda function: register_model(name, function, version=version)
     check_name("network", name)
-    if name in NAMES or re.fullmatch(r"(wrn|cnn|mlp|patch-resnet)-\d+(-\d+)?", name):
+    if name in NAMES or re.fullmatch(r"(wrn|cnn|mlp|patch-resnet)-\d+(-\d+)?(-silu)?", name):
         raise ValueError(f"the network {name!r} is the kit's own; choose another name")
     check_call("network", name, builder, 10, 32, 3)
     digest = _digest(builder, version)

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d2rkit.core.validation import check_count, nearest, printable
-from d2rkit.networks.normalisation import Normalize, from_buffers, parse_normalisation
-from d2rkit.networks.released import architecture, complete, convert, find_network
+from d2rkit.core.validation import check_count, nearest
+from d2rkit.networks import zoo
 
 NAMES = ("wrn-34-10", "preactresnet18", "resnet18-guide", "resnet18", "patch-resnet-64", "cnn-16", "mlp-64")
+NAMES += zoo.NAMES
 MODELS: dict[str, Callable[[int, int, int], nn.Module]] = {}  # (num_classes, image_size, channels), of register_model
 MAX_DEPTH, MAX_WIDTH = 1_000, 4_096  # beyond them a name, mistyped or out of a file, would only fill the memory
 
@@ -34,7 +32,7 @@ def build_model(name: str, num_classes: int, image_size: int = 32, channels: int
     `resnet18-guide` (at up to 32x32 pixels its second stage keeps stride 1), `resnet18`, `patch-resnet-W` (three
     pre-activation blocks behind a strided stem, the first one W wide), `cnn-W` (three convolutions, first one W
     wide) or `mlp-W` (two hidden layers W wide; for flat data such as points in the plane, whose number of features
-    is image_size with channels=1).
+    is image_size with channels=1); or one of `zoo.py`.
     channels: 3 for RGB, 1 for grey images. Raises ValueError for an unknown name or impossible size.
     """
     check_count("num_classes", num_classes, 2)
@@ -59,6 +57,8 @@ def build_model(name: str, num_classes: int, image_size: int = 32, channels: int
     if name in ("resnet18", "resnet18-guide"):
         wide_second_stage = name == "resnet18-guide" and image_size <= 32
         return ResNet18(num_classes, channels, second_stride=1 if wide_second_stage else 2)
+    if (network := zoo.build_zoo(name, num_classes, channels)) is not None:
+        return network
     raise nearest(name, [*NAMES, *MODELS], "network") from None
 
 
@@ -265,79 +265,3 @@ def initialise(model: nn.Module) -> None:
 
 # What released files carry besides the network's own: WideResNet's first group twice, of which the forward uses one,
 # and the counter of torch.optim.swa_utils.AveragedModel.
-UNUSED = re.compile(r"sub_block1\.|n_averaged$")
-
-
-class Released(NamedTuple):
-    """A network with a released checkpoint's weights, and what was done to get it.
-
-    model: takes pixels in [0, 1]; dropped: names of tensors that no forward uses; notes: one sentence each on what was
-    chosen, filled in or converted; normalisation: the words after "input normalisation:"."""
-
-    model: nn.Module
-    dropped: list[str]
-    notes: list[str]
-    normalisation: str
-
-
-def load_released(
-    path: str | Path,
-    name: str | None = None,
-    image_size: int | None = None,
-    *,
-    key: str | None = None,
-    mean: str | Sequence[float] | None = None,
-    std: str | Sequence[float] | None = None,
-    shape: tuple[int, int, int] | None = None,
-) -> Released:
-    """Load a checkpoint of the field (TRADES, LBGAT, AWP, D2R and like files, a run's best.safetensors), strictly and
-    without running code in it: every tensor must fit, but those that no forward uses.
-
-    name, image_size: as in build_model; None reads the network off the file's tensors. (The strides of a ResNet-18
-    leave no trace there: it is taken for the guide.) key: which of several networks in the file, e.g. "guide" or
-    "ema_state_dict". mean, std: of the input normalisation the network was trained with, per channel on pixels in
-    [0, 1], as numbers, as text, or one name of NORMALISATIONS; buffers `mean`/`std` or `mu`/`sigma` in the file are
-    used without. shape: classes, image size and channels of a registered network, whose tensors do not tell them.
-    Raises ValueError, in one sentence, if the file is missing, damaged, no checkpoint, or does not fit.
-    """
-    registered = MODELS.get(name or "") and shape
-    with torch.device("meta"):
-        own = list(build_model(name, *shape).state_dict()) if registered else ()
-    found = find_network(path, key, own)
-    seen_name, classes, seen_size, channels = (name, *shape) if registered else architecture(path, found.tensors)
-    chosen, notes = name or seen_name, list(found.notes)
-    size = image_size if image_size and not seen_name.startswith("mlp") else seen_size
-    with torch.device("meta"):  # shapes are compared before anything of the file's choosing is allocated
-        wanted = build_model(chosen, classes, size, channels).state_dict()
-    extra = {k: v for k, v in found.tensors.items() if k not in wanted} | found.beside
-    own = parse_normalisation(mean, std, channels)
-    try:
-        normalisation, used = from_buffers(extra, channels)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be used: {error}") from error
-    if own and normalisation and (own.mean, own.std) != (normalisation.mean, normalisation.std):
-        raise ValueError(f"{path} brings its own input normalisation ({normalisation}); give no other one ({own})")
-    dropped = sorted(k for k in extra if UNUSED.match(k.removeprefix(found.prefix)))
-    state, filled = complete(found.tensors, wanted)
-    faults = {
-        "missing": sorted(wanted.keys() - state.keys()),
-        "unexpected": sorted(extra.keys() - used - set(dropped)),
-        "of another shape": sorted(k for k in wanted.keys() & state.keys() if wanted[k].shape != state[k].shape),
-    }
-    if any(faults.values()):
-        problem = "; ".join(
-            f"{len(keys)} {what} (first: {printable(keys[0])})" for what, keys in faults.items() if keys
-        )
-        raise ValueError(f"{path} does not fit {chosen}: {problem}")
-    state = {k: state[k] for k in wanted}
-    notes += [*filled, *convert(path, state)]
-    model = build_model(chosen, classes, size, channels)
-    model.load_state_dict(state, strict=True)
-    if normalisation := own or normalisation:
-        built_for, model = getattr(model, "image_size", None), nn.Sequential(Normalize(*normalisation[:2]), model)
-        model.image_size = built_for  # the evaluation compares it with its images
-    if name is None and chosen == "resnet18-guide":
-        notes.append(
-            "a ResNet-18's strides leave no trace in a file: it was taken for resnet18-guide, not for resnet18"
-        )
-    return Released(model, dropped, notes, str(normalisation or "none in the file"))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from d2rkit.core.files import write_atomically
 from d2rkit.core.paths import new_file
 from d2rkit.core.validation import nearest
-from d2rkit.networks.architectures import load_released
+from d2rkit.networks.loading import load_released
 
 SUFFIXES = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
 NOTES = "d2rkit"  # the entry of a file's metadata that holds what is known of the network, as JSON

@@ -20,7 +20,11 @@ NORMALISATIONS = {
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-BUFFERS = (("mean", "std"), ("mu", "sigma"))  # under what names networks of the field keep them
+BUFFERS = (
+    ("mean", "std"),
+    ("mu", "sigma"),
+    ("new_mean", "new_std"),
+)  # under what names networks of the field keep them
 
 
 class Normalize(nn.Module):
@@ -112,6 +116,15 @@ def from_buffers(extra: Mapping[str, Tensor], channels: int) -> tuple[Normalisat
     mean, std = (extra[name].detach().double().flatten().tolist() for name in found[0])
     source = f"from the buffers `{printable(found[0][0])}`/`{printable(found[0][1])}` of the file"
     return checked(mean, std, channels, source), set(found[0])
+
+
+def normalised(model: nn.Module, normalisation: Normalisation | None) -> nn.Module:
+    """`model` behind its input normalisation, if it has one; the evaluation compares its image size with its images."""
+    if normalisation is None:
+        return model
+    built_for, model = getattr(model, "image_size", None), nn.Sequential(Normalize(*normalisation[:2]), model)
+    model.image_size = built_for
+    return model
 
 
 def _listed(values: Sequence[float]) -> str:

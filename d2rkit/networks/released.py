@@ -149,8 +149,9 @@ def state_dicts(content: Any) -> list[Found]:
 
 # Which tensors only one network of the kit has, besides the blocks that all of them have.
 SIGNS = (
-    ("conv1.weight", "fc.weight"),  # WideResNet
-    ("conv1.weight", "linear.weight"),  # ResNet-18 and PreActResNet-18
+    ("conv1.weight", "fc.weight"),  # WideResNet, and ResNet-50 of torchvision
+    ("conv1.weight", "linear.weight"),  # ResNet-18, PreActResNet-18, ResNet-50 for CIFAR
+    ("init_conv.weight", "logits.weight"),  # WideResNet with SiLU
     ("stem.weight", "linear.weight"),  # PatchResNet
     ("convs.0.weight", "linear.weight"),  # SmallCNN
     ("1.weight", "3.weight", "5.weight", "5.bias"),  # MLP
@@ -229,6 +230,8 @@ def _chosen(path: str | Path, networks: list[Network], key: str | None) -> Netwo
         if len(exact or fitting) > 1:
             raise ValueError(f"--key {key} fits several networks of {path}; choose one of {listed}")
         return (exact or fitting)[0]
+    if len(networks) == 2 and _same(*(network.tensors for network in networks)):
+        networks = [_without_copy(*sorted(networks, key=lambda network: len(network.place)))]
     if len(networks) == 1:
         return networks[0]
     words = {n.place.rpartition(".")[2]: n for n in networks}
@@ -242,6 +245,40 @@ def _chosen(path: str | Path, networks: list[Network], key: str | None) -> Netwo
     other = next(n.place for n in networks if n is not chosen)
     chosen.notes.append(f"{why}{f' (that is at --key {printable(other)})' if other else ''}")
     return chosen
+
+
+def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def _without_copy(network: Network, copy: Network) -> Network:
+    """`network`, without what lies beside it for its copy, such as the normaliser of an attack's wrapper, if that is a
+    copy as well."""
+    around = copy.prefix.removesuffix(".").rpartition(".")[0] + "."
+    inside = {k: v for k, v in network.beside.items() if k.startswith(around) and around not in (".", network.prefix)}
+    outside = {k: v for k, v in network.beside.items() if k not in inside}
+    copied = all(any(torch.equal(tensor, other) for other in outside.values()) for tensor in inside.values())
+    note = f"the file holds it twice; the copy at `{printable(copy.place)}` was left out"
+    return network._replace(beside=outside if copied else network.beside, notes=[*network.notes, note])
+
+
+def only_tensors(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
+    """The one state dict in a file, or the one at `key`, of whatever network; ValueError, in one sentence, if there is
+    none or no telling."""
+    dicts = state_dicts(read_file(path))
+    places = [found.place or "(the file itself)" for found in dicts]
+    fitting = [found for found in dicts if not key or found.place == key.strip(".")]
+    if not dicts:
+        raise ValueError(f"{path} does not hold a network's named tensors")
+    if not fitting:
+        raise nearest(key, places, f"key of {path}")
+    if len(fitting) > 1:
+        raise ValueError(f"{path} holds {len(dicts)} networks; choose one with --key: {printable(', '.join(places))}")
+    tensors = fitting[0].tensors
+    for wrapper in ("module.", "_orig_mod."):
+        if all(name.startswith(wrapper) for name in tensors):
+            tensors = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def complete(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -270,8 +307,9 @@ def convert(path: str | Path, state: dict[str, Tensor]) -> list[str]:
 
 def architecture(path: str | Path, state: dict[str, Tensor]) -> tuple[str, int, int, int]:
     """Name, classes, image size and channels of the network whose tensors these are; ValueError if they are odd."""
-    head = next(name for name in ("fc.weight", "linear.weight", "5.weight") if name in state)
-    stem = next(name for name in ("conv1.weight", "stem.weight", "convs.0.weight", "1.weight") if name in state)
+    head = next(name for name in ("fc.weight", "linear.weight", "5.weight", "logits.weight") if name in state)
+    stems = ("conv1.weight", "stem.weight", "convs.0.weight", "1.weight", "init_conv.weight")
+    stem = next(name for name in stems if name in state)
     flat = stem == "1.weight"
     for name, dimensions in ((head, 2), (stem, 2 if flat else 4)):
         shape = tuple(state[name].shape)
@@ -285,11 +323,18 @@ def architecture(path: str | Path, state: dict[str, Tensor]) -> tuple[str, int, 
         return f"cnn-{width}", classes, 32, channels
     if stem == "stem.weight":  # a kernel of twice the stride, and at least 3
         return f"patch-resnet-{width}", classes, 16 * max(1, state[stem].shape[2] // 2), channels
-    if head == "fc.weight":
-        depth = 6 * sum(re.fullmatch(r"block1\.layer\.\d+\.conv1\.weight", k) is not None for k in state) + 4
-        first = state.get("block1.layer.0.conv1.weight", state[stem])
+    if "layer1.0.conv3.weight" in state:
+        return "resnet50" if head == "fc.weight" else "resnet50-cifar", classes, 32, channels
+    if head in ("fc.weight", "logits.weight"):
+        silu = head == "logits.weight"
+        block, name = ("layer.0.block", "conv_0.weight") if silu else ("block1.layer", "conv1.weight")
+        depth = 6 * sum(re.fullmatch(rf"{block}\.\d+\.{name}", k) is not None for k in state) + 4
+        first = state.get(f"{block}.0.{name}", state[stem])
         widen = first.shape[0] // 16 if first.ndim else 0
-        return f"wrn-{depth}-{widen}", classes, 64 if features == 256 * widen else 32, channels
+        size = 64 if features == 256 * widen and not silu else 32
+        return f"wrn-{depth}-{widen}{'-silu' if silu else ''}", classes, size, channels
     if "bn1.weight" in state:
         return "resnet18-guide", classes, 32, channels
+    if "bn.weight" not in state and features == 512:
+        return "preactresnet18-wong", classes, 32, channels
     return "preactresnet18", classes, 64 if features == 2048 else 32, channels

@@ -20,7 +20,8 @@ from d2rkit.methods import attacks
 from d2rkit.methods.catalogue import Method
 from d2rkit.methods.objectives import D2R_WEIGHTS, d2r
 from d2rkit.methods.pair import GuidedPair
-from d2rkit.networks.architectures import Normalize, build_model
+from d2rkit.networks.architectures import build_model
+from d2rkit.networks.normalisation import Normalize
 from d2rkit.panels import base
 from d2rkit.panels.base import Choice, Panel, Slider
 

@@ -22,8 +22,9 @@ from d2rkit.data.datasets import load_data
 from d2rkit.data.sample_images import CIFAR10_CLASSES, cifar10_20
 from d2rkit.methods.catalogue import METHODS, get_method
 from d2rkit.methods.pair import GuidedPair
-from d2rkit.networks.architectures import build_model, load_released
+from d2rkit.networks.architectures import build_model
 from d2rkit.networks.checkpoints import load_weights
+from d2rkit.networks.loading import load_released
 from d2rkit.training.guides import by_method
 from d2rkit.training.loop import Recipe, fit, generator_for
 

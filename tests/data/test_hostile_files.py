@@ -20,7 +20,8 @@ from d2rkit.data import archives
 from d2rkit.data.archives import open_files
 from d2rkit.data.arrays import read_cache, read_npz, write_cache
 from d2rkit.data.datasets import load_data
-from d2rkit.networks.architectures import build_model, load_released
+from d2rkit.networks.architectures import build_model
+from d2rkit.networks.loading import load_released
 from tests.data.test_arrays import split
 from tests.data.test_tiny_imagenet import drawn_files, write_form
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from d2rkit.networks.architectures import Normalize, SmallCNN, build_model
+from d2rkit.networks.architectures import SmallCNN, build_model
+from d2rkit.networks.normalisation import Normalize
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from torch import nn
 
 from d2rkit.cli.exporting import export_command
 from d2rkit.evaluation.evaluate import evaluate
-from d2rkit.networks.architectures import build_model, load_released
+from d2rkit.networks.architectures import build_model
 from d2rkit.networks.checkpoints import save_weights
 from d2rkit.networks.export import NOTES, SUFFIXES, export_network
+from d2rkit.networks.loading import load_released
 from d2rkit.networks.normalisation import NORMALISATIONS, Normalize
 
 SHIPPED = Path(__file__).parents[2] / "data" / "checkpoints" / "small-d2r-cag.safetensors"

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from d2rkit.networks.architectures import build_model, load_released
+from d2rkit.networks.architectures import build_model
 from d2rkit.networks.checkpoints import save_weights
+from d2rkit.networks.loading import load_released
 from d2rkit.networks.normalisation import NORMALISATIONS, Normalize, parse_normalisation
 
 NETWORKS = {  # name: (classes, image size)
