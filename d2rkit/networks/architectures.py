@@ -261,7 +261,3 @@ def initialise(model: nn.Module) -> None:
             nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
         elif isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
-
-
-# What released files carry besides the network's own: WideResNet's first group twice, of which the forward uses one,
-# and the counter of torch.optim.swa_utils.AveragedModel.

@@ -17,7 +17,9 @@ from d2rkit.networks.architectures import MODELS, build_model
 from d2rkit.networks.normalisation import from_buffers, normalised, parse_normalisation
 from d2rkit.networks.released import architecture, complete, convert, find_network
 
-UNUSED = re.compile(r"sub_block1\.|n_averaged$")  # what no forward of those that saved it looks at
+# What released files carry besides the network's own: WideResNet's first group twice, of which the forward uses one,
+# and the counter of torch.optim.swa_utils.AveragedModel.
+UNUSED = re.compile(r"sub_block1\.|n_averaged$")
 
 
 class Released(NamedTuple):
