@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from d2rkit.core.paths import check_path, home
-from d2rkit.core.validation import nearest, shown
+from d2rkit.core.validation import check_choice, shown
 from d2rkit.data.arrays import Split, no_images
 from d2rkit.data.cifar import load_cifar
 from d2rkit.data.tiny_imagenet import load_tiny_imagenet
@@ -79,8 +79,7 @@ def load_data(
     images need to be there, train and val are empty. Raises ValueError, in one sentence, for whatever is unknown,
     missing, truncated or altered.
     """
-    if name not in DATASETS:
-        raise nearest(name, DATASETS, "data set")
+    check_choice(name, DATASETS, "data set")
     wanted = subset_size(subset)
     root = check_path(root).expanduser() if root is not None else home("data")
     if (loader := DATASETS[name]) is not None:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from d2rkit.core.validation import printable
+from d2rkit.core.validation import nearest, printable
 from d2rkit.networks import zoo
-from d2rkit.networks.architectures import MODELS, build_model
+from d2rkit.networks.architectures import MODELS, NAMES, build_model
 from d2rkit.networks.normalisation import from_buffers, normalised, parse_normalisation
 from d2rkit.networks.released import architecture, complete, convert, find_network
 
@@ -54,6 +54,8 @@ def load_released(
     used without. shape: classes, image size and channels of a registered network, whose tensors do not tell them.
     Raises ValueError, in one sentence, if the file is missing, damaged, no checkpoint, or does not fit.
     """
+    if name is not None and not isinstance(name, str):
+        raise nearest(name, NAMES, "network")
     name = name if name in MODELS else zoo.kit_name(name)
     if name and name.startswith("hf:"):
         return Released(*zoo.load_transformers(path, name, key, mean, std))

@@ -65,8 +65,8 @@ def asked(words, monkeypatch, capsys):
 @pytest.mark.parametrize("line", OPTIONS, ids=" ".join)
 def test_hostile_words_get_a_sentence_and_a_documented_code(line, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for option in OPTIONS[line]:
-        for value in HOSTILE:
+    for place, option in enumerate(OPTIONS[line]):
+        for value in HOSTILE[place % 3 :: 3] if place else HOSTILE:  # all are read alike: a third is tried of each
             words = [line[0], *([f"{option}={value}"] if option else [value]), *line[1:]]
             if line == ("data", "digits") and value == "":  # all of them
                 continue

@@ -292,7 +292,7 @@ def test_a_budget_that_is_none_is_one_sentence(checkpoint, tmp_path, monkeypatch
 def test_killed_and_resumed_it_ends_with_the_same_flags(checkpoint, tmp_path):
     """Standard AutoAttack, all of it; the first process dies without a word as soon as it has kept something."""
     cut, whole = tmp_path / "cut", tmp_path / "whole"
-    line, few = [sys.executable, "-m", "d2rkit"], {"images": 12, "batch": 4}
+    line, few = [sys.executable, "-m", "d2rkit"], {"images": 4, "batch": 2}
     budget = ("--budget", "1h", "--no-masking")
     first = subprocess.Popen([*line, *words(checkpoint, cut, *budget, **few)], stderr=subprocess.PIPE)
     partial, until = cut / "evaluation" / "autoattack.partial.npz", time.monotonic() + 200
