@@ -20,11 +20,16 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/pip install $(PIP_ARGS) -e '.[lab,slurm,export,dev]'
 	@touch $@
 
+# What single commands may use (--log, --network timm:NAME), so that their tests are not skipped.
+$(VENV)/.extras: $(VENV)/.installed
+	$(BIN)/pip install $(PIP_ARGS) -e '.[tensorboard,mlflow,zoo]'
+	@touch $@
+
 demo: install  ## train and attack the quick table on handwritten digits, print it and write its figures
 	$(BIN)/d2rkit reproduce quick
 
 # In the order of the files, which begins with the long ones: sorted by their number, few but long tests come last.
-test: install  ## run all tests, one process a core (small networks want one thread each)
+test: $(VENV)/.extras  ## run all tests, one process a core (small networks want one thread each)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
 check: install  ## run the quick tests, those for daily work: under 90 s on two cores
