@@ -37,7 +37,7 @@ check: install  ## run the quick tests, those for daily work: under 90 s on two 
 
 # Small disks need root: without it those trials are skipped, and say so.
 faults: install  ## kill processes, fill disks, flip bits, for some minutes: nothing may be lost
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -s tests/faults/faults.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -n logical --dist worksteal tests/faults/faults.py
 
 lab: install  ## open JupyterLab at the start notebook
 	$(BIN)/d2rkit lab

@@ -13,13 +13,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from d2rkit.core.files import read_json
+from tests.faults.conftest import count
 
 SMALL = [
     "--target", "cnn-4", "--guide", "cnn-4", "--batch-size", "100", "--eps", "0.2", "--step-size", "0.1",
@@ -36,7 +36,6 @@ COMMANDS = {
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 KILLED = {"train": 5, "evaluation": 5, "sweep": 3, "reproduce": 3}  # trials of each command
 MEASURED = ("seconds", "machine")  # what differs from one time to the next, in any file
-COUNTS = Counter()
 
 # The quick table with networks that take seconds, in a process of its own; Ctrl-C and a hang-up are heard there even if
 # this process was started deaf to them, as by a shell in the background or nohup.
@@ -78,7 +77,8 @@ def ended(process, codes):
         said = process.communicate(timeout=300)[0]
     finally:
         process.kill()
-    COUNTS["tracebacks"] += "Traceback" in said
+    if "Traceback" in said:
+        count("tracebacks")
     assert "Traceback" not in said, said
     assert process.returncode in codes, (process.returncode, said)
     return said
@@ -126,12 +126,12 @@ def undisturbed(undisturbed_root):
 
 def finished(script, name, root, undisturbed):
     """The same command again leaves what it leaves undisturbed."""
-    COUNTS["injected"] += 1
+    count("injected")
     said = ended(start(script, COMMANDS[name], root), (0,))
     now, before = outcome(root), undisturbed(name)
     assert now.keys() == before.keys(), said
     assert [file for file in now if now[file] != before[file]] == [], said
-    COUNTS["survived"] += 1
+    count("survived")
 
 
 def reached(process, name, root, rng):
@@ -267,7 +267,7 @@ def test_a_flipped_bit_is_a_sentence_or_changes_nothing(script, undisturbed, und
     kept, place = bytes(content), rng.randrange(len(content))
     content[place] ^= 1 << rng.randrange(8)
     (folder / file).write_bytes(content)
-    COUNTS["injected"] += 1
+    count("injected")
     process = start(script, COMMANDS["whole"], root)
     said = ended(process, (0, 2))
     if process.returncode == 0:
@@ -279,7 +279,7 @@ def test_a_flipped_bit_is_a_sentence_or_changes_nothing(script, undisturbed, und
         (folder / file).write_bytes(kept)
         ended(start(script, COMMANDS["whole"], root), (0,))
         assert outcome(root) == undisturbed("whole")
-    COUNTS["survived"] += 1
+    count("survived")
 
 
 @pytest.mark.parametrize("trial", range(2))
@@ -292,10 +292,3 @@ def test_a_folder_that_vanishes_leaves_no_run_stuck(script, undisturbed, tmp_pat
     assert "vanished while the run worked in it" in said, said
     shutil.rmtree(tmp_path / "elsewhere")
     finished(script, "train", tmp_path, undisturbed)
-
-
-def test_the_counts(capsys):
-    """Last, for the note of whoever ran this."""
-    with capsys.disabled():
-        print("", *(f"{name}: {COUNTS[name]}" for name in ("injected", "survived", "tracebacks")), sep="\nfaults ")
-    assert COUNTS["injected"] == COUNTS["survived"] > 0 and COUNTS["tracebacks"] == 0
