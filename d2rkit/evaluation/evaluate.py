@@ -161,7 +161,8 @@ def _autoattack(evaluator: Evaluator, eps: float, store: FlagStore, progress: Ca
     def on_batch(state: AutoAttackState, stage: str, done: float) -> None:
         store.keep_partial(state)
         progress(done, f"autoattack {stage}, {at_most(state.upper_bound())}")
-        clock.check(state.upper_bound(), *work_of(state))
+        if clock.limited:
+            clock.check(state.upper_bound(), *work_of(state))
 
     state = evaluator.autoattack(eps, state, on_batch, previews=clock.limited)
     return {"flags": state.robust, **state.after, "warnings": state.warnings}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from d2rkit.core.faults import MEMORY, one_line
 from d2rkit.core.validation import nearest, shown
 from d2rkit.data.arrays import FEWEST, Split
+from d2rkit.evaluation.autoattack import FEWEST_CLASSES
 from d2rkit.methods.catalogue import ATTACKS, GUIDES, Method
 from d2rkit.methods.objectives import Logits, Loss
 from d2rkit.methods.pair import GuidedPair, eval_mode
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from d2rkit.data.datasets import ImageData
     from d2rkit.experiments.experiment import Experiment
 
-FEWEST_CLASSES = 4  # of standard AutoAttack
 NAME = re.compile(r"[a-z][a-z0-9]*([.-][a-z0-9]+)*")  # what stands in a run's name
 
 

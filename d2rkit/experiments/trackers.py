@@ -7,6 +7,7 @@ history.csv, whatever happened in between. Its package is imported when it is as
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,19 +21,26 @@ from d2rkit.training.history import read_history
 ASKED = "D2RKIT_LOG"  # names, with commas between them: worker processes and jobs inherit it
 
 
-def _lacking(name: str, error: ImportError) -> ValueError:
-    return ValueError(f"to log to {name}, {error.name} has to be installed: pip install 'd2rkit[{name}]'")
+# What each imports; alembic and sqlalchemy are what the small mlflow lacks for an SQLite file.
+PACKAGES = {"tensorboard": ("torch.utils.tensorboard",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
+
+
+def _importable(name: str) -> None:
+    """ValueError, in one sentence, unless what this tracker needs is installed."""
+    try:
+        for package in PACKAGES[name]:
+            importlib.import_module(package)
+    except ImportError as error:
+        raise ValueError(f"to log to {name}, it has to be installed: pip install 'd2rkit[{name}]'") from error
 
 
 class TensorBoard:
     """Event files in FOLDER/tensorboard: a scalar for every column of history.csv, at full precision."""
 
     def __init__(self, folder: str | Path):
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            error.name = "tensorboard"  # torch's own sentence names the module within it
-            raise _lacking("tensorboard", error) from error
+        _importable("tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+
         self.make, self.writer, self.folder = SummaryWriter, None, Path(folder) / "tensorboard"
         self.told = self.folder / "epochs_told"  # event files are not read again
         self.last = int(self.told.read_text()) if self.told.exists() else 0
@@ -67,12 +75,9 @@ class MLflow:
 
     def __init__(self, folder: str | Path):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        try:
-            import alembic  # noqa: F401  (what the small mlflow lacks for an SQLite file)
-            import sqlalchemy  # noqa: F401
-            from mlflow import MlflowClient
-        except ImportError as error:
-            raise _lacking("mlflow", error) from error
+        _importable("mlflow")
+        from mlflow import MlflowClient
+
         folder = Path(folder).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         self.client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
@@ -150,19 +155,6 @@ def ask(names: Sequence[str]) -> None:
         for name in checked(names):
             _importable(name)
         os.environ[ASKED] = ",".join(checked(names))
-
-
-def _importable(name: str) -> None:
-    try:
-        if name == "tensorboard":
-            import torch.utils.tensorboard  # noqa: F401
-        else:
-            import alembic  # noqa: F401
-            import mlflow  # noqa: F401
-            import sqlalchemy  # noqa: F401
-    except ImportError as error:
-        error.name = name
-        raise _lacking(name, error) from error
 
 
 @contextmanager

@@ -277,7 +277,7 @@ def _quiet(transformers: ModuleType) -> Iterator[None]:
             log.enable_progress_bar()
 
 
-class Logits(nn.Module):
+class PixelClassifier(nn.Module):
     """A classifier of transformers as a function of pixels that returns logits."""
 
     def __init__(self, network: nn.Module, image_size: int | None):
@@ -323,7 +323,7 @@ def load_transformers(
         raise ValueError(f"{path} does not fit {kind.__name__}: {left} of its numbers find no place there")
     size, channels = getattr(config, "image_size", None), getattr(config, "num_channels", 3)
     normalisation = parse_normalisation(mean, std, channels) or processor_normalisation(name, channels)
-    model = normalised(Logits(network, size if isinstance(size, int) else None), normalisation)
+    model = normalised(PixelClassifier(network, size if isinstance(size, int) else None), normalisation)
     return model, [], notes, str(normalisation or "none, says the image processor")
 
 

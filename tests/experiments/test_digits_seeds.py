@@ -1,6 +1,6 @@
 """D2R+CAG does not collapse on digits: seeds of the quick preset's own experiment.
 
-Three of them; D2RKIT_SEEDS=20 tries as many (ten take a minute on two idle cores)."""
+Three of them; D2RKIT_SEEDS=20 tries as many."""
 
 import multiprocessing
 import os

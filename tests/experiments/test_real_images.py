@@ -22,7 +22,7 @@ def some(split: Split, count: int) -> Split:
     return split.take(first_of_each_class(split.labels, count))
 
 
-@pytest.mark.timeout(1200)  # a minute and a half on an idle core
+@pytest.mark.timeout(1200)  # two to three minutes
 def test_cifar10_under_pgd20(shared_data, tmp_path, capsys):
     found = load_data("cifar10", shared_data, subset="10k", download=False)
     parts = some(found.train, 2500), some(found.val, 200), some(found.test, 1000)

@@ -27,7 +27,8 @@ def counted() -> Counter:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     found = counted()
-    if not hasattr(session.config, "workerinput") and (found["injected"] != found["survived"] or found["tracebacks"]):
+    sound = found["injected"] == found["survived"] > 0 and not found["tracebacks"]
+    if not hasattr(session.config, "workerinput") and not sound:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -27,6 +27,7 @@ from d2rkit.methods.pair import eval_mode, frozen
 
 STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
 PIXELS_AT_ONCE = 2**17  # a batch of so many keeps a CPU busy: more classes or queries side by side would gain nothing
+FEWEST_CLASSES = 4  # with fewer the targeted losses do not exist
 SQUARE_GAIN = 0.002  # the package warns if Square breaks a larger share of images than this
 
 
@@ -108,8 +109,8 @@ def autoattack(
             state = AutoAttackState(correct(model, x, y, batch_size))
         with torch.no_grad():
             classes = model(as_pixels(x[:1])).shape[1]
-        if classes < 4:
-            raise ValueError(f"standard AutoAttack needs at least 4 classes, not {classes}")
+        if classes < FEWEST_CLASSES:
+            raise ValueError(f"standard AutoAttack needs at least {FEWEST_CLASSES} classes, not {classes}")
         at_once, mine = (devices.size(), devices.rank()) if shared else (1, 0)
 
         def attack(stage: str, batches: Sequence[Tensor], first: int, flags: Tensor, cut: AutoAttackBudget) -> Tensor:
