@@ -6,7 +6,6 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,18 +46,6 @@ _OTHERS = ["argparse.Namespace", "types.SimpleNamespace", "datetime.datetime", "
 SAFE = [_stand_in(name) for name in (*_NUMPY, *_PATHS, *_PLAIN, *_OTHERS)] + [_defaultdict]
 
 
-@contextmanager
-def _safe_globals() -> Iterator[None]:
-    """torch.serialization.safe_globals, which torch 2.4 lacks, without leaving anything allowed behind."""
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals(SAFE)
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
-
-
 def read_file(path: str | Path) -> Any:
     """What a .safetensors file or a torch file holds, told apart by content, without running code in it.
     ValueError, in one sentence, if it is missing, damaged, something else, or needs code to be read."""
@@ -72,7 +59,7 @@ def read_file(path: str | Path) -> Any:
     try:
         if start[8:9] == b"{":
             return load_safetensors(path.read_bytes())
-        with path.open("rb") as file, _safe_globals(), warnings.catch_warnings():
+        with path.open("rb") as file, torch.serialization.safe_globals(SAFE), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on pickle protocols and old storages
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and tensor readers each have their own exceptions
