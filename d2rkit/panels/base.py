@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 BLUE, ORANGE, GREEN, RED, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
 INK, GREY, PAPER = "#222222", "#6B6B6B", "#FFFFFF"
 TARGET, GUIDE = BLUE, ORANGE  # the same in every picture of the kit
+GHOST = {"color": "#8A8A8A", "lw": 1.4, "ls": (0, (3, 2)), "zorder": 1.5}  # the previous setting
 SIGNED = "PuOr_r"  # diverging, colour-blind safe: purple below zero, orange above
 ERROR_CLASS = "d2rkit-error"  # tests and the notebooks' checker look for it in the widgets' state
 DPI = 110
@@ -48,7 +49,7 @@ def tidy(ax: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> Axes:
         ax.spines[side].set_color(GREY)
     ax.tick_params(labelsize=8, colors=INK, length=3)
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(3))  # ticks are most of the time that drawing takes
+        axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))  # ticks are most of the time that drawing takes
     ax.set_title(title, fontsize=10, loc="left", color=INK, y=1.0)  # a fixed y saves a layout pass
     ax.set_xlabel(xlabel, fontsize=9, color=INK)
     ax.set_ylabel(ylabel, fontsize=9, color=INK)
@@ -127,6 +128,12 @@ def sentence(text: str) -> str:
 def side_by_side(*tables: str) -> str:
     style = "display:flex;flex-wrap:wrap;gap:2.5em;align-items:flex-start"
     return f"<div style='{style}'>{''.join(tables)}</div>"
+
+
+def first_sentence(markup: str) -> str:
+    """The summary that the words of a panel begin with, as plain text."""
+    found = re.search(r"<p role='status'[^>]*>(.*?)</p>", markup, re.DOTALL)
+    return plain_text(found[1] if found else markup)
 
 
 def plain_text(markup: str) -> str:

@@ -253,7 +253,15 @@ class Measuring(Panel):
             "eps255": Slider(
                 "ε in 1/255", round(255 * self.samples[first].eps), 0, round(255 * max_eps), 1, "Radius, in 1/255"
             ),
-            "steps": Slider("Steps", 20, 1, 100, 1, "Gradient steps of PGD, C&W and transfer"),
+            "steps": Slider(
+                "Steps",
+                20,
+                1,
+                100,
+                1,
+                "Gradient steps of PGD, C&W and transfer",
+                when=lambda at: at["attack"] in ("pgd", "cw", "transfer"),
+            ),
         }
         super().__init__("Measuring robustness", controls, self._compute, draw, words)
 
