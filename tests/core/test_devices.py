@@ -10,8 +10,9 @@ from torch import nn
 
 from d2rkit.core import devices
 from d2rkit.data.datasets import load_data
-from d2rkit.evaluation import autoattack
-from d2rkit.evaluation.evaluate import evaluate
+from d2rkit.evaluation.autoattack import AutoAttackBudget
+from d2rkit.evaluation.evaluate import measure_attacks
+from d2rkit.evaluation.evaluator import Budget, Evaluator
 from d2rkit.experiments.experiment import Experiment, read_run
 from d2rkit.experiments.run import Interrupted, run
 from d2rkit.methods import attacks
@@ -143,14 +144,7 @@ def test_a_run_on_two_devices_stops_goes_on_and_may_change_their_number(tmp_path
     assert read_run(folder).result["status"] in ("done", "stuck at chance")
 
 
-def _shortened(attack):
-    attack.square.n_queries, attack.fab.n_iter, attack.apgd_targeted.n_iter = 100, 10, 20
-    return attack
-
-
 def flags(folder, path, *, report=None, should_stop=None):
-    whole = autoattack._attacker
-    autoattack._attacker = lambda *how: _shortened(whole(*how))
     shared = devices.expected() > 1
     if shared:
         _fabric("cpu", "32-true")
@@ -158,13 +152,15 @@ def flags(folder, path, *, report=None, should_stop=None):
     network, data = build_model("cnn-8", 10, 8, 1), load_data("digits").test
     x = data.pixels(slice(0, 12))
     y = network.eval()(x).argmax(1)  # an untrained network is right about its own predictions
-    found = evaluate(network, (x, y), ("clean", "pgd5", "autoattack"), 0.03, batch_size=4, folder=folder, shared=shared)
+    evaluator = Evaluator(
+        network, (x, y), batch_size=4, shared=shared, budget=Budget(autoattack=AutoAttackBudget(10, queries=100))
+    )
+    found = measure_attacks(evaluator, ("clean", "pgd5", "autoattack"), 0.03, folder=folder)
     if devices.rank() == 0:
         torch.save(found.flags | found.details, path)
 
 
-def test_flags_of_two_processes_are_those_of_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(autoattack, "_attacker", autoattack._attacker)  # flags() replaces it here too
+def test_flags_of_two_processes_are_those_of_one(tmp_path):
     flags(tmp_path / "one", tmp_path / "one.pt")
     devices.start(2, flags, (tmp_path / "two", tmp_path / "two.pt"))
     one, two = torch.load(tmp_path / "one.pt"), torch.load(tmp_path / "two.pt")

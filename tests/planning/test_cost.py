@@ -6,7 +6,8 @@ import torch
 
 from d2rkit.cli import main
 from d2rkit.data.datasets import load_data
-from d2rkit.evaluation import autoattack
+from d2rkit.evaluation.autoattack import AutoAttackSettings
+from d2rkit.evaluation.autoattack.upstream import standard
 from d2rkit.evaluation.evaluate import evaluate
 from d2rkit.experiments.presets import PRESETS
 from d2rkit.planning.cost import (
@@ -92,7 +93,7 @@ def test_evaluation_is_every_measurement_on_the_images_it_attacks():
 
 def test_passes_are_those_of_the_package():
     assert inspect.signature(evaluate).parameters["batch_size"].default == EVALUATION_BATCH
-    attack = autoattack._attacker(torch.nn.Identity(), "square", 0.1, "Linf", 0, torch.zeros(1, 1, 8, 8), 10, 250)
+    attack = standard(torch.nn.Identity(), "square", torch.zeros(1, 1, 8, 8), AutoAttackSettings(0.1, classes=10))
     targets = attack.apgd_targeted.n_target_classes
     assert PASSES["apgd-ce"] == attack.apgd.n_iter + 1 and targets == attack.fab.n_target_classes
     assert PASSES["apgd-t"] == targets * (attack.apgd_targeted.n_iter + 1)
