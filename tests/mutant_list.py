@@ -42,7 +42,7 @@ MUTANTS: list[Mutant] = [
     ),
     *_of(
         "methods/objectives.py", "methods/test_objectives.py",
-        ("gap without absolute value", "clean.abs() if gathered is None", "clean if gathered is None",
+        ("gap without absolute value", "= gap.abs(), w", "= gap, w",
          "test_d2r_released,test_d2r_jeffreys_adv"),
         ("reverse left out", "adversarial = adversarial + reverse", "adversarial = adversarial",
          "test_d2r_jeffreys_adv"),
@@ -136,8 +136,8 @@ MUTANTS: list[Mutant] = [
          "test_no_device_cuts_its_part_into_more_pieces_than_another_has_images"),
     ),
     *_of(
-        "methods/objectives.py", "core/test_devices.py",
-        ("each device its own gap", "clean * gathered(clean.detach()).sign()", "clean.abs()",
+        "core/devices.py", "core/test_devices.py",
+        ("each device its own gap", 'part * all_reduce(share * part, "mean").sign()', "part.abs()",
          "test_gradients_of_two_processes_are_those_of_one"),
     ),
     *_of(

@@ -161,6 +161,12 @@ def all_reduce(value: Tensor, how: str) -> Tensor:
     return (result / size() if how == "mean" else result).to(value.device, value.dtype)
 
 
+def absolute(part: Tensor, share: float) -> Tensor:
+    """This process's part of |mean over the whole batch|, where `part`, worth `share` of it, is the mean of what this
+    process has: its sign is the whole mean's, so that the parts, and their gradients, add up to the absolute value."""
+    return part * all_reduce(share * part, "mean").sign()
+
+
 def all_gather(thing: Any) -> list[Any]:
     """`thing` of every process, by rank; only what pickles."""
     if size() == 1:
