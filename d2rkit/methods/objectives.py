@@ -33,8 +33,8 @@ class Logits(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """total: the scalar to minimise. parts: its weighted terms by name, means over the batch. signed: for each term that
-    is the absolute value of such a mean, the mean with its sign, without which parts of a batch do not add up."""
+    """total: the scalar to minimise. parts: its weighted terms by name, means over the batch. signed: for each term
+    that is the absolute value of such a mean, the mean with its sign, without which parts of a batch do not add up."""
 
     total: Tensor
     parts: dict[str, Tensor]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from d2rkit.core import devices
+from d2rkit.core.processes import launch
 from d2rkit.data.datasets import load_data
 from d2rkit.evaluation.autoattack import AutoAttackBudget
 from d2rkit.evaluation.evaluate import measure_attacks
@@ -96,7 +97,7 @@ def gradients(tmp_path_factory):
     before = attacks.gaussian_start, attacks.uniform_start
     step_gradients(folder / "one.pt")
     attacks.gaussian_start, attacks.uniform_start = before
-    devices.start(2, step_gradients, (folder / "two.pt",))
+    launch(2, step_gradients, (folder / "two.pt",))
     return torch.load(folder / "one.pt"), torch.load(folder / "two.pt")
 
 
@@ -162,7 +163,7 @@ def flags(folder, path, *, report=None, should_stop=None):
 
 def test_flags_of_two_processes_are_those_of_one(tmp_path):
     flags(tmp_path / "one", tmp_path / "one.pt")
-    devices.start(2, flags, (tmp_path / "two", tmp_path / "two.pt"))
+    launch(2, flags, (tmp_path / "two", tmp_path / "two.pt"))
     one, two = torch.load(tmp_path / "one.pt"), torch.load(tmp_path / "two.pt")
     assert one.keys() == two.keys() and 0 < one["autoattack"].sum() < 12
     for name in one:
@@ -194,7 +195,7 @@ def settled(path, *, report=None, should_stop=None):
 
 
 def test_running_statistics_are_averaged_over_devices(spawned, tmp_path):
-    devices.start(2, settled, (tmp_path / "settled.pt",))
+    launch(2, settled, (tmp_path / "settled.pt",))
     assert torch.equal(torch.load(tmp_path / "settled.pt"), torch.full((4,), 1.5))
 
 
@@ -216,7 +217,7 @@ def counted(path, *, report=None, should_stop=None):
 
 def test_class_means_of_two_processes_are_those_of_one(tmp_path):
     counted(tmp_path / "one.pt")
-    devices.start(2, counted, (tmp_path / "two.pt",))
+    launch(2, counted, (tmp_path / "two.pt",))
     one, two = torch.load(tmp_path / "one.pt"), torch.load(tmp_path / "two.pt")
     torch.testing.assert_close(two, one)
     torch.testing.assert_close(one.sum(1), torch.ones(10))
@@ -246,7 +247,7 @@ def failing(path, *, report=None, should_stop=None):
 def test_an_error_of_one_process_ends_them_all(tmp_path):
     began = time.monotonic()
     with pytest.raises(ValueError, match="the second process meets a broken file"):
-        devices.start(2, failing, (tmp_path,))
+        launch(2, failing, (tmp_path,))
     assert time.monotonic() - began < 40
 
 

@@ -95,7 +95,7 @@ def autoattack(
 
     eps in pixel scale. through: an equivalent of the model (see `folding.folded`) whose gradients and predictions
     the attacks use; the model itself has the last word on every image. state: where an earlier call stopped
-    (its `robust` must start as the clean flags). shared: every process of a group (devices.start) makes this call
+    (its `robust` must start as the clean flags). shared: every process of a group (processes.launch) makes this call
     and attacks its share of the batches. on_batch: told the state, the attack and the fraction done after each
     batch, or, if they are shared, after one of each process. precision: of the attacks, see devices.attack_math; the
     model judges in IEEE float32. budget: less than all, for plans and dry runs. previews: before APGD-T, try its first
