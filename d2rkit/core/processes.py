@@ -21,11 +21,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any
+from multiprocessing.process import BaseProcess
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from d2rkit.core.devices import GROUP
 
@@ -58,8 +59,11 @@ def end_with_parent() -> None:
     """From now on this process ends when the one that started it does, however that ends: it would go on with nobody
     to hear it, and where the parent holds the run's lock nobody may write to the run folder without it."""
 
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only a process that multiprocessing started has a parent to end with"
+
     def watch() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -148,6 +152,7 @@ def launch(
     how = (count, _free_port(), threads, messages, stop, ended, function, arguments)
     with threads_of_children(threads):
         group = start_processes(_begin_member, how, count, join=False, start_method="spawn")
+    assert group is not None, "join=False returns the processes"
     failures: list[Exception] = []
 
     def hear() -> None:
@@ -179,7 +184,7 @@ def launch(
                 died = RuntimeError(f"a process of {count} died (out of memory?); the state of its last save is kept")
                 break
     finally:
-        for process in group.processes:
+        for process in cast(list[BaseProcess], group.processes):
             process.kill()
     hear()
     if asked:
