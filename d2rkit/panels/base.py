@@ -25,9 +25,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Okabe & Ito's colours, told apart with any colour vision; every use also has its own marker, dash or label.
-BLUE, ORANGE, GREEN, RED, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
-INK, GREY, PAPER = "#222222", "#6B6B6B", "#FFFFFF"
+from d2rkit.reporting.style import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PURPLE, RED, SKY  # noqa: F401
+
 TARGET, GUIDE = BLUE, ORANGE  # the same in every picture of the kit
 SIGNED = "PuOr_r"  # diverging, colour-blind safe: purple below zero, orange above
 ERROR_CLASS = "d2rkit-error"  # tests and the notebooks' checker look for it in the widgets' state
