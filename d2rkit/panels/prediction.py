@@ -29,12 +29,9 @@ from d2rkit.panels import base
 from d2rkit.panels.base import StaticFigure, plain_text
 
 COMMIT_FIRST = "Commit your prediction first"
-CLASS = "d2rkit-question"
-# Long options wrap instead of being cut.
-STYLE = (
-    f"<style>.{CLASS} .widget-radio-box label{{white-space:normal;height:auto;line-height:1.4;margin:.15em 0}}"
-    f".{CLASS} .widget-radio-box input{{flex:none}}</style>"
-)
+OPTION = "d2rkit-option"
+# Long options wrap where a button would cut them.
+STYLE = f"<style>button.{OPTION}{{white-space:normal;text-align:left;line-height:1.4;padding:.2em .7em}}</style>"
 CALIBRATED = {
     (True, "guess"): "Right. You called it a guess: can you say now why it had to come out so?",
     (True, "fairly sure"): "Right, and you were fairly sure.",
@@ -56,8 +53,7 @@ def answer_words(entry: Mapping[str, Any], key: str = "answer") -> str:
     value = entry[key]
     if entry["kind"] == "number":
         return with_unit(value, entry["unit"])
-    text = entry["options"][value]
-    return f"{value}) {text}" if len(value) == 1 else text
+    return f"{letters(entry['options'])[value]}) {entry['options'][value]}"
 
 
 def distance_words(entry: Mapping[str, Any]) -> str:
@@ -78,7 +74,7 @@ def outcome(entry: Mapping[str, Any], note: str = "") -> str:
     if entry["kind"] == "number":
         rows.append(("You were", distance_words(entry)))
     cells = "".join(
-        f"<tr><th scope='row' style='text-align:left;padding-right:1em'>{word}</th>"
+        f"<tr><th scope='row' style='text-align:left;padding-right:1em;white-space:nowrap;vertical-align:top'>{word}</th>"
         f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
         for word, text in rows
     )
@@ -134,19 +130,64 @@ def lettered(options: Sequence[str] | Mapping[str, str], most: int = 5) -> dict[
     return found
 
 
-def radio(options: Mapping[str, str], label: str, name: str) -> widgets.RadioButtons:
-    """Nothing is chosen at first: a default would be a suggestion."""
-    shown_as = [(f"{key}) {text}" if len(key) == 1 else text, key) for key, text in options.items()]
-    return widgets.RadioButtons(
-        options=shown_as, value=None, description=label, tooltip=name, style={"description_width": "8em"},
-        layout=widgets.Layout(width="auto", max_width="60em"),
-    )  # fmt: skip
+def letters(options: Mapping[str, str]) -> dict[str, str]:
+    """What each option is called."""
+    return dict(zip(options, ascii_lowercase, strict=False))
+
+
+class Options:
+    """One of several, as buttons; nothing is chosen at first, since a default would be a suggestion.
+
+    Buttons, because the keyboard works in them: JupyterLab takes arrows and letters from menus, and ipywidgets makes
+    radio buttons anew on every change, so that the focus is lost. What is chosen is said, not only coloured."""
+
+    def __init__(self, options: Mapping[str, str], name: str, across: bool = False):
+        self._value: str | None = None
+        self._texts = dict(options)
+        width = {"width": "auto", "max_width": "60em", "height": "auto"}
+        self.buttons = {key: widgets.Button(tooltip=f"{name}: {text}", layout=width) for key, text in options.items()}
+        for key, button in self.buttons.items():
+            button.add_class(OPTION)
+            button.on_click(lambda _, key=key: setattr(self, "value", key))
+        flow = {"flex_flow": "row wrap"} if across else {"flex_flow": "column", "align_items": "flex-start"}
+        self.widget = widgets.Box(tuple(self.buttons.values()), layout=widgets.Layout(display="flex", **flow))
+        self.value = None
+
+    @property
+    def value(self) -> str | None:
+        return self._value
+
+    @value.setter
+    def value(self, key: str | None) -> None:
+        self._value = key
+        for each, button in self.buttons.items():
+            text = self._texts[each]
+            button.description = f"● {text} (chosen)" if each == key else f"○ {text}"
+            button.style.font_weight = "bold" if each == key else "normal"
+
+    @property
+    def disabled(self) -> bool:
+        return all(button.disabled for button in self.buttons.values())
+
+    @disabled.setter
+    def disabled(self, value: bool) -> None:
+        for button in self.buttons.values():
+            button.disabled = value
+
+
+def choosing(options: Mapping[str, str], name: str) -> Options:
+    """Options with their letters."""
+    return Options({key: f"{letter}) {options[key]}" for key, letter in letters(options).items()}, name)
 
 
 def heading(word: str, question: str) -> widgets.HTML:
-    return widgets.HTML(
-        f"{STYLE}<p style='margin:.2em 0;max-width:60em;line-height:1.4'><b>{word}.</b> {html.escape(question)}</p>"
-    )
+    style = "margin:.2em 0;max-width:60em;line-height:1.4"
+    return widgets.HTML(f"{STYLE}<p style='{style}'><b>{word}.</b> {html.escape(question)}</p>")
+
+
+def row(*parts: widgets.Widget) -> widgets.Box:
+    layout = widgets.Layout(display="flex", flex_flow="row wrap", align_items="center", grid_gap="0 .5em")
+    return widgets.Box(parts, layout=layout)
 
 
 # -- the question -----------------------------------------------------------------------------------------
@@ -169,7 +210,7 @@ class Prediction(Shown):
         self.about: dict[str, Any] = {"question": question}
         if options is not None:
             self.about |= {"kind": "choice", "options": lettered(options)}
-            self.field: Any = radio(self.about["options"], "Your answer", question)
+            self.field: Any = choosing(self.about["options"], "Your answer")
         else:
             check_number("low", between[0], -math.inf, math.inf)
             check_number("high", between[1], between[0], math.inf)
@@ -177,17 +218,19 @@ class Prediction(Shown):
             span = f"{between[0]:g} to {between[1]:g}" + (f" ({unit})" if unit else "")
             self.field = widgets.Text(
                 description="Your number", placeholder=span, tooltip=f"{question} A number, {span}",
-                style={"description_width": "8em"}, layout=widgets.Layout(width="22em", max_width="99%"),
+                style={"description_width": "initial"}, layout=widgets.Layout(width="16em", max_width="99%"),
             )  # fmt: skip
-        self.sure = radio({word: word for word in CONFIDENCES}, "You are", "How sure are you?")
+        self.sure = Options({word: word for word in CONFIDENCES}, "Confidence", across=True)
         self.button = widgets.Button(
-            description="Commit", tooltip="Store this prediction; it cannot be changed afterwards"
+            description="Commit",
+            tooltip="Store this prediction; it cannot be changed afterwards",
+            button_style="primary",
         )
         self.button.on_click(lambda _: self.commit())
         self.message = widgets.HTML()
-        parts = [heading("Predict", question), self.field, self.sure, self.button, self.message]
-        self.widget = widgets.VBox(parts)
-        self.widget.add_class(CLASS)
+        field = getattr(self.field, "widget", self.field)
+        sure = row(widgets.HTML("Confidence"), self.sure.widget, self.button)
+        self.widget = widgets.VBox([heading("Predict", question), field, sure, self.message])
         self.entry: dict[str, Any] = dict(self.about)
         self._reveal: Reveal | None = None
         self._load()

@@ -228,9 +228,14 @@ def test_an_outcome_that_no_option_names_is_an_authors_mistake():
 
 
 def test_every_control_has_a_name():
-    for prediction in (choice(), number()):
-        for part in (prediction.field, prediction.sure, prediction.button):
-            assert part.description and part.tooltip
+    one, two = choice(), number()
+    for part in (*one.field.buttons.values(), *one.sure.buttons.values(), one.button, two.field, two.button):
+        assert part.description and part.tooltip
+    one.field.buttons["b"].click()  # what is chosen is said, too
+    assert one.field.value == "b" and one.field.buttons["b"].description == "● b) it falls (chosen)"
+    assert [b.description for b in one.field.buttons.values() if "chosen" in b.description] == [
+        "● b) it falls (chosen)"
+    ]
 
 
 # ---- quiz
