@@ -73,8 +73,9 @@ def outcome(entry: Mapping[str, Any], note: str = "") -> str:
     rows = [("You predicted", f"{answer_words(entry)} ({entry['confidence']})"), ("It came out", came)]
     if entry["kind"] == "number":
         rows.append(("You were", distance_words(entry)))
+    style = "text-align:left;padding-right:1em;white-space:nowrap;vertical-align:top"
     cells = "".join(
-        f"<tr><th scope='row' style='text-align:left;padding-right:1em;white-space:nowrap;vertical-align:top'>{word}</th>"
+        f"<tr><th scope='row' style='{style}'>{word}</th>"
         f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
         for word, text in rows
     )
