@@ -21,7 +21,7 @@ import ipywidgets as widgets
 
 from d2rkit.exercises import answers
 from d2rkit.panels import base
-from d2rkit.panels.prediction import Shown, choosing, heading, lettered, problem, status
+from d2rkit.panels.questions import Shown, choosing, heading, lettered, problem, status
 
 
 @dataclass(frozen=True)
