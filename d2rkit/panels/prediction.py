@@ -26,7 +26,7 @@ from d2rkit.exercises import answers
 from d2rkit.exercises.answers import CONFIDENCES
 from d2rkit.panels import base
 from d2rkit.panels.base import StaticFigure, plain_text
-from d2rkit.panels.questions import Options, Shown, choosing, heading, lettered, letters, problem, row, status
+from d2rkit.panels.questions import Options, Shown, choosing, heading, lettered, problem, row, status
 
 COMMIT_FIRST = "Commit your prediction first"
 CALIBRATED = {
@@ -41,35 +41,14 @@ CALIBRATED = {
 
 
 # -- words ------------------------------------------------------------------------------------------------
-def with_unit(value: float, unit: str) -> str:
-    return f"{value:.4g}{unit if unit.startswith('/') else ' ' + unit if unit else ''}"
-
-
-def answer_words(entry: Mapping[str, Any], key: str = "answer") -> str:
-    """What was answered, or (key "actual") what came out, in words."""
-    value = entry[key]
-    if entry["kind"] == "number":
-        return with_unit(value, entry["unit"])
-    return f"{letters(entry['options'])[value]}) {entry['options'][value]}"
-
-
-def distance_words(entry: Mapping[str, Any]) -> str:
-    """How far off a number was."""
-    off = entry["answer"] - entry["actual"]
-    if not off:
-        return "exactly so"
-    distance = with_unit(float(f"{abs(off):.3g}"), "percentage points" if entry["unit"] == "%" else entry["unit"])
-    return f"{distance} too {'high' if off > 0 else 'low'}"
-
-
 def outcome(entry: Mapping[str, Any], note: str = "") -> str:
     """HTML: the student's answer beside what came out. note: an interval, say, that goes with what came out."""
-    came = answer_words(entry, "actual") + (f" ({note})" if note else "")
+    came = answers.answer_words(entry, "actual") + (f" ({note})" if note else "")
     if "answer" not in entry:
         return status("What came out", f"You committed no prediction. It came out: {came}.", base.GREY)
-    rows = [("You predicted", f"{answer_words(entry)} ({entry['confidence']})"), ("It came out", came)]
+    rows = [("You predicted", f"{answers.answer_words(entry)} ({entry['confidence']})"), ("It came out", came)]
     if entry["kind"] == "number":
-        rows.append(("You were", distance_words(entry)))
+        rows.append(("You were", answers.distance_words(entry)))
     style = "text-align:left;padding-right:1em;white-space:nowrap;vertical-align:top"
     cells = "".join(
         f"<tr><th scope='row' style='{style}'>{word}</th><td style='text-align:left'>{html.escape(text)}</td></tr>"
@@ -242,11 +221,12 @@ class Prediction(Shown):
         self.field.value = f"{self.answer:g}" if self.about["kind"] == "number" else self.answer
         self.sure.value = self.entry["confidence"]
         self.button.description = "Committed"
-        text = f"You predicted: {answer_words(self.entry)} ({self.entry['confidence']}). Read on to see what comes out."
+        given = f"{answers.answer_words(self.entry)} ({self.entry['confidence']})"
+        text = f"You predicted: {given}. Read on to see what comes out."
         self.message.value = (problem(note) if note else "") + status("Committed", text, base.BLUE)
 
     def __repr__(self) -> str:
-        given = f"you predicted {answer_words(self.entry)}" if self.committed else "not committed yet"
+        given = f"you predicted {answers.answer_words(self.entry)}" if self.committed else "not committed yet"
         return f"Predict. {self.question} ({given})"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from d2rkit.core.validation import shown
+from d2rkit.exercises import answers
 from d2rkit.panels import base
 
 OPTION = "d2rkit-option"
@@ -34,11 +35,6 @@ def lettered(options: Sequence[str] | Mapping[str, str], most: int = 5) -> dict[
     if not all(isinstance(text, str) and text for text in (*found, *found.values())):
         raise ValueError(f"keys and options of a choice are texts, not {shown(options)}")
     return found
-
-
-def letters(options: Mapping[str, str]) -> dict[str, str]:
-    """What each option is called."""
-    return dict(zip(options, ascii_lowercase, strict=False))
 
 
 class Options:
@@ -83,7 +79,7 @@ class Options:
 
 def choosing(options: Mapping[str, str], name: str) -> Options:
     """Options with their letters."""
-    return Options({key: f"{letter}) {options[key]}" for key, letter in letters(options).items()}, name)
+    return Options({key: f"{letter}) {options[key]}" for key, letter in answers.letters(options).items()}, name)
 
 
 def heading(word: str, question: str) -> widgets.HTML:

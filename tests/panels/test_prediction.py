@@ -107,6 +107,13 @@ def test_one_file_a_notebook_keeps_all_its_answers(folder):
     assert [path.name for path in folder.iterdir() if path.suffix != ".json"] == []  # no drafts are left
 
 
+def test_options_keep_the_order_in_which_they_are_asked():
+    prediction = commit(Prediction("03/term", "Which?", options={"mse": "MSE", "adv": "the other"}), "adv")
+    again = Prediction("03/term", "Which?", options={"mse": "MSE", "adv": "the other"})
+    for each in (prediction, again):
+        assert "b) the other" in each.message.value and "a) MSE" in each.reveal("mse").text.value
+
+
 def test_an_edited_question_is_asked_anew(folder):
     commit(choice(), "a")
     edited = choice(options=("up", "down"))
