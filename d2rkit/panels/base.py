@@ -15,8 +15,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Okabe & Ito's colours, told apart with any colour vision; every use also has its own marker, dash or label.
-BLUE, ORANGE, GREEN, RED, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
+# Okabe & Ito's hues, darkened until each stands out from white by 3:1 and still differs from the others with any
+# colour vision; every use also has its own marker, dash or label.
+BLUE, ORANGE, GREEN, RED, SKY, PURPLE = "#005F9A", "#BF8600", "#008F68", "#B03A00", "#2E9BD6", "#C66BA2"
 INK, GREY, PAPER = "#222222", "#6B6B6B", "#FFFFFF"
 TARGET, GUIDE = BLUE, ORANGE  # the same in every picture of the kit
 GHOST = {"color": "#8A8A8A", "lw": 1.4, "ls": (0, (3, 2)), "zorder": 1.5}  # the previous setting
@@ -98,7 +99,7 @@ def still(made: Figure, description: str) -> StaticFigure:
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
     """An HTML table that a screen reader can walk through: first column and first row are headers."""
     cell = "style='padding:0.1em 0.9em 0.1em 0;text-align:left'"
-    head = "".join(f"<th scope='col' {cell}>{html.escape(h)}</th>" for h in header)
+    head = "".join(f"<th scope='col' {cell}>{html.escape(h)}</th>" if h else f"<td {cell}></td>" for h in header)
     body = "".join(
         f"<tr><th scope='row' {cell}>{html.escape(row[0])}</th>"
         + "".join(f"<td {cell}>{html.escape(str(value))}</td>" for value in row[1:])
