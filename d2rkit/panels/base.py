@@ -97,7 +97,7 @@ def still(made: Figure, description: str) -> StaticFigure:
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
     """An HTML table that a screen reader can walk through: first column and first row are headers."""
     cell = "style='padding:0.1em 0.9em 0.1em 0;text-align:left'"
-    head = "".join(f"<th scope='col' {cell}>{html.escape(h)}</th>" for h in header)
+    head = "".join(f"<th scope='col' {cell}>{html.escape(h)}</th>" if h else f"<td {cell}></td>" for h in header)
     body = "".join(
         f"<tr><th scope='row' {cell}>{html.escape(row[0])}</th>"
         + "".join(f"<td {cell}>{html.escape(str(value))}</td>" for value in row[1:])

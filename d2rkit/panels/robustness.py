@@ -185,7 +185,7 @@ def draw_claims(claims: Mapping[str, tuple[np.ndarray, np.ndarray]], first: str,
     ax = base.tidy(made.add_axes((0.22, 0.5 / (0.9 + 0.55 * len(claims)), 0.57, height)))
     for row, flags in enumerate(claims.values()):
         (p, p_error), (q, q_error) = map(share_and_error, flags)
-        ax.plot([p, q], [row - 0.11, row + 0.11], color="#BBBBBB", lw=3, zorder=1)
+        ax.plot([p, q], [row - 0.11, row + 0.11], color=base.GHOST["color"], lw=3, zorder=1)
         looks = ((p, p_error, -0.11, "o", base.SKY, first), (q, q_error, 0.11, "s", base.RED, second))
         for share, error, shift, mark, colour, label in looks:
             ax.errorbar(share, row + shift, xerr=error, fmt=mark, color=colour, ms=8, capsize=4, lw=1.8, clip_on=False,

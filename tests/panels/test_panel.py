@@ -276,8 +276,8 @@ def test_table_and_plain_text():
 
 
 IN_BOTH = {
-    "BoundedFloatText", "BoundedIntText", "Box", "Button", "Checkbox", "Dropdown", "FloatProgress", "FloatSlider", "HBox", "HTML",
-    "IntSlider", "Layout", "Text", "Textarea", "VBox", "Widget",
+    "BoundedFloatText", "BoundedIntText", "Box", "Button", "Checkbox", "Dropdown", "FloatProgress", "FloatSlider",
+    "HBox", "HTML", "IntSlider", "Layout", "Play", "Text", "Textarea", "VBox", "Widget",
 }  # fmt: skip
 
 
