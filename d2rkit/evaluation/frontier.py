@@ -1,9 +1,9 @@
 """The best that any classifier can do, clean and under attack, where the data's distribution is known.
 
-Two classes on a grid of places: masses[c, i, j] counts class c at place (i, j), in whole numbers. A classifier answers 0
-or 1 at every place; an attacker may move a point by up to `reach` places in both directions (an L-infinity ball). Which
-classifier is best for a weighing of clean and robust accuracy is then a minimum cut (one cell, one node; an attacked
-point is lost as soon as one place in its ball answers wrong), and the maximum flow proves that no other is better.
+Two classes on a grid of places: masses[c, i, j] counts class c at place (i, j), in whole numbers. A classifier answers
+0 or 1 at every place; an attacker may move a point by up to `reach` places in both directions (an L-infinity ball).
+Which classifier is best for a weighing of clean and robust accuracy is then a minimum cut (an attacked point is lost as
+soon as one place in its ball answers wrong), and the maximum flow proves that no other is better.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a ReLU network can answer anywhere in a box of images: interval bounds and linear bounds (CROWN).
 
-Both are sound and neither is exact: a lower bound above 0 of the true class's margin is a proof that no image of the box
-is classified otherwise; one below 0 proves nothing. The network is a chain of affine maps with a ReLU between two of
-them. `affine_layers` reads them off, and everything else is a few lines of matrices.
+Both are sound and neither is exact: a lower bound above 0 of the true class's margin is a proof that no image of the
+box is classified otherwise; one below 0 proves nothing. The network is a chain of affine maps with a ReLU between two
+of them. `affine_layers` reads them off, and everything else is a few lines of matrices.
 """
 
 from __future__ import annotations
