@@ -19,7 +19,9 @@ from torch import Tensor
 from d2rkit.core.validation import nearest
 from d2rkit.methods import divergences as D
 from d2rkit.panels import base
-from d2rkit.panels.base import Choice, Panel, Slider
+from d2rkit.panels.axes import Frame
+from d2rkit.panels.controls import Choice, Slider
+from d2rkit.panels.panel import Panel
 
 CLASSES = ("A", "B", "C")
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 3**0.5 / 2]])
@@ -151,6 +153,7 @@ def descend(measure: Callable, start: Tensor, guide: Tensor, steps: int = STEPS)
 
 # -- picture ----------------------------------------------------------------------------------------------
 OUTLINE = {"markeredgecolor": "white", "markeredgewidth": 1.3, "linestyle": "none"}
+TRIANGLE = (0.0, 0.02, 0.56, 0.9)  # its place in the figure
 MARKS = {
     "target, start": {"marker": "o", "ms": 9, "color": base.INK} | OUTLINE,
     "target, end": {"marker": "s", "ms": 9, "color": base.TARGET} | OUTLINE,
@@ -158,10 +161,10 @@ MARKS = {
 }
 
 
-def draw(data: Landscape) -> Figure:
+def draw(data: Landscape, ghost: Landscape | None = None, frame: Frame | None = None) -> Figure:
     made = base.figure(9.4, 4.5)
-    draw_simplex(made.add_axes((0.0, 0.02, 0.56, 0.9), xticks=[], yticks=[]), data)
-    draw_descent(made.add_axes((0.66, 0.62, 0.32, 0.28)), data)
+    draw_simplex(made.add_axes(TRIANGLE, xticks=[], yticks=[]), data, ghost=ghost)
+    draw_descent(made.add_axes((0.66, 0.62, 0.32, 0.28)), data, ghost, frame)
     draw_predictions(made.add_axes((0.66, 0.13, 0.32, 0.28)), data)
     return made
 
@@ -175,8 +178,9 @@ def draw_comparison(landscapes: list[Landscape]) -> Figure:
     return made
 
 
-def draw_simplex(ax, data: Landscape, title: str | None = None) -> None:
-    """Heat map (darker is farther), arrows downhill, the target's path, and the gap's blind curve."""
+def draw_simplex(ax, data: Landscape, title: str | None = None, ghost: Landscape | None = None) -> None:
+    """Heat map (darker is farther), arrows downhill, the target's path, and the gap's blind curve; in grey, where
+    the target went before."""
     values = data.values - data.values.min()  # cross-entropy does not start at 0
     top = np.quantile(values, 0.97)
     levels = data.values.min() + max(top, 1e-6) * np.linspace(0, 1, 13) ** 2  # finer near the minimum
@@ -192,6 +196,10 @@ def draw_simplex(ax, data: Landscape, title: str | None = None) -> None:
         angles="xy", scale_units="xy", scale=1, width=0.004, color=base.GREY,
     )  # fmt: skip
     ax.plot(*np.vstack([CORNERS, CORNERS[:1]]).T, color=base.INK, lw=1)
+    if ghost is not None:
+        ax.plot(*(ghost.path @ CORNERS).T, **base.GHOST, label="before")
+        for style, p in zip(MARKS.values(), (ghost.path[0], ghost.path[-1], ghost.guide), strict=True):
+            ax.plot(*(p @ CORNERS), **{**style, "color": base.GHOST["color"], "zorder": 1.6})
     way = data.path @ CORNERS
     ax.plot(way[:, 0], way[:, 1], color=base.INK, lw=2.2)
     for (place, style), p in zip(MARKS.items(), (data.path[0], data.path[-1], data.guide), strict=True):
@@ -206,11 +214,15 @@ def draw_simplex(ax, data: Landscape, title: str | None = None) -> None:
     ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.96), fontsize=8, frameon=False, handletextpad=0.4)
 
 
-def draw_descent(ax, data: Landscape) -> None:
+def draw_descent(ax, data: Landscape, ghost: Landscape | None = None, frame: Frame | None = None) -> None:
     base.tidy(ax, "On the way", "gradient step", "")
+    if ghost is not None:
+        ax.plot(ghost.along, **base.GHOST)
+        ax.plot(ghost.distance, **base.GHOST)
     ax.plot(data.along, color=base.BLUE, lw=2, label="the divergence")
     ax.plot(data.distance, color=base.RED, lw=2, ls="--", label="distance to the guide (total variation)")
-    ax.set_ylim(0, 1.5 * max(data.along.max(), data.distance.max()))  # headroom for the legend
+    highest = max(run.max() for each in filter(None, (data, ghost)) for run in (each.along, each.distance))
+    ax.set_ylim(*(frame or Frame()).hold("descent", 0, 1.5 * highest))  # headroom for the legend
     ax.set_xticks([0, STEPS // 2, STEPS])
     ax.legend(fontsize=8, frameon=False, loc="upper right", borderaxespad=0)
 

@@ -17,7 +17,8 @@ from d2rkit.data.datasets import load_data
 from d2rkit.experiments.experiment import Run, settings_of
 from d2rkit.experiments.presets import PRESETS
 from d2rkit.panels import base
-from d2rkit.panels.base import Choice, Panel, Slider
+from d2rkit.panels.controls import Choice, Slider
+from d2rkit.panels.panel import Panel
 from d2rkit.panels.table_rows import TITLES, setting_of
 from d2rkit.reporting import figures
 from d2rkit.reporting.export import STYLE, VENUES, export, info_of, set_width, style
@@ -205,7 +206,7 @@ class FigureMaker(Panel):
             "points": Slider("Font size (points)", float(POINTS), 5.0, 11.0, 0.5, "Size of axis labels, in points"),
         }
         super().__init__("Figures for papers", controls, make, draw, words)
-        self.widget.children = (*self.widget.children, self.folder, self.button, self.written)
+        self.box.children = (*self.box.children, self.folder, self.button, self.written)
 
     def write(self, folder: str | Path | None = None) -> list[Path]:
         """Write the figure that is shown; returns the files."""

@@ -23,7 +23,9 @@ from d2rkit.methods.pair import GuidedPair
 from d2rkit.networks.architectures import build_model
 from d2rkit.networks.normalisation import Normalize
 from d2rkit.panels import base
-from d2rkit.panels.base import Choice, Panel, Slider
+from d2rkit.panels.axes import Frame
+from d2rkit.panels.controls import Choice, Slider
+from d2rkit.panels.panel import Panel
 
 WIDTH, STEPS, ATTACK_STEPS, RATE = 32, 150, 2, 0.04
 DEFAULT = D2R_WEIGHTS["symmetric"]  # where the sliders start
@@ -166,24 +168,32 @@ def decision_map(network: nn.Module) -> np.ndarray:
 PALE = ListedColormap([0.72 + 0.28 * np.array(to_rgb(c)) for c in CLASS_COLOURS])
 
 
-def draw(data: Trained) -> Figure:
+def draw(data: Trained, ghost: Trained | None = None, frame: Frame | None = None) -> Figure:
     made = base.figure(9.4, 5.6)
     accuracy = data.accuracy
-    draw_map(made.add_axes((0.02, 0.42, 0.32, 0.52)), data, data.guide_map, f"guide: {accuracy['guide']:.0%} right")
+    draw_map(made.add_axes((0.02, 0.42, 0.32, 0.52)), data, data.guide_map, f"guide: {accuracy['guide']:.0%} right",
+             before=None if ghost is None else ghost.guide_map)  # fmt: skip
     draw_map(
         made.add_axes((0.36, 0.42, 0.32, 0.52)), data, data.target_map,
         f"target: {accuracy['target']:.0%} right, {accuracy['target, attacked']:.0%} attacked", attacked=True,
+        before=None if ghost is None else ghost.target_map,
     )  # fmt: skip
-    draw_margins(made.add_axes((0.75, 0.5, 0.24, 0.44)), data)
-    draw_history(made.add_axes((0.07, 0.09, 0.55, 0.22)), data)
+    draw_margins(made.add_axes((0.75, 0.5, 0.24, 0.44)), data, ghost, frame)
+    draw_history(made.add_axes((0.07, 0.09, 0.55, 0.22)), data, ghost, frame)
     return made
 
 
-def draw_map(ax, data: Trained, regions: np.ndarray, title: str, attacked: bool = False) -> None:
-    """Regions in pale colours with a line between them; points marked by class; ε-squares of fooled points."""
+def draw_map(
+    ax, data: Trained, regions: np.ndarray, title: str, attacked: bool = False, before: np.ndarray | None = None
+) -> None:
+    """Regions in pale colours with a line between them; points marked by class; ε-squares of fooled points; the
+    borders that were there `before` as grey dashes."""
     ax.imshow(regions, origin="lower", extent=(0, 1, 0, 1), cmap=PALE, vmin=0, vmax=2, interpolation="nearest")
     side = (np.arange(PIXELS) + 0.5) / PIXELS
     for c in range(3):
+        if before is not None and 0 < (before == c).mean() < 1:
+            grey = {"colors": base.GREY, "linewidths": 1.1, "linestyles": [base.GHOST["ls"]]}
+            ax.contour(side, side, before == c, levels=[0.5], **grey)
         if 0 < (regions == c).mean() < 1:
             ax.contour(side, side, regions == c, levels=[0.5], colors=base.INK, linewidths=0.8)
     for c, (colour, mark) in enumerate(zip(CLASS_COLOURS, CLASS_MARKS, strict=True)):
@@ -198,9 +208,15 @@ def draw_map(ax, data: Trained, regions: np.ndarray, title: str, attacked: bool 
     base.bare(ax, title)
 
 
-def draw_margins(ax, data: Trained) -> None:
+def draw_margins(ax, data: Trained, ghost: Trained | None = None, frame: Frame | None = None) -> None:
     base.tidy(ax, "margins", "logit margin", "share of points below")
     share = (np.arange(len(data.labels)) + 1) / len(data.labels)
+    seen = [data.target_clean, data.guide_clean, data.target_adv]
+    if ghost is not None:
+        seen += [ghost.target_clean, ghost.guide_clean, ghost.target_adv]
+        for margin in seen[3:]:
+            ax.plot(np.sort(margin), (np.arange(len(margin)) + 1) / len(margin), **base.GHOST)
+    ax.set_xlim(*(frame or Frame()).hold("margins", min(m.min() for m in seen), max(m.max() for m in seen)))
     for name, margin, colour, dash in (
         ("target", data.target_clean, base.TARGET, "-"),
         ("guide", data.guide_clean, base.GUIDE, "-."),
@@ -213,14 +229,18 @@ def draw_margins(ax, data: Trained) -> None:
     ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.45, -0.28), handlelength=2.4)
 
 
-def draw_history(ax, data: Trained) -> None:
+def draw_history(ax, data: Trained, ghost: Trained | None = None, frame: Frame | None = None) -> None:
     base.tidy(ax, "the loss and its weighted terms", "step of training", "")
+    totals = [sum(each.history.values()) for each in (data, ghost) if each is not None]
+    if ghost is not None:
+        ax.plot(totals[1], **base.GHOST, label="total, before")
     dashes, colours = ("-", "--", "-.", ":"), (base.ORANGE, base.GREEN, base.PURPLE, base.RED)
-    ax.plot(sum(data.history.values()), color=base.INK, lw=1, label="total")
+    ax.plot(totals[0], color=base.INK, lw=1, label="total")
     for (name, values), dash, colour in zip(data.history.items(), dashes, colours, strict=True):
         ax.plot(values, color=colour, ls=dash, lw=2, label=TERMS[name])
     ax.set_xlim(0, STEPS)
-    ax.set_ylim(0, max(1.05 * np.quantile(sum(data.history.values()), 0.97), 1e-3))
+    highest = max(float(np.quantile(total, 0.97)) for total in totals)
+    ax.set_ylim(*(frame or Frame()).hold("history", 0, max(1.05 * highest, 1e-3)))
     ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.1), handlelength=2.6)
 
 
@@ -263,7 +283,13 @@ class GuideAndTarget(Panel):
         attack_names = {"CAG: away from the guide": "cag", "self-KL, as TRADES": "kl-self", "cross-entropy": "ce"}
         controls = {
             "variant": Choice("Clean term", at["variant"], VARIANTS),
-            "attack": Choice("Training attack", at["attack"], attack_names),
+            "attack": Choice(
+                "Training attack",
+                at["attack"],
+                attack_names,
+                "Makes the points of the attacked term",
+                when=lambda at: at["w_adv"] > 0,
+            ),
             "w_ce": Slider("Weight: CE", at["w_ce"], 0.0, 3.0, 0.1, "Weight of the guide's cross-entropy"),
             "w_mse": Slider("Weight: MSE", at["w_mse"], 0.0, 5.0, 0.1, "Weight of the MSE of logits"),
             "w_clean": Slider("Weight: clean", at["w_clean"], 0.0, 40.0, 1.0, "Weight of the KL term on clean points"),
@@ -272,7 +298,11 @@ class GuideAndTarget(Panel):
             ),
             "eps": Slider("ε", at["eps"], 0.0, 0.08, 0.005, "Radius of the attack, in units of the square's side"),
             "detach_guide": Choice(
-                "Gradient to guide", at["detach_guide"], {"from every term": False, "from CE only": True}
+                "Gradient to guide",
+                at["detach_guide"],
+                {"from every term": False, "from CE only": True},
+                "Which terms teach the guide",
+                when=lambda at: at["w_mse"] + at["w_clean"] + at["w_adv"] > 0,
             ),
         }
         super().__init__("Guide and target in the plane", controls, compute, draw, words)

@@ -19,7 +19,8 @@ from d2rkit.core.validation import nearest
 from d2rkit.evaluation.evaluator import Evaluator, check_radius
 from d2rkit.methods.pair import GuidedPair
 from d2rkit.panels import base
-from d2rkit.panels.base import Choice, Panel, Slider
+from d2rkit.panels.controls import Choice, Slider
+from d2rkit.panels.panel import Panel
 from d2rkit.panels.sample_pairs import SamplePair
 
 ATTACKS = {
@@ -252,7 +253,15 @@ class Measuring(Panel):
             "eps255": Slider(
                 "ε in 1/255", round(255 * self.samples[first].eps), 0, round(255 * max_eps), 1, "Radius, in 1/255"
             ),
-            "steps": Slider("Steps", 20, 1, 100, 1, "Gradient steps of PGD, C&W and transfer"),
+            "steps": Slider(
+                "Steps",
+                20,
+                1,
+                100,
+                1,
+                "Gradient steps of PGD, C&W and transfer",
+                when=lambda at: at["attack"] in ("pgd", "cw", "transfer"),
+            ),
         }
         super().__init__("Measuring robustness", controls, self._compute, draw, words)
 

@@ -14,7 +14,8 @@ from d2rkit.evaluation.evaluate import ATTACKS
 from d2rkit.experiments.experiment import Run, settings_of
 from d2rkit.experiments.presets import PRESETS, Preset
 from d2rkit.panels import base
-from d2rkit.panels.base import Choice, Panel
+from d2rkit.panels.controls import Choice
+from d2rkit.panels.panel import Panel
 from d2rkit.panels.table_rows import ALL, TITLES, Browsed, Setting, compute, difference, settings_for
 from d2rkit.reporting.published import attack_words
 from d2rkit.reporting.render import signed, to_html, to_latex, to_markdown
@@ -123,7 +124,7 @@ class TableBrowser(Panel):
         }
         super().__init__(title, controls, find, draw, words)
         # Beside the words, not in them: the static figure's description is words alone.
-        self.widget.children = (*self.widget.children, widgets.HTML(STYLE), self.markdown, self.latex)
+        self.box.children = (*self.box.children, widgets.HTML(STYLE), self.markdown, self.latex)
 
     def refresh(self) -> None:
         super().refresh()

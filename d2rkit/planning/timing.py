@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from d2rkit.core.devices import resolve
+from d2rkit.core.processes import Worker
 from d2rkit.core.validation import nearest
 from d2rkit.data.arrays import Split
 from d2rkit.evaluation.autoattack import STAGES, AutoAttackBudget
@@ -33,9 +34,9 @@ from d2rkit.planning.synthetic import (
     HARMLESS,
     Counts,
     counts_of,
-    lone_process,
     own_labels,
     peak_memory,
+    quietly,
     random_data,
     run_stage,
 )
@@ -141,11 +142,11 @@ def measure(
     targets = {alike.run_name: alike for alike in map(target_like, experiments)}
     guides = {alike.run_name: alike for alike in map(guide_like, experiments) if alike}
     count = len(trained) + len(targets) + len(guides)
-    with lone_process(threads) as pool, tqdm(total=count, desc="measuring") as bar:
+    with Worker(threads) as worker, tqdm(total=count, desc="measuring") as bar:
 
         def done(task: Callable, *arguments):
             try:
-                return pool.submit(task, *arguments).result()
+                return worker.submit(quietly, task, *arguments).result()
             finally:
                 bar.update()
 
@@ -154,7 +155,7 @@ def measure(
             {name: done(_target_cost, each, shares, device, clock) for name, each in targets.items()},
             {name: done(_guide_cost, each, shares["pgd"], device, clock) for name, each in guides.items()},
         )
-        memory, where = pool.submit(peak_memory, device).result()
+        memory, where = worker.submit(peak_memory, device).result()
     return Measured(*costs, memory, where)
 
 
