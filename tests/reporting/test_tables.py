@@ -38,11 +38,6 @@ def test_tidy_has_one_row_for_each_run_and_checkpoint(tmp_path):
     assert frame[frame["method"] == "trades"]["guide"].eq("").all()
 
 
-def test_float32_accuracies_get_their_digits_back(tmp_path):
-    run = make_run(tmp_path, preset().base, {"clean": 0.949999988079071}, n=60)
-    assert tidy([run])["clean"].iloc[0] == 57 / 60
-
-
 def test_mean_and_sample_std_over_seeds(tmp_path):
     here = preset(rows=("trades",), seeds=(0, 1, 2))
     runs = [
