@@ -32,7 +32,8 @@ def doctor() -> None:
     """Say what this machine has, and what is missing for which part of the kit."""
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores")
     for package, part in (("torch", ""), ("torchvision", ""), ("pyautoattack", ""), ("lightning-fabric", ""),
-                          ("jupyterlab", "[lab]"), ("ipywidgets", "[lab]"), ("submitit", "[slurm]")):  # fmt: skip
+                          ("jupyterlab", "[lab]"), ("ipywidgets", "[lab]"), ("anywidget", "[lab]"),
+                          ("submitit", "[slurm]")):  # fmt: skip
         try:
             print(f"  {package} {version(package)}")
         except PackageNotFoundError:
@@ -131,7 +132,7 @@ def lab(
         done = update(kit, place)
         print(f"Your notebooks are in {place}.")
         for name in done.kept:
-            print(f"  {name}: the kit's has changed, yours stays as you have it; to get the new one, rename yours")
+            print(f"  {name}: yours differs from the kit's and stays; to get the kit's, rename yours")
     words = [sys.executable, "-m", "jupyterlab", str(place / notebook), f"--port={port}"]
     words += [f"--notebook-dir={place.parent}"] + ([] if browser else ["--no-browser"])
     words += ["--allow-root"] if os.geteuid() == 0 else []  # in a container, which has no other user

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import re
@@ -21,6 +22,7 @@ TARGET, GUIDE = BLUE, ORANGE  # the same in every picture of the kit
 GHOST = {"color": "#8A8A8A", "lw": 1.4, "ls": (0, (3, 2)), "zorder": 1.5}  # the previous setting
 SIGNED = "PuOr_r"  # diverging, colour-blind safe: purple below zero, orange above
 ERROR_CLASS = "d2rkit-error"  # tests and the notebooks' checker look for it in the widgets' state
+PAPER_STYLE = "background:#fff;padding:8px;border:1px solid #bdbdbd;border-radius:4px;max-width:calc(100% - 18px)"
 DPI = 110
 PX = 96  # CSS pixels an inch: pictures keep their size in inches on the screen
 
@@ -77,15 +79,21 @@ def show_image(ax: Axes, image: Any, title: str = "") -> None:
 
 @dataclass(frozen=True)
 class StaticFigure:
-    """A PNG and its description, shown by any Jupyter front end and by GitHub."""
+    """A PNG and its description, shown by any Jupyter front end and by GitHub. As HTML it has an alt text in
+    JupyterLab, too, and the same white paper as the picture of a panel."""
 
     png: bytes
     width: int  # CSS pixels
     description: str  # HTML
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
-        plain = plain_text(self.description)
-        return {"image/png": self.png, "text/plain": plain}, {"image/png": {"width": self.width, "alt": plain}}
+        plain, alt = plain_text(self.description), html.escape(first_sentence(self.description))
+        source = f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+        picture = f"<img src='{source}' alt='{alt}' style='width:{self.width}px;{PAPER_STYLE}'>"
+        return (
+            {"text/html": picture, "image/png": self.png, "text/plain": plain},
+            {"image/png": {"width": self.width, "alt": plain}},
+        )
 
 
 def still(made: Figure, description: str) -> StaticFigure:
