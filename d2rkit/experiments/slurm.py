@@ -3,9 +3,9 @@
     submit_slurm(experiments, options=Slurm(partition="gpu"))
 
 A run folder is the only state and its lock keeps two processes off one run, so that a job may die at any moment and
-nobody needs to know who started it. A job that is warned, because its time is nearly up or because it is preempted,
-saves its state, goes back to the queue and goes on from there. Locks must reach all machines: on NFS they do, Lustre
-needs its mount option flock.
+nobody needs to know who started it. A job that is warned, because its time is nearly up or because it is preempted
+(where the cluster has PreemptParameters=send_user_signal), saves its state, goes back to the queue and goes on from
+there. Locks must reach all machines: on NFS they do, Lustre needs its mount option flock.
 """
 
 from __future__ import annotations

@@ -243,6 +243,10 @@ def test_static_figure_leaves_the_panel_alone_and_raises(panel):
     data, metadata = still._repr_mimebundle_()
     assert data["image/png"].startswith(b"\x89PNG") and data["text/plain"] == "The result is 5."
     assert metadata["image/png"] == {"width": 192, "alt": "The result is 5."}
+    assert (
+        "alt='The result is 5.'" in data["text/html"]
+        and base64.b64encode(data["image/png"]).decode() in data["text/html"]
+    )
     assert panel.settings["x"] == 2.0
     with pytest.raises(ValueError):
         panel.static(x=9.0)
@@ -276,8 +280,8 @@ def test_table_and_plain_text():
 
 
 IN_BOTH = {
-    "BoundedFloatText", "BoundedIntText", "Box", "Button", "Checkbox", "Dropdown", "FloatProgress", "FloatSlider", "HBox", "HTML",
-    "IntSlider", "Layout", "Text", "Textarea", "VBox", "Widget",
+    "BoundedFloatText", "BoundedIntText", "Box", "Button", "Checkbox", "Dropdown", "FloatProgress", "FloatSlider",
+    "HBox", "HTML", "IntSlider", "Layout", "Play", "Text", "Textarea", "VBox", "Widget",
 }  # fmt: skip
 
 

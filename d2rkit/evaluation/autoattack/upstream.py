@@ -15,6 +15,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from operator import attrgetter
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -30,6 +31,9 @@ from d2rkit.evaluation.autoattack.square import squares_side_by_side
 
 PIXELS_AT_ONCE = 2**17  # a batch of so many keeps a CPU busy: more classes or queries side by side would gain nothing
 LOGGER, FOOTNOTE = "auto-attack", " See flags_doc"  # who says the package's warnings, and where their footnote begins
+
+# A CIFAR-10 network trained without defence, which panels/sample_pairs.py shows.
+EXAMPLE = "examples/model_test.pt"
 
 # What an AutoAttack and its attacks must have when they are made: we set or read it.
 ATTRIBUTES = {
@@ -69,6 +73,8 @@ def changes() -> list[str]:
     """A sentence for each thing that the installed package does not have, or has in another form; none if all is as it
     was. A changed source need not be an error: read it, make ours do the same, and enter its new digest."""
     found = []
+    if not (Path(pyautoattack.__file__).parent / EXAMPLE).is_file():
+        found.append(f"pyautoattack carries no {EXAMPLE} any more, the undefended network of panels/sample_pairs.py.")
     attack = AutoAttack(nn.Identity(), device="cpu")
     for part, names in ATTRIBUTES.items():
         owner = getattr(attack, part, None) if part else attack
