@@ -42,10 +42,11 @@ faults: install  ## kill processes, fill disks, flip bits, for some minutes: not
 lab: install  ## open JupyterLab at your own copy of the start notebook, in my_notebooks
 	$(BIN)/d2rkit lab
 
-lint: install  ## check style and spelling
+lint: install  ## check style, spelling and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:  ## remove .venv and caches; runs, results and data stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info

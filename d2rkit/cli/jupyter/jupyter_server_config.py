@@ -13,4 +13,4 @@ def leave_words(model, **_):
             output.get("data", {}).pop(VIEW, None)
 
 
-c.FileContentsManager.pre_save_hook = leave_words  # noqa: F821 (Jupyter gives `c`)
+c.FileContentsManager.pre_save_hook = leave_words  # noqa: F821  # pyright: ignore[reportUndefinedVariable]  (Jupyter gives `c`)
