@@ -19,9 +19,9 @@ from tqdm.auto import tqdm
 
 from d2rkit.core.devices import resolve
 from d2rkit.core.paths import home
+from d2rkit.core.processes import check_cores
 from d2rkit.experiments.plugins import command_words
 from d2rkit.experiments.presets import Preset, presets_of
-from d2rkit.experiments.sweep import check_cores
 
 
 class Commands(tyro.extras.SubcommandApp):

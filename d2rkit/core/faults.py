@@ -55,7 +55,7 @@ def fault(error: BaseException) -> tuple[str, str]:
         return MACHINE, "a file could not be written whole (is the disk full?); what was saved before is kept"
     if isinstance(error, SafetensorError):
         return (MACHINE if "os error" in text else INPUT), f"weights could not be read or written: {text}"
-    if isinstance(error, RuntimeError) and "process of" in text and "died" in text:  # of devices.start()
+    if isinstance(error, RuntimeError) and "process of" in text and "died" in text:  # of processes.launch()
         return MACHINE, text
     if isinstance(error, ModuleNotFoundError):
         return MACHINE, f"the package {error.name} is missing here: run `d2rkit doctor`"

@@ -71,6 +71,8 @@ class Experiment(Recipe):
         if isinstance(self.registered, Mapping):
             object.__setattr__(self, "registered", plugins.noted(self))
 
+    __hash__ = Recipe.__hash__  # a dataclass that compares its fields would make one of its own
+
     def __reduce_ex__(self, protocol: int) -> Any:
         """Pickled for a worker process, an experiment brings along the plugin files it needs, by path and digest."""
         if not self.registered:

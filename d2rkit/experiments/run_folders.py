@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from d2rkit.core.paths import flags_folder
 from d2rkit.experiments.run_files import read_flags, read_result
 from d2rkit.networks.checkpoints import digests_beside
 from d2rkit.training.history import ROUNDED, read_history
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def evaluation_folder(folder: Path, checkpoint: str) -> Path:
     """Where the flags of a checkpoint lie in a run folder."""
-    return folder / ("evaluation" if checkpoint == "best" else f"evaluation-{checkpoint}")
+    return folder / flags_folder(checkpoint)
 
 
 def history_of(run: Run) -> list[dict[str, float]]:

@@ -11,6 +11,8 @@ from d2rkit.panels.divergence_explorer import DivergenceExplorer
 from d2rkit.panels.guide_and_target import GuideAndTarget
 from d2rkit.panels.logit_scatter import LogitScatter
 from d2rkit.panels.panel import Panel
+from d2rkit.panels.prediction import Prediction
+from d2rkit.panels.quiz import Question, Quiz
 
 __all__ = [
     "AdversarialImage",
@@ -20,6 +22,9 @@ __all__ = [
     "GuideAndTarget",
     "LogitScatter",
     "Panel",
+    "Prediction",
+    "Question",
+    "Quiz",
     "Slider",
     "StaticFigure",
     "progress",

@@ -16,10 +16,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Okabe & Ito's hues, darkened until each stands out from white by 3:1 and still differs from the others with any
-# colour vision; every use also has its own marker, dash or label.
-BLUE, ORANGE, GREEN, RED, SKY, PURPLE = "#005F9A", "#BF8600", "#008F68", "#B03A00", "#2E9BD6", "#C66BA2"
-INK, GREY, PAPER = "#222222", "#6B6B6B", "#FFFFFF"
+from d2rkit.reporting.style import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PURPLE, RED, SKY  # noqa: F401
+
 TARGET, GUIDE = BLUE, ORANGE  # the same in every picture of the kit
 GHOST = {"color": "#8A8A8A", "lw": 1.4, "ls": (0, (3, 2)), "zorder": 1.5}  # the previous setting
 SIGNED = "PuOr_r"  # diverging, colour-blind safe: purple below zero, orange above

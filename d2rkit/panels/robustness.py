@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from d2rkit.core.binomial import standard_error
 from d2rkit.core.validation import nearest
 from d2rkit.evaluation.evaluator import Evaluator, check_radius
 from d2rkit.methods.pair import GuidedPair
@@ -96,7 +97,7 @@ class Measured:
 
 def share_and_error(flags: np.ndarray) -> tuple[float, float]:
     p = float(flags.mean())
-    return p, math.sqrt(p * (1 - p) / len(flags))
+    return p, standard_error(p, len(flags))
 
 
 def attack_name(attack: str, steps: int) -> str:

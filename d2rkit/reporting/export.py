@@ -30,6 +30,7 @@ from d2rkit.core.files import write_atomically, write_json
 from d2rkit.core.paths import PROJECT
 from d2rkit.core.validation import nearest
 from d2rkit.methods.catalogue import METHODS
+from d2rkit.reporting.style import BLACK, BLUE, GREEN, GREY, GRID, ORANGE, OWN_COLOURS, PURPLE, RED, SKY
 
 # Inches: (one column, whole text). From the venues' LaTeX styles: neurips_2024.sty and iclr2024_conference.sty
 # \textwidth 5.5in; icml2024.sty \textwidth 6.75in, \columnsep 0.25in; cvpr.sty \textwidth 6.875in, \columnsep
@@ -58,7 +59,7 @@ STYLE: dict[str, Any] = {
     "axes.linewidth": 0.6,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
+    "grid.color": GRID,
     "grid.linewidth": 0.5,
     "lines.linewidth": 1.3,
     "lines.markersize": 4,
@@ -71,11 +72,6 @@ STYLE: dict[str, Any] = {
     "savefig.dpi": 300,
 }
 
-# Okabe & Ito's palette, told apart with any colour vision; marker and dashes say the same a second time.
-BLACK, GREY, BLUE, RED, ORANGE, GREEN, SKY, PURPLE = (
-    "#000000", "#6B6B6B", "#0072B2", "#D55E00", "#E69F00", "#009E73", "#56B4E9", "#CC79A7",
-)  # fmt: skip
-OWN_COLOURS = ("#882255", "#999933", "#332288")  # of Tol's muted scheme, for registered methods
 OWN_MARKERS = ("*", "d", "X", "h", "p", "v", "P", "8")
 DASHES = {"solid": "-", "dashed": (0, (4, 1.5)), "dotted": (0, (1, 1.2)), "dashdot": (0, (5, 1.5, 1, 1.5))}
 

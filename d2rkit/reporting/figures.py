@@ -39,6 +39,7 @@ from d2rkit.reporting.frame import attack_title, attacks_in, eps_words, one_tabl
 from d2rkit.reporting.published import published as read_published
 from d2rkit.reporting.published import same_setting, why_not
 from d2rkit.reporting.significance import flags_of
+from d2rkit.reporting.style import GRID
 
 __all__ = [
     "VENUES",
@@ -225,7 +226,7 @@ def draw_per_class(
         axes.set_xticks(range(len(names)), names, rotation=0 if names.str.len().max() < 4 else 40)
         axes.grid(False, axis="x")
         for at in range(1, len(names)):
-            axes.axvline(at - 0.5, color="#DDDDDD", linewidth=0.5)
+            axes.axvline(at - 0.5, color=GRID, linewidth=0.5)
         left_out = table["class"].nunique() - len(names)
         words = f"class (the {len(names)} hardest of {len(names) + left_out})" if left_out else "class"
         axes.set(xlabel=words, ylabel=f"{attack_title(attack)} accuracy (%)", xlim=(-0.5, len(names) - 0.5))

@@ -61,7 +61,7 @@ def tidy(runs: Sequence[Run]) -> pd.DataFrame:
                     "checkpoint": checkpoint,
                     "status": result["status"],
                     "n_test": result["n_test"],
-                    **_exact(result.get("accuracy", {}).get(checkpoint, {}), result["n_test"]),
+                    **result.get("accuracy", {}).get(checkpoint, {}),
                     "guide_clean": result.get("guide_clean", math.nan) if first else math.nan,
                     "epochs": result.get("epochs", len(history_of(run))),
                     "best_epoch": best_epoch,
@@ -84,11 +84,6 @@ def tidy(runs: Sequence[Run]) -> pd.DataFrame:
     keys = pd.DataFrame({"at": frame["method"].map(order).fillna(len(order)), "is_last": frame["checkpoint"] == "last"})
     frame = frame.assign(**keys).sort_values([*TABLE, "at", "label", "is_last", "seed"], kind="stable")
     return frame.drop(columns=["at", "is_last"]).reset_index(drop=True)
-
-
-def _exact(accuracies: dict[str, float], n: int) -> dict[str, float]:
-    """Accuracies are stored as float32 means; the count of images behind each gives all digits back."""
-    return {attack: round(value * n) / n for attack, value in accuracies.items()}
 
 
 def is_attack(column: object) -> bool:

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from d2rkit.core import binomial
 from d2rkit.core.validation import check_count, check_number, shown
 from d2rkit.experiments.experiment import Run
 from d2rkit.experiments.run_files import read_flags
@@ -44,8 +45,7 @@ def standard_error(flags: ArrayLike) -> float:
     flags = _flags(flags)
     if len(flags) > 1:
         raise ValueError(f"standard_error takes the flags of one run, (N,), not of {len(flags)}")
-    p = flags.mean()
-    return math.sqrt(p * (1 - p) / flags.size)
+    return binomial.standard_error(float(flags.mean()), flags.size)
 
 
 def mcnemar(flags_a: ArrayLike, flags_b: ArrayLike) -> McNemar:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from d2rkit.core.binomial import standard_error
 from d2rkit.core.files import write_atomically
 from d2rkit.experiments.experiment import Run, settings_of
 from d2rkit.experiments.presets import Preset
@@ -330,7 +331,7 @@ def _caption(frame: pd.DataFrame, preset: Preset | None, checkpoint: str) -> str
     else:
         words += "; one seed, so that no spread is known"
         rule = "Bold: the best of its column"
-    error = 100 * math.sqrt(0.25 / n)
+    error = 100 * standard_error(0.5, n)
     return f"{words}. {rule}. The test images alone give one accuracy a standard error of up to {error:.1f} points."
 
 

@@ -63,12 +63,12 @@ def fit(
     """Train `pair` in place on data.train; return what happened, one row of history an epoch.
 
     recipe: may be an Experiment, whose data, networks and evaluation are not looked at. Inside a group of processes
-    (devices.start) each calls this alike, works on its part of every batch, and ends with the same weights. device: as
-    devices.resolve() knows them. folder: a run folder. It gets history.csv, last.safetensors, best.safetensors (highest
-    PGD accuracy on data.val) and resume.pt, from which a later call with the same recipe resumes, bit for bit on the
-    same hardware; on another kind or number of devices with fresh randomness, and the history says so (moved 1 in that
-    epoch's row). should_stop: asked after every step; True, Ctrl-C or SIGTERM saves the state and returns with status
-    "interrupted". save_every: seconds between saves within an epoch. A non-finite loss ends training with status
+    (processes.launch) each calls this alike, works on its part of every batch, and ends with the same weights. device:
+    as devices.resolve() knows them. folder: a run folder. It gets history.csv, last.safetensors, best.safetensors
+    (highest PGD accuracy on data.val) and resume.pt, from which a later call with the same recipe resumes, bit for bit
+    on the same hardware; on another kind or number of devices with fresh randomness, and the history says so (moved 1
+    in that epoch's row). should_stop: asked after every step; True, Ctrl-C or SIGTERM saves the state and returns with
+    status "interrupted". save_every: seconds between saves within an epoch. A non-finite loss ends training with status
     "failed: ..." and leaves the last good state in place. ValueError for a recipe or device that is impossible."""
     method = recipe.check()
     check_pair(pair, method)

@@ -76,6 +76,11 @@ class Recipe:
     val_steps: int = 10
     """Steps of the PGD attack on the validation images by which the best epoch is chosen."""
 
+    def __hash__(self) -> int:
+        """Of every setting; loss options, a mapping, in no order."""
+        values = (getattr(self, each.name) for each in fields(self))
+        return hash(tuple(frozenset(v.items()) if isinstance(v, Mapping) else v for v in values))
+
     def check(self) -> Method:
         """The method; ValueError, in one sentence, for a value that makes no sense."""
         check_types(self)

@@ -126,13 +126,10 @@ def _loss(state: TrainState, piece: Piece, x_adv: Tensor | None, network: Callab
     """Logits and weighted terms of a piece of the batch."""
     handed = state.beside.handed(state.progress) if state.beside else {"progress": state.progress}
     logits = state.method.forward(network, piece.x, x_adv)
-    mean = partial(_mean_over_devices, piece.share)
-    loss = state.method.loss(logits, piece.y, state.recipe.loss, mean, **handed)
-    return logits, {name: piece.share * part for name, part in loss.parts.items()}
-
-
-def _mean_over_devices(share: float, part: Tensor) -> Tensor:
-    return devices.all_reduce(share * part, "mean")
+    loss = state.method.loss(logits, piece.y, state.recipe.loss, **handed)
+    # The absolute value of a mean is that of the whole batch, however it is spread over devices.
+    whole = {name: devices.absolute(mean, piece.share) for name, mean in loss.signed.items()}
+    return logits, {name: piece.share * part for name, part in {**loss.parts, **whole}.items()}
 
 
 def _total(loss, network: Callable[..., Logits]) -> Tensor:
