@@ -10,14 +10,14 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, TypeGuard, TypeVar, cast
+from typing import TypeGuard, TypeVar, cast
 
 import torch
 from torch import Tensor, fx, nn
 
 from d2rkit.acceleration.memory_format import set_memory_format
+from d2rkit.core.arithmetic import FOREACH
 
-FOREACH: Any = torch  # its `_foreach_` functions have no public name, so no types
 Kind = TypeVar("Kind", bound=nn.Module)
 
 

@@ -22,11 +22,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from multiprocessing.process import BaseProcess
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from d2rkit.core.devices import GROUP
 
@@ -59,8 +60,11 @@ def end_with_parent() -> None:
     """From now on this process ends when the one that started it does, however that ends: it would go on with nobody
     to hear it, and where the parent holds the run's lock nobody may write to the run folder without it."""
 
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only a process that multiprocessing started has a parent to end with"
+
     def watch() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -146,6 +150,7 @@ def launch(
     group = _Group.of(count)
     with threads_of_children(group.threads):
         started = start_processes(_begin_member, (group, function, arguments), count, join=False, start_method="spawn")
+    assert started is not None, "join=False returns the processes"
     failures: list[Exception] = []
 
     def hear() -> None:
@@ -177,7 +182,7 @@ def launch(
                 died = RuntimeError(f"a process of {count} died (out of memory?); the state of its last save is kept")
                 break
     finally:
-        for process in started.processes:
+        for process in cast(list[BaseProcess], started.processes):
             process.kill()
     hear()
     if asked:

@@ -50,7 +50,7 @@ def checked_result(folder: Path, experiment: Experiment) -> dict[str, Any]:
         raise ValueError(f"{folder / 'history.csv'} has {len(history)} epochs, but result.json {result['epochs']}")
     if history and (missing := {"val_clean", "val_pgd", "seconds"} - history[0].keys()):
         raise ValueError(f"{folder / 'history.csv'} has no column {min(missing)!r}")
-    images: dict[float, Path] = {}
+    images: dict[Any, Path] = {}
     for checkpoint, accuracies in result["accuracy"].items():
         if checkpoint not in experiment.checkpoints:
             raise ValueError(f"{folder / 'result.json'} has accuracies of {checkpoint!r}, which config.json lacks")
@@ -86,7 +86,7 @@ def _checked_flags(file: Path, accuracy: float, attack: str, experiment: Experim
     if abs(found - accuracy) > ROUNDED:
         raise ValueError(f"{file} has an accuracy of {found:.4f}, but result.json says {accuracy:.4f}")
     for name, wanted in (("eps", experiment.radius), ("seed", experiment.seed), ("count", count)):
-        same = name not in facts or math.isclose(facts[name], wanted, rel_tol=1e-9)
+        same = name not in facts or math.isclose(float(facts[name]), wanted, rel_tol=1e-9)
         if not same and (name, attack) != ("eps", "clean"):  # without an attack any radius will do
             raise ValueError(f"{file} was measured with {name} {facts[name]}, but the run is of {name} {wanted}")
     return facts

@@ -135,7 +135,7 @@ def check_types(settings: Any) -> None:
         if each.name == "loss":
             _check_loss(value)
             continue
-        kind, words = KINDS.get(each.type, (Mapping, "digests by name"))
+        kind, words = KINDS.get(str(each.type), (Mapping, "digests by name"))
         if not isinstance(value, kind) or (each.type in NUMBERS and isinstance(value, bool)):
             raise ValueError(f"{each.name} must be {words}, not {_shown(value)}")
         if each.type in NUMBERS:

@@ -24,7 +24,7 @@ import torch
 from pyautoattack import AutoAttack, autopgd_base, fab_pt, square
 from torch import Tensor, nn
 
-from d2rkit.evaluation.autoattack import AutoAttackSettings
+from d2rkit.evaluation.autoattack import AutoAttackSettings, Norm
 from d2rkit.evaluation.autoattack.auto_pgd import StillRight, dlr_targeted
 from d2rkit.evaluation.autoattack.fast_adaptive_boundary import classes_side_by_side, projection_linf
 from d2rkit.evaluation.autoattack.square import squares_side_by_side
@@ -141,7 +141,8 @@ def leave_out_fooled(attack: autopgd_base.APGDAttack) -> None:
     """From now on each run of `attack` computes only images that it has not fooled."""
     network, run = attack.model, attack.attack_single_run
     if isinstance(attack, autopgd_base.APGDAttack_targeted):
-        put(attack, dlr_loss_targeted=lambda logits, y: dlr_targeted(logits, y, attack.y_target))
+        targets = attrgetter("y_target")  # None before it runs
+        put(attack, dlr_loss_targeted=lambda logits, y: dlr_targeted(logits, y, targets(attack)))
 
     def attack_single_run(x: Tensor, y: Tensor, x_init: Tensor | None = None):
         attack.model = StillRight(network, y)
@@ -168,7 +169,7 @@ class SideBySideFAB(fab_pt.FABAttack_PT):
 
     attack_single_run = with_names(fab_pt.FABAttack_PT.attack_single_run, projection_linf=projection_linf)
 
-    def __init__(self, model: nn.Module, *, norm: str, eps: float, seed: int, device: torch.device, rows: int):
+    def __init__(self, model: nn.Module, *, norm: Norm, eps: float, seed: int, device: torch.device, rows: int):
         super().__init__(model, norm=norm, eps=eps, seed=seed, device=device, targeted=True)
         self.rows = rows
         self.given: Tensor | None = None
