@@ -326,7 +326,7 @@ class GuideAndTarget(Panel):
             return compute(**settings, points=self.editor.points)
 
         super().__init__("Guide and target in the plane", controls, run, draw, words)
-        self.more.children = (self.editor.row, self.scrub.row)
+        self.more.children = (self.scrub.row, self.editor.row)
         if self.touch is not None:
             self.editor.follow(self.touch, map_axes())
 

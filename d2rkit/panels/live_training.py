@@ -114,7 +114,7 @@ class LiveTraining:
         row = widgets.HBox([*self.buttons.values(), self.bar], layout=widgets.Layout(flex_flow="row wrap"))
         self.scrub = Scrubber("Epoch", self._on_scrub)
         self.text.add_class("d2rkit-words")
-        parts = [heading(self.title), rows, row, self.waiting, self.scrub.row, self.message, self.picture, self.text]
+        parts = [heading(self.title), rows, row, self.waiting, self.message, self.picture, self.scrub.row, self.text]
         self.widget = Box(self.title, [*parts, self.take, *filter(None, [make_touch()])])
         try:
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()

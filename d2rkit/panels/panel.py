@@ -84,7 +84,7 @@ class Panel:
         rows = grid([control.row for control in self.controls.values()])
         self.more = widgets.VBox([], layout=widgets.Layout(overflow="visible"))  # what some panels have besides
         self.touch = make_touch(self.on_touch)
-        parts = [heading(title), rows, row, self.more, self.message, self.picture, self.changed, self.text, self.take]
+        parts = [heading(title), rows, row, self.message, self.picture, self.more, self.changed, self.text, self.take]
         self.box = Box(title, [*parts, *filter(None, [self.touch])])
         self.text.add_class("d2rkit-words")
         self._quiet = False

@@ -174,17 +174,17 @@ def words(panel) -> str:
 
 
 def wait_for_change(panel, before: str) -> str:
-    for _ in range(600):
-        now = words(panel)
-        if now != before:
-            return now
-        panel.page.wait_for_timeout(50)
-    raise AssertionError(f"the words did not change from: {before}")
+    """Until the words are others than `before`; returns them."""
+    panel.page.wait_for_function(
+        "([panel, before]) => panel.querySelector('.d2rkit-words').innerText !== before",
+        arg=[panel.element_handle(), before], polling=100,
+    )  # fmt: skip
+    return words(panel)
 
 
 def settle(panel) -> None:
     """Until nothing is being computed."""
-    panel.page.wait_for_function("p => !p.querySelector('.d2rkit-waiting')", arg=panel.element_handle())
+    panel.page.wait_for_function("p => !p.querySelector('.d2rkit-waiting')", arg=panel.element_handle(), polling=100)
 
 
 def row_of(panel, label: str):

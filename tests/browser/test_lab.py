@@ -188,22 +188,31 @@ def test_points_are_dragged_and_added_and_the_training_is_played(lab):
     assert re.search(r"Changed: point \d+ moved to", panel.locator(".d2rkit-changed").inner_text())
     settle(panel)
     panel.get_by_role("combobox", name="In the maps, the pointer").select_option(label="adds ▲ class 2")
-    before = words(panel)
-    page.mouse.click(box["x"] + 0.1 * box["width"], box["y"] + 0.2 * box["height"])
+    before, box = words(panel), picture.bounding_box()
+    place = box["x"] + 0.1 * box["width"], box["y"] + 0.15 * box["height"]
+    for _ in range(100):
+        page.mouse.move(*place)
+        if panel.locator(".d2rkit-picture").evaluate("e => e.style.cursor") == "crosshair":
+            break
+        page.wait_for_timeout(100)
+    page.mouse.click(*place)
     wait_for_change(panel, before)
+    assert "▲ class 2 added" in panel.locator(".d2rkit-changed").inner_text()
     assert int(numbered.get_attribute("max")) == count + 1
     settle(panel)
     assert "After" not in words(panel)
     panel.get_by_role("button", name="Play or pause").click()
     page.wait_for_function(
-        "p => /^After [1-9]0 of/.test(p.querySelector('p[role=status]').innerText)", arg=panel.element_handle()
-    )
+        "p => /^After [1-9]0 of/.test(p.querySelector('p[role=status]').innerText)", arg=panel.element_handle(),
+        polling=100,
+    )  # fmt: skip
     panel.get_by_role("button", name="Play or pause").click()
     row_of(panel, "Step of training").get_by_role("slider", name="Step of training").focus()
     page.keyboard.press("Home")
     page.wait_for_function(
-        "p => /^After 0 of/.test(p.querySelector('p[role=status]').innerText)", arg=panel.element_handle()
-    )
+        "p => /^After 0 of/.test(p.querySelector('p[role=status]').innerText)", arg=panel.element_handle(),
+        polling=100,
+    )  # fmt: skip
     assert lab.faults() == []
 
 
@@ -215,7 +224,9 @@ def test_a_training_starts_grey_controls_are_dead_and_its_epochs_can_be_gone_thr
         page.keyboard.press("Enter")
     panel.get_by_text("Changed, for the next Start").wait_for()
     panel.get_by_role("combobox", name="Method").select_option(label="PGD-AT")
-    assert panel.get_by_role("spinbutton", name="Weight: clean").is_disabled()
+    page.wait_for_function(
+        "field => field.disabled", arg=panel.get_by_role("spinbutton", name="Weight: clean").element_handle()
+    )
     panel.get_by_role("button", name="Start", exact=True).click()
     panel.locator("p[role=status]", has_text="Done: 2 epochs").wait_for()
     slider = row_of(panel, "Epoch").get_by_role("slider", name="Epoch", exact=True)

@@ -25,7 +25,7 @@ from d2rkit.experiments.experiment import Experiment, read_config, read_runs
 from d2rkit.experiments.own_presets import read_preset
 from d2rkit.experiments.presets import PRESETS, get_preset
 from d2rkit.experiments.run import run
-from d2rkit.experiments.slurm import Slurm, Worker, submit_slurm
+from d2rkit.experiments.slurm import Job, Slurm, submit_slurm
 from d2rkit.experiments.sweep import sweep
 from d2rkit.methods.catalogue import METHODS
 from d2rkit.methods.objectives import Logits, Loss
@@ -316,13 +316,13 @@ def test_a_registered_attack_is_part_of_the_method_that_uses_it():
 def test_a_worker_loads_the_file_that_an_experiment_brings_and_none_that_has_changed(files):
     d2rkit.load_plugin("mine.py")
     cell = read_preset("mine.toml").experiments()[0]
-    sent = pickle.dumps(Worker((cell,), files, "cpu", None, 1))
+    sent = pickle.dumps(Job(cell, files, "cpu", None, 1))
     forget()
-    (found,) = pickle.loads(sent).experiments
+    found = pickle.loads(sent).experiment
     assert found == cell and found.check() is METHODS["mine"]
     forget()
     edited(files, "SHARE = 0.5", "SHARE = 0.6")
-    (found,) = pickle.loads(sent).experiments
+    found = pickle.loads(sent).experiment
     assert found == cell and "mine" not in METHODS
     with pytest.raises(ValueError, match=r"quarters comes from .*mine.py has changed since this run was asked"):
         found.check()
