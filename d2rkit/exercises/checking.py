@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,7 +85,7 @@ class Result:
         if self.passed:
             return
         words = f"{self.name} is {self.status}: {self.hint}"
-        error = NotImplementedError(words) if self.status == UNWRITTEN else AssertionError(words)
+        error: Any = NotImplementedError(words) if self.status == UNWRITTEN else AssertionError(words)
         error._render_traceback_ = lambda: [words]  # IPython then shows this line instead of a traceback
         raise error
 
@@ -153,7 +154,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def source_of(solution: object) -> str:
+def source_of(solution: Any) -> str:
     """The text of a function, or of several; empty where Python cannot find it."""
     parts = solution if isinstance(solution, tuple | list) else (solution,)
     found = []

@@ -49,16 +49,21 @@ FORMULAS = {
 }
 
 
-def _batch() -> tuple[tuple[Tensor, ...], Tensor]:
+Three = tuple[Tensor, Tensor, Tensor]  # f(x), f(x') and g(x)
+
+
+def _batch() -> tuple[Three, Tensor]:
     generator = torch.Generator().manual_seed(7)
-    return tuple(2 * torch.randn(6, 4, generator=generator) for _ in range(3)), torch.arange(6) % 4
+    f_clean, f_adv, g_clean = (2 * torch.randn(6, 4, generator=generator) for _ in range(3))
+    return (f_clean, f_adv, g_clean), torch.arange(6) % 4
 
 
-def _gradients(solution: Callable, logits: tuple[Tensor, ...], y: Tensor) -> Iterator[Step]:
+def _gradients(solution: Callable, logits: Three, y: Tensor) -> Iterator[Step]:
     leaves = {"f(x)": "f_clean", "f(x')": "f_adv", "g(x)": "g_clean"}
-    mine, right = ([t.clone().requires_grad_() for t in logits] for _ in range(2))
-    got = torch.autograd.grad(sum(solution(*mine, y).values()), mine, allow_unused=True)
-    expected = torch.autograd.grad(sum(reference(*right, y).values()), right)
+    (mine, right), zero = ([t.clone().requires_grad_() for t in logits] for _ in range(2)), torch.zeros(())
+    got = torch.autograd.grad(sum(solution(*mine, y).values(), zero), mine, allow_unused=True)
+    f_clean, f_adv, g_clean = right
+    expected = torch.autograd.grad(sum(reference(f_clean, f_adv, g_clean, y).values(), zero), right)
     for words, a, b in zip(leaves, got, expected, strict=True):
         hint = f"the numbers are right but no (or a wrong) gradient reaches {words}: nothing is detached in D2R"
         same = a is not None and torch.allclose(a, b, atol=TOLERANCE, rtol=TOLERANCE)

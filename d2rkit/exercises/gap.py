@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ def probe(solution: Callable) -> Iterator[Step]:
     yield Step("batch: the mean gap is 0", abs(mean) < ZERO, f"{mean:.4f}", f"between -{ZERO} and {ZERO}", hint)
 
 
-def _distributions(name: str, pair: object) -> Iterator[Step]:
+def _distributions(name: str, pair: Any) -> Iterator[Step]:
     two = isinstance(pair, tuple | list) and len(pair) == 2
     yield Step(f"{name}: p and q", two, type(pair).__name__, "(p, q)", f"'{name}' needs two tensors, (p, q)")
     p, q = (torch.as_tensor(t).double() for t in pair)

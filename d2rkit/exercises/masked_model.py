@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,7 @@ class Suspects(NamedTuple):
 
 def suspects(shuffle: int = 0) -> Suspects:
     """The three models under the names amber, birch and cedar; another `shuffle` gives the names away anew."""
-    names = list(NAMES)
+    names: list[str] = list(NAMES)
     random.Random(shuffle).shuffle(names)
     test = load_data("digits").test
     models = dict(sorted(zip(names, _trained(), strict=True)))
@@ -118,7 +118,7 @@ def probe(solution: Callable) -> Iterator[Step]:
         yield Step(f"it loses {GAP} to the stronger attack", drop >= GAP, short(drop), f"at least {GAP}", hint)
 
 
-def _form(found: object, models: Mapping[str, nn.Module]) -> Iterator[Step]:
+def _form(found: Any, models: Mapping[str, nn.Module]) -> Iterator[Step]:
     keys = {"masked", "pgd", "stronger"}
     right = isinstance(found, Mapping) and keys <= set(found)
     hint = "return a dict with masked, pgd and stronger; is a `return` missing?"

@@ -112,11 +112,6 @@ class RawShortcutBlock(nn.Module):
 class SmallImageResNet(nn.Module):
     """A ResNet of RobustBench for CIFAR: a 3x3 stem of stride 1, no pooling behind it, and a head named `linear`."""
 
-    layer1: nn.Sequential
-    layer2: nn.Sequential
-    layer3: nn.Sequential
-    layer4: nn.Sequential
-
     def __init__(self, block: type[Any], counts: Sequence[int], num_classes: int, channels: int = 3):
         super().__init__()
         self.conv1, self.bn1 = conv(channels, 64, 3), nn.BatchNorm2d(64) if block.stem_norm else None
@@ -133,7 +128,9 @@ class SmallImageResNet(nn.Module):
         x = self.conv1(x)
         if self.bn1 is not None:
             x = torch.relu_(self.bn1(x))
-        return self.linear(self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3)))
+        for stage in ("layer1", "layer2", "layer3", "layer4"):
+            x = self.get_submodule(stage)(x)
+        return self.linear(x.mean((2, 3)))
 
 
 class SiLUWideBlock(nn.Module):

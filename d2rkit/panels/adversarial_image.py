@@ -106,15 +106,15 @@ def compute(
     x_adv = attack_batch(target, x, y, attack=attack, eps=eps, steps=steps, step_size=step_share * eps)
     both = torch.cat([x, x_adv])
 
-    def predict(network: nn.Module | None) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
-        if network is None:
-            return None, None
+    def predict(network: nn.Module) -> tuple[np.ndarray, np.ndarray]:
         with eval_mode(network), torch.no_grad():
-            return tuple(network(both).softmax(1).cpu().numpy())
+            clean, adversarial = network(both).softmax(1).cpu().numpy()
+        return clean, adversarial
 
-    here = np.interp(eps, *zip(*curve, strict=True)) if curve else float("nan")
+    guided = (None, None) if guide is None else predict(guide)
+    here = np.interp(eps, [at for at, _ in curve], [share for _, share in curve]) if curve else float("nan")
     return Attacked(
-        x[0].cpu().numpy(), x_adv[0].cpu().numpy(), int(y), sample.class_names, *predict(target), *predict(guide),
+        x[0].cpu().numpy(), x_adv[0].cpu().numpy(), int(y), sample.class_names, *predict(target), *guided,
         eps, attack, curve or (), curve_images, float(here), sample.title,
     )  # fmt: skip
 
@@ -151,9 +151,9 @@ def draw_probabilities(ax, data: Attacked, ghost: Attacked | None = None) -> Non
     """The true class and the strongest others: from the clean image's probability to the adversarial one's; open and
     grey, the adversarial image of the previous setting."""
     grey = {"color": base.GHOST["color"], "mfc": "white", "ms": 7, "mew": 1.6, "ls": "none", "clip_on": False}
-    before = () if ghost is None else (ghost.target_adv, ghost.guide_adv)
+    before = [] if ghost is None else [p for p in (ghost.target_adv, ghost.guide_adv) if p is not None]
     sides = [("target", data.target_clean, data.target_adv, base.TARGET)]
-    if data.guide_clean is not None:
+    if data.guide_clean is not None and data.guide_adv is not None:
         sides.append(("guide", data.guide_clean, data.guide_adv, base.GUIDE))
     strongest = np.max([p for _, clean, adv, _ in sides for p in (clean, adv)], axis=0)
     strongest[data.label] = 2
@@ -161,7 +161,7 @@ def draw_probabilities(ax, data: Attacked, ghost: Attacked | None = None) -> Non
     base.tidy(ax, "probabilities: ○ clean → ■ adversarial", "", "")
     for place, (who, clean, adv, colour) in enumerate(sides):
         rows = np.arange(len(chosen)) + ((-0.17, 0.17)[place] if len(sides) > 1 else 0)
-        if before:
+        if place < len(before):
             ax.plot(before[place][chosen], rows, "s", **grey)
         ax.hlines(rows, clean[chosen], adv[chosen], color=colour, lw=2, ls="-" if who == "target" else (0, (2, 1)))
         ax.plot(clean[chosen], rows, "o", mfc="white", mec=colour, mew=1.8, ms=7, clip_on=False)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -38,7 +38,7 @@ def figure(width: float, height: float) -> Figure:
 def to_png(made: Figure) -> tuple[bytes, int]:
     """PNG bytes, and the width in CSS pixels."""
     buffer = io.BytesIO()
-    made.canvas.print_png(buffer, pil_kwargs={"compress_level": 1})
+    cast(FigureCanvasAgg, made.canvas).print_png(buffer, pil_kwargs={"compress_level": 1})
     return buffer.getvalue(), round(made.get_figwidth() * PX)
 
 

@@ -6,6 +6,7 @@ CE moves away from the label, self-KL from what the target said, CAG from what t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from d2rkit.core.validation import nearest
 from d2rkit.methods import attacks
-from d2rkit.methods.pair import GuidedPair, eval_mode
+from d2rkit.methods.pair import GuidedPair, eval_mode, required_guide
 from d2rkit.panels import base
 from d2rkit.panels.axes import Frame
 from d2rkit.panels.controls import Choice, Slider
@@ -60,9 +61,9 @@ def perturb(
     if name == "kl-self":
         return attacks.kl_self(pair.target, x, **budget)
     if name == "cag":
-        return attacks.cag(pair.target, pair.guide, x, guide_share=guide_share, y=y, **budget)
+        return attacks.cag(pair.target, required_guide(pair), x, guide_share=guide_share, y=y, **budget)
     if name == GUIDE_ATTACK:
-        return attacks.pgd_ce(pair.guide, x, y, **budget)
+        return attacks.pgd_ce(required_guide(pair), x, y, **budget)
     raise nearest(name, [*ATTACKS, GUIDE_ATTACK], "attack")
 
 
@@ -115,13 +116,13 @@ def compute(
 
 
 def transfer_matrix(
-    pair: GuidedPair, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None, **budget: float
+    pair: GuidedPair, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None, **budget: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """What each attack (row: the three, then CE on the guide) does to images x: (N, C, H, W): of those that a
     network (column: target, guide) gets right, the share it turns wrong, (4, 2); and the share of all images
     whose margin on the target it raises, (4,). budget: eps, step_size (pixel scale), steps, guide_share."""
     start = attacks.gaussian_start(x, generator)
-    networks = (pair.target, pair.guide)
+    networks = (pair.target, required_guide(pair))
     fooled, raised = [], []
     with eval_mode(pair), torch.no_grad():
         before = [-attacks.margin(net(x), y) for net in networks]
@@ -139,7 +140,7 @@ def _share(flags: Tensor, among: Tensor | None = None) -> float:
 
 
 def cosines(
-    pair: GuidedPair, x: Tensor, y: Tensor, first: str, second: str, *, seeds: tuple[int, int] = (0, 0), **budget: float
+    pair: GuidedPair, x: Tensor, y: Tensor, first: str, second: str, *, seeds: tuple[int, int] = (0, 0), **budget: Any
 ) -> np.ndarray:
     """Cosine, image by image, between the changes that two attacks make to x: (N, C, H, W), from starts of
     these seeds: (N,). The same attack from two seeds is the control: how alike can two changes be?"""
@@ -154,12 +155,13 @@ def cosines(
 def draw(data: Comparison, ghost: Comparison | None = None, frame: Frame | None = None) -> Figure:
     made = base.figure(9.4, 5.9)
     base.show_image(made.add_axes((0.02, 0.61, 0.205, 0.33)), data.image, f"image: {data.label}")
-    top = max(255 * data.eps, 0.5)
+    top, shown = max(255 * data.eps, 0.5), []
     for place, (name, delta) in enumerate(data.deltas.items()):
         ax = made.add_axes((0.265 + 0.225 * place, 0.61, 0.205, 0.33))
-        shown = ax.imshow(255 * delta.mean(0), cmap=base.SIGNED, vmin=-top, vmax=top, interpolation="nearest")
+        image = ax.imshow(255 * delta.mean(0), cmap=base.SIGNED, vmin=-top, vmax=top, interpolation="nearest")
+        shown.append(image)
         base.bare(ax, f"{ATTACKS[name]}: change")
-    bar = made.colorbar(shown, cax=made.add_axes((0.93, 0.61, 0.012, 0.33)), ticks=[-top, 0, top])
+    bar = made.colorbar(shown[-1], cax=made.add_axes((0.93, 0.61, 0.012, 0.33)), ticks=[-top, 0, top])
     bar.ax.set_yticklabels([f"−{top:g}", "0", f"+{top:g}"], fontsize=8)
     bar.ax.set_title("1/255", fontsize=8)
     bar.outline.set_visible(False)

@@ -39,6 +39,8 @@ class Choice:
 class Control:
     """A control's widgets: `main` holds the value; a slider has a numeric field of the same value beside it."""
 
+    main: Any  # a Dropdown, an IntSlider or a FloatSlider
+
     def __init__(self, spec: Slider | Choice):
         self.spec = spec
         style = {"description_width": "8.2em"}  # longer labels take two lines

@@ -285,7 +285,13 @@ class DivergenceExplorer(Panel):
 
     def __init__(self, **start: float | str):
         """start: initial settings, as in compute()."""
-        at = {"divergence": "kl", "guide_a": 0.6, "guide_b": 0.75, "start_a": 0.1, "start_b": 0.15} | start
+        at: dict[str, Any] = {
+            "divergence": "kl",
+            "guide_a": 0.6,
+            "guide_b": 0.75,
+            "start_a": 0.1,
+            "start_b": 0.15,
+        } | start
         controls = {
             "divergence": Choice("Divergence", at["divergence"], {label: key for key, (label, _) in CHOICES.items()}),
             "guide_a": Slider("Guide: P(A)", at["guide_a"], 0.0, 1.0, 0.01, "The guide's probability of class A"),

@@ -21,7 +21,7 @@ from d2rkit.panels.controls import Choice, Slider
 from d2rkit.panels.panel import Panel
 from d2rkit.panels.table_rows import TITLES, setting_of
 from d2rkit.reporting import figures
-from d2rkit.reporting.export import STYLE, VENUES, export, info_of, set_width, style
+from d2rkit.reporting.export import STYLE, VENUES, KitFigure, export, info_of, set_width, style
 from d2rkit.reporting.frame import attacks_in, tidy
 from d2rkit.reporting.published import published
 
@@ -39,17 +39,17 @@ def strongest(runs: Sequence[Run]) -> str:
     return attack
 
 
-def _clean_vs_robust(runs: Sequence[Run]) -> Figure:
+def _clean_vs_robust(runs: Sequence[Run]) -> KitFigure:
     return figures.draw_clean_vs_robust(tidy(runs), published(), attack=strongest(runs))
 
 
-def _per_class(runs: Sequence[Run]) -> Figure:
+def _per_class(runs: Sequence[Run]) -> KitFigure:
     data = load_data(runs[0].experiment.data, subset=runs[0].experiment.subset or None, download=False)
     return figures.draw_per_class(runs, data, attack=strongest(runs))
 
 
 # stem of the files -> (what a menu calls it, how it is drawn from runs)
-FIGURES: dict[str, tuple[str, Callable[[Sequence[Run]], Figure]]] = {
+FIGURES: dict[str, tuple[str, Callable[[Sequence[Run]], KitFigure]]] = {
     "robustness-against-eps": ("accuracy against ε", figures.draw_eps_curve),
     "accuracy-against-steps": ("accuracy against PGD steps", figures.draw_steps_curve),
     "training-curves": ("training curves", figures.draw_training_curves),
@@ -111,7 +111,7 @@ def font_size(points: float) -> Iterator[None]:
         STYLE.update(before)
 
 
-def _made(sheet: Sheet) -> Figure:
+def _made(sheet: Sheet) -> KitFigure:
     made = FIGURES[sheet.name][1](sheet.runs)
     # Larger type needs more height, for itself and for the lines of the legend, or axis labels are cut off.
     made.d2r_ratio *= max(1.0, (sheet.points / POINTS) ** 1.5)

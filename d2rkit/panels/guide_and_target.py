@@ -291,7 +291,7 @@ class GuideAndTarget(Panel):
     def __init__(self, **start: float | str | bool):
         """start: initial settings, as in compute()."""
         fixed = {"variant": "symmetric", "eps": 0.03, "attack": "cag", "detach_guide": False}
-        at = fixed | DEFAULT | start
+        at: dict[str, Any] = fixed | DEFAULT | start
         attack_names = {"CAG: away from the guide": "cag", "self-KL, as TRADES": "kl-self", "cross-entropy": "ce"}
         controls = {
             "variant": Choice("Clean term", at["variant"], VARIANTS),

@@ -64,9 +64,11 @@ def compute(sample: SamplePair, eps: float, attack: str = "pgd", steps: int = 10
     x_adv = attack_batch(target, x, y, attack=attack, eps=eps, steps=steps, step_size=eps / 4)
     with eval_mode(target, guide), torch.no_grad():
         g, f, f_adv = guide(x), target(x), target(x_adv)
-    gaps = [divergences.kl(z, g).mean().item() for z in (f, f_adv)]
-    arrays = [z.cpu().numpy() for z in (g, f, f_adv, y)]
-    return Scatter(*arrays, eps, attack, *gaps, sample.title)
+    clean_gap, adv_gap = (divergences.kl(z, g).mean().item() for z in (f, f_adv))
+    guide_clean, target_clean, target_adv, labels = (z.cpu().numpy() for z in (g, f, f_adv, y))
+    return Scatter(
+        guide_clean, target_clean, target_adv, labels, eps, attack, clean_gap, adv_gap, sample.title
+    )  # fmt: skip
 
 
 def draw(data: Scatter, ghost: Scatter | None = None, frame: Frame | None = None) -> Figure:

@@ -216,6 +216,6 @@ class Box(widgets.VBox):
         self.add_class("d2rkit-panel")
 
     def _repr_mimebundle_(self, **keywords: Any) -> dict[str, Any]:
-        bundle = super()._repr_mimebundle_(**keywords)
+        bundle: dict[str, Any] = super()._repr_mimebundle_(**keywords) or {}
         bundle["text/plain"] = f"The panel “{self.title}” is alive only while its notebook runs: run this cell."
         return bundle

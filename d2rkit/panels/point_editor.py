@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import ipywidgets as widgets
 import numpy as np
@@ -81,7 +81,7 @@ class PointEditor:
         }
         acts = (
             lambda: self.move(self.number.value - 1, self.x.value, self.y.value),
-            lambda: self.add(self.x.value, self.y.value, self.label.value),
+            lambda: self.add(self.x.value, self.y.value, cast(int, self.label.value)),
             lambda: self.remove(self.number.value - 1),
             self.restore,
         )
@@ -111,7 +111,7 @@ class PointEditor:
         if message["kind"] == "add":
             inside = [from_picture(ax, message["x"], message["y"]) for ax in self._axes]
             x, y = next(p for p in inside if 0 <= p[0] <= 1 and 0 <= p[1] <= 1)
-            self.add(x, y, int(self.pointer.value.split()[1]))
+            self.add(x, y, int(str(self.pointer.value).split()[1]))
             return
         which, number = map(int, message["name"].split("/"))
         if message["kind"] == "remove":

@@ -97,6 +97,7 @@ class Prediction(Shown):
             self.about |= {"kind": "choice", "options": lettered(options)}
             self.field: Any = choosing(self.about["options"], "Your answer")
         else:
+            assert between is not None
             check_number("low", between[0], -math.inf, math.inf)
             check_number("high", between[1], between[0], math.inf)
             self.about |= {"kind": "number", "unit": unit}
@@ -159,14 +160,15 @@ class Prediction(Shown):
                 raise ValueError(f"{self.name}: {shown(actual)} is none of {', '.join(self.about['options'])}")
             return self._revealing({"actual": actual}, lambda answer: answer == actual, "", words, picture)
         check_number("actual", actual, -math.inf, math.inf)
-        near = 0.05 * (self.between[1] - self.between[0]) if close is None else close
-        low, high = interval if interval is not None else (actual, actual)
+        came, (lowest, highest) = float(actual), self._range()
+        near = 0.05 * (highest - lowest) if close is None else close
+        low, high = interval if interval is not None else (came, came)
         note = f"95 % interval {low:.3g} to {high:.3g}" if interval is not None else ""
 
         def right(answer: float) -> bool:
-            return low <= answer <= high or abs(answer - actual) <= near
+            return low <= answer <= high or abs(answer - came) <= near
 
-        return self._revealing({"actual": float(actual)}, right, note, words, picture)
+        return self._revealing({"actual": came}, right, note, words, picture)
 
     def _revealing(
         self, came: dict, right: Callable[[Any], bool], note: str, words: str, picture: StaticFigure | Figure | None
@@ -180,12 +182,16 @@ class Prediction(Shown):
         self._reveal = Reveal(self, show)
         return self._reveal
 
+    def _range(self) -> tuple[float, float]:
+        assert self.between is not None, "only a number has a range"
+        return self.between
+
     def _value(self) -> str | float:
         if self.about["kind"] == "choice":
             if self.field.value is None:
                 raise ValueError("choose one of the options")
             return self.field.value
-        low, high = self.between
+        low, high = self._range()
         text = self.field.value.strip().removesuffix(self.about["unit"]).strip().replace(",", ".").replace("−", "-")
         try:
             value = float(text)

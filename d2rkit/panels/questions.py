@@ -24,7 +24,8 @@ class Shown:
     widget: widgets.Widget
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict:
-        return self.widget._repr_mimebundle_(include=include, exclude=exclude) | {"text/plain": repr(self)}
+        bundle = self.widget._repr_mimebundle_(include=include, exclude=exclude) or {}
+        return bundle | {"text/plain": repr(self)}
 
 
 def lettered(options: Sequence[str] | Mapping[str, str], most: int = 5) -> dict[str, str]:

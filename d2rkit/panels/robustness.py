@@ -175,7 +175,8 @@ def draw_tried(ax, data: Measured) -> None:
 
 
 def to_rgb(colour: str) -> tuple[float, float, float]:
-    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue
 
 
 def draw_claims(claims: Mapping[str, tuple[np.ndarray, np.ndarray]], first: str, second: str) -> Figure:

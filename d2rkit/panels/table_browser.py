@@ -126,8 +126,8 @@ class TableBrowser(Panel):
         # Beside the words, not in them: the static figure's description is words alone.
         self.box.children = (*self.box.children, widgets.HTML(STYLE), self.markdown, self.latex)
 
-    def refresh(self) -> None:
-        super().refresh()
+    def refresh(self, note: str = "") -> None:
+        super().refresh(note)
         if not self.error:
             self.markdown.value, self.latex.value = to_markdown(self.data.table), to_latex(self.data.table)
 

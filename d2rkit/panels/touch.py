@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
+import traitlets
 from matplotlib.axes import Axes
 
 try:
     import anywidget
-    import traitlets
 except ImportError:  # not part of [lab] before 0.3
     anywidget = None
 
@@ -35,7 +35,7 @@ if anywidget is not None:
         answered = traitlets.Int(0).tag(sync=True)
 
 
-def make_touch(handle: Handler | None = None) -> widgets.Widget | None:
+def make_touch(handle: Handler | None = None) -> Touch | None:
     """The widget, to be put among a panel's children; None without anywidget. handle: gets every message: "kind"
     ("move", "add", "remove"), "name", "x", "y", "done"."""
     if anywidget is None:

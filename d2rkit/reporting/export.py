@@ -153,7 +153,7 @@ class KitFigure(Figure):
     """A figure that carries what it shows."""
 
     d2r_data: pd.DataFrame | None = None
-    d2r_ratio: float | None = None  # height over width, without the legend, which gets its own lines
+    d2r_ratio: float  # height over width, without the legend, which gets its own lines
 
 
 def new_figure(width: float, height: float, panels: int = 1) -> tuple[KitFigure, list[Axes]]:
