@@ -7,6 +7,7 @@ own attacks and objectives run on them unchanged: x: (N, 2, 1, 1) in [0, 1], eps
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,13 +28,15 @@ from d2rkit.panels.base import Choice, Panel, Slider
 
 WIDTH, STEPS, ATTACK_STEPS, RATE = 32, 150, 2, 0.04
 DEFAULT = D2R_WEIGHTS["symmetric"]  # where the sliders start
-CLASS_COLOURS, CLASS_MARKS = (base.BLUE, base.ORANGE, base.GREEN), ("o", "^", "s")
+# Classes have colours of their own: blue is the target and orange the guide, in every picture of the kit.
+CLASS_COLOURS, CLASS_MARKS = (base.GREEN, base.PURPLE, "#7A5C00"), ("o", "^", "s")
 PIXELS = 90  # of a side of the decision map
 VARIANTS = {
     "symmetric KL: the paper's text": "symmetric",
     "gap: the authors' code": "released",
 }
 TERMS = {"ce": "CE of the guide", "mse": "MSE of logits", "clean": "clean KL term", "adv": "adversarial KL term"}
+TERM_LOOKS = {"ce": (base.GUIDE, "-"), "mse": (base.INK, "--"), "clean": (base.TARGET, "-."), "adv": (base.RED, ":")}
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ def draw(data: Trained) -> Figure:
         f"target: {accuracy['target']:.0%} right, {accuracy['target, attacked']:.0%} attacked", attacked=True,
     )  # fmt: skip
     draw_margins(made.add_axes((0.75, 0.5, 0.24, 0.44)), data)
-    draw_history(made.add_axes((0.07, 0.09, 0.55, 0.22)), data)
+    draw_history(made.add_axes((0.07, 0.09, 0.92, 0.22)), data)
     return made
 
 
@@ -210,18 +213,21 @@ def draw_margins(ax, data: Trained) -> None:
     ax.axvline(0, color=base.GREY, lw=1)
     ax.set_ylim(0, 1)
     ax.set_yticks([0, 0.5, 1])
-    ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.45, -0.28), handlelength=2.4)
+    # A distribution rises to the right, so the upper left is free.
+    ax.legend(fontsize=8, frameon=True, framealpha=0.85, edgecolor="none", loc="upper left", handlelength=2.2,
+              borderaxespad=0.1)  # fmt: skip
 
 
 def draw_history(ax, data: Trained) -> None:
     base.tidy(ax, "the loss and its weighted terms", "step of training", "")
-    dashes, colours = ("-", "--", "-.", ":"), (base.ORANGE, base.GREEN, base.PURPLE, base.RED)
-    ax.plot(sum(data.history.values()), color=base.INK, lw=1, label="total")
-    for (name, values), dash, colour in zip(data.history.items(), dashes, colours, strict=True):
+    total = sum(data.history.values())
+    ax.plot(total, color=base.GREY, lw=1, label="total")
+    for name, values in data.history.items():
+        colour, dash = TERM_LOOKS[name]
         ax.plot(values, color=colour, ls=dash, lw=2, label=TERMS[name])
     ax.set_xlim(0, STEPS)
-    ax.set_ylim(0, max(1.05 * np.quantile(sum(data.history.values()), 0.97), 1e-3))
-    ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.1), handlelength=2.6)
+    ax.set_ylim(0, max(1.4 * np.quantile(total, 0.97), 1e-3))  # room for the legend above the lines
+    ax.legend(fontsize=8, frameon=False, loc="upper right", ncols=5, handlelength=2.6, borderaxespad=0)
 
 
 # -- words ------------------------------------------------------------------------------------------------
@@ -251,6 +257,44 @@ def words(data: Trained) -> str:
         "Weighted terms of the loss",
     )
     return base.sentence(summary) + base.side_by_side(margins, terms)
+
+
+# -- what each term buys -----------------------------------------------------------------------------------
+ABLATION: dict[str, dict[str, float | str | bool]] = {
+    "all terms": {},
+    "MSE alone": {"w_clean": 0.0, "w_adv": 0.0},
+    "adversarial KL alone": {"w_mse": 0.0, "w_clean": 0.0},
+    "clean KL alone": {"w_mse": 0.0, "w_adv": 0.0},
+    "all terms, guide detached": {"detach_guide": True},
+    "control: no CE": {"w_ce": 0.0},
+}
+MEASURED = ("guide", "target", "target, attacked", "guide's mean margin")
+
+
+def ablate(settings: Mapping[str, Mapping[str, float | str | bool]], seeds: Sequence[int]) -> dict[str, np.ndarray]:
+    """name -> (seeds, 4) of MEASURED, one training a setting and seed."""
+    found: dict[str, np.ndarray] = {}
+    for name, changes in settings.items():
+        runs = [compute(seed=seed, **changes) for seed in seeds]
+        found[name] = np.array([[*run.accuracy.values(), run.guide_clean.mean()] for run in runs])
+    return found
+
+
+def ablation_words(rows: Mapping[str, np.ndarray], caption: str) -> str:
+    """Lowest and highest over the seeds, and in a sentence how the first row stands against the others."""
+    (first, ours), *others = rows.items()
+
+    def span(values: np.ndarray, form: str, unit: str = "") -> str:
+        low, high = (form.format(v).replace("-0.0", "0.0") for v in (values.min(), values.max()))
+        return (low if low == high else f"{low} to {high}") + unit
+
+    cells = [(name, *(span(100 * row[:, i], "{:.0f}", " %") for i in range(3)), span(row[:, 3], "{:.1f}"))
+             for name, row in rows.items()]  # fmt: skip
+    better = [name for name, row in others if (row[:, 2] > ours[:, 2]).all()]
+    worse = [name for name, row in others if (row[:, 2] < ours[:, 2]).all()]
+    verdict = f"Under attack “{first}” is right on {span(100 * ours[:, 2], '{:.0f}', ' %')} of the points."
+    verdict += f" Better on every seed: {', '.join(better) or 'nothing'}; worse on every seed: {', '.join(worse) or 'nothing'}."
+    return base.sentence(verdict) + base.table(("terms", *MEASURED), cells, caption)
 
 
 class GuideAndTarget(Panel):
