@@ -1,25 +1,15 @@
-"""What every panel shares: controls, pictures without pyplot, results in words, and errors that show.
-
-A panel is three pure functions and a list of controls:
-
-    compute(**settings) -> frozen dataclass      draw(data) -> matplotlib Figure      words(data) -> HTML
-
-`Panel` ties them together with ipywidgets that exist in versions 7.7 and 8. Pictures travel through
-`widgets.Image.value` and text through `widgets.HTML.value`: no Output widget, no figure known to pyplot,
-so nothing is duplicated, nothing piles up in memory, and an error appears in the panel, in words.
-"""
+"""What every panel draws and writes with: colours, figures without pyplot, results in words, static figures."""
 
 from __future__ import annotations
 
 import html
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import ipywidgets as widgets
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -33,170 +23,6 @@ SIGNED = "PuOr_r"  # diverging, colour-blind safe: purple below zero, orange abo
 ERROR_CLASS = "d2rkit-error"  # tests and the notebooks' checker look for it in the widgets' state
 DPI = 110
 PX = 96  # CSS pixels an inch: pictures keep their size in inches on the screen
-
-
-# -- controls ---------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Slider:
-    """A number. `help` is the tooltip; integers if `step` and `value` are."""
-
-    label: str
-    value: float
-    low: float
-    high: float
-    step: float
-    help: str = ""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of `options`: what is shown -> what `compute` receives."""
-
-    label: str
-    value: Any
-    options: Mapping[str, Any]
-    help: str = ""
-
-
-class Control:
-    """A control's widgets: `main` holds the value; a slider has a numeric field of the same value beside it."""
-
-    def __init__(self, spec: Slider | Choice):
-        self.spec = spec
-        style = {"description_width": "9.5em"}
-        if isinstance(spec, Choice):
-            options = list(spec.options.items())
-            layout = widgets.Layout(width="27em", max_width="99%")
-            self.main = widgets.Dropdown(
-                options=options, value=spec.value, description=spec.label, style=style, layout=layout
-            )
-            self.number, self.row = None, self.main
-        else:
-            whole = all(isinstance(v, int) for v in (spec.value, spec.low, spec.high, spec.step))
-            slider, field = (
-                (widgets.IntSlider, widgets.BoundedIntText)
-                if whole
-                else (widgets.FloatSlider, widgets.BoundedFloatText)
-            )
-            limits = {"value": spec.value, "min": spec.low, "max": spec.high, "step": spec.step}
-            self.main = slider(
-                **limits, description=spec.label, continuous_update=False, readout=False, style=style,
-                layout=widgets.Layout(width="21em"),
-            )  # fmt: skip
-            self.number = field(**limits, layout=widgets.Layout(width="5.2em"))
-            widgets.link((self.main, "value"), (self.number, "value"))
-            self.row = widgets.HBox([self.main, self.number])
-        for widget in filter(None, (self.main, self.number)):
-            # ipywidgets 7 and 8 have different names for the tooltip, which is also the field's accessible name
-            name = "tooltip" if "tooltip" in widget.trait_names() else "description_tooltip"
-            setattr(widget, name, spec.help or spec.label)
-
-
-# -- the panel --------------------------------------------------------------------------------------------
-class Panel:
-    """Controls over a picture and its numbers in words; display `.widget`.
-
-    controls: setting -> Slider or Choice. compute: settings as keywords -> data; draw: data -> Figure;
-    words: data -> HTML. Everything runs once on construction and after each change of a control.
-    An exception in any of the three is shown in the panel, and nowhere else; the last good picture stays."""
-
-    def __init__(
-        self,
-        title: str,
-        controls: Mapping[str, Slider | Choice],
-        compute: Callable[..., Any],
-        draw: Callable[[Any], Figure],
-        words: Callable[[Any], str],
-    ):
-        self.title, self.compute, self.draw, self.words = title, compute, draw, words
-        self.controls = {name: Control(spec) for name, spec in controls.items()}
-        self.data: Any = None
-        fitting = widgets.Layout(max_width="100%", margin="0", object_fit="contain")
-        self.picture = widgets.Image(format="png", layout=fitting)
-        self.text, self.message = widgets.HTML(), widgets.HTML()
-        self.reset = widgets.Button(description="Back to the start", tooltip="All controls as they were")
-        self.reset.on_click(self._on_reset)
-        rows = [control.row for control in self.controls.values()]
-        columns = "repeat(auto-fill, minmax(28em, 1fr))"  # one, two or three, as the page is wide
-        grid = widgets.Box(rows, layout=widgets.Layout(display="grid", grid_template_columns=columns))
-        heading = widgets.HTML(f"<h3 style='margin:0'>{html.escape(title)}</h3>")
-        self.widget = widgets.VBox([heading, grid, self.reset, self.message, self.picture, self.text])
-        self._quiet = False
-        for control in self.controls.values():
-            control.main.observe(self._on_change, names="value")
-        self.refresh()
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {name: control.main.value for name, control in self.controls.items()}
-
-    @property
-    def error(self) -> str:
-        """The error that the panel shows; empty if there is none."""
-        return self.message.value
-
-    def set(self, **values: Any) -> None:
-        """Move several controls, and compute once."""
-        self._quiet = True
-        try:
-            for name, value in values.items():
-                if name not in self.controls:
-                    raise ValueError(f"{self.title} has no control {name!r}; it has {', '.join(self.controls)}")
-                self.controls[name].main.value = value
-        finally:
-            self._quiet = False
-        self.refresh()
-
-    def refresh(self) -> None:
-        try:
-            self.data = self.compute(**self.settings)
-            self.picture.value, width = to_png(self.draw(self.data))
-            self.picture.layout.width = f"{width}px"
-            self.text.value = self.words(self.data)
-            self.message.value = ""
-        except Exception as error:  # the one place where every error of a panel ends, in words
-            self.message.value = error_words(error, self.data is not None)
-
-    def static(self, **changes: Any) -> StaticFigure:
-        """The picture at the current settings, or at others, as an ordinary image with its words as text:
-        it outlives the kernel and needs no widgets. Leaves the panel as it is; errors are raised here."""
-        data = self.compute(**{**self.settings, **changes}) if changes or self.data is None else self.data
-        return StaticFigure(*to_png(self.draw(data)), self.words(data))
-
-    def _on_change(self, change: Any) -> None:
-        if not self._quiet:
-            self.refresh()
-
-    def _on_reset(self, button: Any) -> None:
-        self.set(**{name: control.spec.value for name, control in self.controls.items()})
-
-
-def error_words(error: Exception, has_picture: bool) -> str:
-    """An error as a sentence for the student."""
-    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-    kept = " The picture below still shows the last settings that worked." if has_picture else ""
-    return (
-        f"<p role='alert' class='{ERROR_CLASS}' style='border-left:4px solid {RED};padding:0.3em 0.7em;margin:0.3em 0'>"
-        f"<b>This did not work.</b> {html.escape((kind + str(error)).rstrip('.'))}.{kept}</p>"
-    )
-
-
-@dataclass(frozen=True)
-class StaticFigure:
-    """A PNG and its description, shown by any Jupyter front end and by GitHub."""
-
-    png: bytes
-    width: int  # CSS pixels
-    description: str  # HTML
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
-        plain = plain_text(self.description)
-        return {"image/png": self.png, "text/plain": plain}, {"image/png": {"width": self.width, "alt": plain}}
-
-
-def still(made: Figure, description: str) -> StaticFigure:
-    """Any figure as a static image; description: what it shows, as HTML or plain words."""
-    return StaticFigure(*to_png(made), description)
 
 
 # -- pictures ---------------------------------------------------------------------------------------------
@@ -249,6 +75,24 @@ def show_image(ax: Axes, image: Any, title: str = "") -> None:
     bare(ax, title)
 
 
+@dataclass(frozen=True)
+class StaticFigure:
+    """A PNG and its description, shown by any Jupyter front end and by GitHub."""
+
+    png: bytes
+    width: int  # CSS pixels
+    description: str  # HTML
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
+        plain = plain_text(self.description)
+        return {"image/png": self.png, "text/plain": plain}, {"image/png": {"width": self.width, "alt": plain}}
+
+
+def still(made: Figure, description: str) -> StaticFigure:
+    """Any figure as a static image; description: what it shows, as HTML or plain words."""
+    return StaticFigure(*to_png(made), description)
+
+
 # -- words ------------------------------------------------------------------------------------------------
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
     """An HTML table that a screen reader can walk through: first column and first row are headers."""
@@ -263,6 +107,16 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str) ->
     return (
         f"<table style='line-height:1.4'><caption style='text-align:left'>{html.escape(caption)}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def error_words(error: Exception, has_picture: bool) -> str:
+    """An error as a sentence for the student."""
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    kept = " The picture below still shows the last settings that worked." if has_picture else ""
+    return (
+        f"<p role='alert' class='{ERROR_CLASS}' style='border-left:4px solid {RED};padding:0.3em 0.7em;margin:0.3em 0'>"
+        f"<b>This did not work.</b> {html.escape((kind + str(error)).rstrip('.'))}.{kept}</p>"
     )
 
 

@@ -18,7 +18,8 @@ from d2rkit.core.validation import nearest
 from d2rkit.methods import attacks
 from d2rkit.methods.pair import GuidedPair, eval_mode
 from d2rkit.panels import base
-from d2rkit.panels.base import Choice, Panel, Slider
+from d2rkit.panels.controls import Choice, Slider
+from d2rkit.panels.panel import Panel
 from d2rkit.panels.sample_pairs import SamplePair
 from d2rkit.panels.shares import Share
 

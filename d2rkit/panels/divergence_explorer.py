@@ -19,7 +19,8 @@ from torch import Tensor
 from d2rkit.core.validation import nearest
 from d2rkit.methods import divergences as D
 from d2rkit.panels import base
-from d2rkit.panels.base import Choice, Panel, Slider
+from d2rkit.panels.controls import Choice, Slider
+from d2rkit.panels.panel import Panel
 
 CLASSES = ("A", "B", "C")
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 3**0.5 / 2]])

@@ -17,7 +17,8 @@ from d2rkit.data.datasets import load_data
 from d2rkit.experiments.experiment import Run, settings_of
 from d2rkit.experiments.presets import PRESETS
 from d2rkit.panels import base
-from d2rkit.panels.base import Choice, Panel, Slider
+from d2rkit.panels.controls import Choice, Slider
+from d2rkit.panels.panel import Panel
 from d2rkit.panels.table_rows import TITLES, setting_of
 from d2rkit.reporting import figures
 from d2rkit.reporting.export import STYLE, VENUES, export, info_of, set_width, style

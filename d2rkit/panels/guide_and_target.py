@@ -24,7 +24,8 @@ from d2rkit.methods.pair import GuidedPair
 from d2rkit.networks.architectures import build_model
 from d2rkit.networks.normalisation import Normalize
 from d2rkit.panels import base
-from d2rkit.panels.base import Choice, Panel, Slider
+from d2rkit.panels.controls import Choice, Slider
+from d2rkit.panels.panel import Panel
 
 WIDTH, STEPS, ATTACK_STEPS, RATE = 32, 150, 2, 0.04
 DEFAULT = D2R_WEIGHTS["symmetric"]  # where the sliders start

@@ -23,7 +23,8 @@ from d2rkit.data.datasets import ImageData
 from d2rkit.experiments.experiment import Experiment
 from d2rkit.methods.catalogue import METHODS, get_method
 from d2rkit.panels import base
-from d2rkit.panels.base import Choice, Control, Slider, StaticFigure
+from d2rkit.panels.base import StaticFigure
+from d2rkit.panels.controls import Choice, Control, Slider
 from d2rkit.panels.training_curves import draw, words
 from d2rkit.panels.training_session import (
     SCENARIOS,

@@ -16,7 +16,8 @@ from d2rkit.methods import divergences
 from d2rkit.methods.pair import eval_mode
 from d2rkit.panels import base
 from d2rkit.panels.adversarial_image import ATTACKS, attack_batch
-from d2rkit.panels.base import Choice, Panel, Slider
+from d2rkit.panels.controls import Choice, Slider
+from d2rkit.panels.panel import Panel
 from d2rkit.panels.sample_pairs import SamplePair
 
 

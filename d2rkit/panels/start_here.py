@@ -28,7 +28,8 @@ from d2rkit.experiments.presets import PRESETS, Preset, get_preset
 from d2rkit.methods.catalogue import METHODS, Method, get_method
 from d2rkit.networks.architectures import build_model
 from d2rkit.panels import base
-from d2rkit.panels.base import Choice, Panel
+from d2rkit.panels.controls import Choice
+from d2rkit.panels.panel import Panel
 from d2rkit.planning.synthetic import shape_of
 from d2rkit.training.guides import by_method, guide_of
 

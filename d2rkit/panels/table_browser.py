@@ -14,7 +14,8 @@ from d2rkit.evaluation.evaluate import ATTACKS
 from d2rkit.experiments.experiment import Run, settings_of
 from d2rkit.experiments.presets import PRESETS, Preset
 from d2rkit.panels import base
-from d2rkit.panels.base import Choice, Panel
+from d2rkit.panels.controls import Choice
+from d2rkit.panels.panel import Panel
 from d2rkit.panels.table_rows import ALL, TITLES, Browsed, Setting, compute, difference, settings_for
 from d2rkit.reporting.published import attack_words
 from d2rkit.reporting.render import signed, to_html, to_latex, to_markdown

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from d2rkit.panels import base
-from d2rkit.panels.base import Choice, Panel, Slider
+from d2rkit.panels.controls import Choice, Slider
+from d2rkit.panels.panel import Panel
 
 
 @dataclass(frozen=True)
