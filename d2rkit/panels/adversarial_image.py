@@ -264,7 +264,7 @@ class AdversarialImage(Panel):
     def __init__(
         self, sample: SamplePair, max_eps: float = 32 / 255, curve_images: int = 100, curve_steps: int | None = None
     ):
-        """max_eps: end of the ε slider, which starts at 0, pixel scale. curve_images: how many the accuracy curve takes.
+        """max_eps: end of the ε slider, which starts at 0; pixel scale. curve_images: how many the curve takes.
         curve_steps: None lets the curve follow the sliders for steps and step size; a number fixes its steps (of
         ε/2), for networks too large to attack anew at every move. Curves are kept, so each costs only once."""
         self.sample, self.max_eps, self.curve_steps = sample, max_eps, curve_steps

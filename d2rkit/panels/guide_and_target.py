@@ -96,7 +96,7 @@ def train(
     Adam with one cycle of the learning rate, where the recipe for images has SGD: it stands any weights the
     sliders can ask for. ValueError if the loss becomes infinite or NaN."""
     method = Method("D2R in the plane", d2r, attack, needs_guide=True, uniform_start=True)
-    optimizer = torch.optim.Adam(pair.parameters(), RATE)
+    optimizer = torch.optim.Adam(pair.parameters(), RATE, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
     generator = torch.Generator().manual_seed(seed)
     history: dict[str, list[float]] = {}
@@ -294,7 +294,8 @@ def ablation_words(rows: Mapping[str, np.ndarray], caption: str) -> str:
     better = [name for name, row in others if (row[:, 2] > ours[:, 2]).all()]
     worse = [name for name, row in others if (row[:, 2] < ours[:, 2]).all()]
     verdict = f"Under attack “{first}” is right on {span(100 * ours[:, 2], '{:.0f}', ' %')} of the points."
-    verdict += f" Better on every seed: {', '.join(better) or 'nothing'}; worse on every seed: {', '.join(worse) or 'nothing'}."
+    for word, names in (("Better", better), ("Worse", worse)):
+        verdict += f" {word} on every seed: {', '.join(names) or 'nothing'}."
     return base.sentence(verdict) + base.table(("terms", *MEASURED), cells, caption)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,7 +46,7 @@ class SamplePair:
     """A trained pair, in eval mode, and images it has not seen.
 
     images: (N, C, H, W) in [0, 1]; labels: (N,); eps: the radius it was trained for, pixel scale;
-    title: a few words; source: which data and networks these are, in a sentence; experiment: of a shipped checkpoint."""
+    title: a few words; source: which data and networks these are, in a sentence; experiment: of a shipped one."""
 
     pair: GuidedPair
     images: Tensor
@@ -142,8 +143,8 @@ def control_for(
         control = shipped_pair("natural", like=defended.experiment)
     except ValueError:
         return otherwise, (
-            f"Beware: confounded. No undefended network of {defended.experiment and defended.experiment.target}'s size, "
-            f"trained on the same images, is shipped. {otherwise.title} has {otherwise.parameters:,} parameters, the "
+            f"Beware: confounded. No undefended network of the same size, trained on the same images, is shipped. "
+            f"{otherwise.title} has {otherwise.parameters:,} parameters, the "
             f"defended target {defended.parameters:,}, and it saw other images for longer: what differs below is due "
             "to all of that."
         )
@@ -155,15 +156,24 @@ def control_for(
     )
 
 
-def measured(sample: SamplePair, attacks: tuple[str, ...] = ("clean", "pgd20")) -> dict[str, Share]:
-    """Accuracy of the target at its eps: of a shipped checkpoint on the test images of its shipped run, of others on
-    the sample's own images, attacked now."""
-    runs = shipped("results")
-    if sample.experiment and (found := sorted(runs.glob(f"*/runs/{sample.experiment.run_name}"))):
-        run = read_run(found[0])
-        return {name: Share.of(flags_of(run, name)) for name in attacks}
-    found = evaluate(sample.pair, (sample.images, sample.labels), attacks, eps=sample.eps)
-    return {name: Share.of(found.flags[name]) for name in attacks}
+def flags_at_hand(
+    sample: SamplePair, count: int | None = None, attacks: tuple[str, ...] = ("clean", "pgd20")
+) -> dict[str, np.ndarray]:
+    """Which test images the target gets right at its eps: (N,) bool. Of a shipped checkpoint those of its shipped run;
+    of others, or with `count`, on the first `count` of the sample's own images, now."""
+    folder = None
+    if count is None and sample.experiment:
+        folder = next(iter(sorted(shipped("results").glob(f"*/runs/{sample.experiment.run_name}"))), None)
+    if folder:
+        run = read_run(folder)
+        return {name: flags_of(run, name, next(iter(run.result["accuracy"]))) for name in attacks}
+    found = evaluate(sample.pair, (sample.images[:count], sample.labels[:count]), attacks, sample.eps)
+    return {name: flags.numpy() for name, flags in found.flags.items()}
+
+
+def measured(sample: SamplePair) -> dict[str, Share]:
+    """`flags_at_hand` as shares."""
+    return {name: Share.of(flags) for name, flags in flags_at_hand(sample).items()}
 
 
 def digits_pair(

@@ -29,7 +29,12 @@ def test_the_interval_covers_what_it_says():
 
 @pytest.mark.parametrize(
     ("right", "n", "words"),
-    [(1, 40, "3 % (0 to 13 %)"), (0, 8, "0 % (0 to 32 %)"), (8, 8, "100 % (68 to 100 %)"), (1, 400, "< 1 % (0 to 1 %)")],
+    [
+        (1, 40, "3 % (0 to 13 %)"),
+        (0, 8, "0 % (0 to 32 %)"),
+        (8, 8, "100 % (68 to 100 %)"),
+        (1, 400, "< 1 % (0 to 1 %)"),
+    ],
 )
 def test_words(right, n, words):
     assert str(Share(right, n)) == words
