@@ -185,7 +185,7 @@ def draw_claims(claims: Mapping[str, tuple[np.ndarray, np.ndarray]], first: str,
     ax = base.tidy(made.add_axes((0.22, 0.5 / (0.9 + 0.55 * len(claims)), 0.57, height)))
     for row, flags in enumerate(claims.values()):
         p, q = map(Share.of, flags)
-        ax.plot([p.value, q.value], [row - 0.11, row + 0.11], color="#BBBBBB", lw=3, zorder=1)
+        ax.plot([p.value, q.value], [row - 0.11, row + 0.11], color=base.GHOST["color"], lw=3, zorder=1)
         for share, shift, mark, colour, label in ((p, -0.11, "o", base.SKY, first), (q, 0.11, "s", base.RED, second)):
             ax.errorbar(share.value, row + shift, xerr=share.error, fmt=mark, color=colour, ms=8, capsize=4, lw=1.8,
                         clip_on=False, label=label if row == 0 else None)  # fmt: skip
@@ -250,7 +250,15 @@ class Measuring(Panel):
             "eps255": Slider(
                 "ε in 1/255", round(255 * self.samples[first].eps), 0, round(255 * max_eps), 1, "Radius, in 1/255"
             ),
-            "steps": Slider("Steps", 20, 1, 100, 1, "Gradient steps of PGD, C&W and transfer"),
+            "steps": Slider(
+                "Steps",
+                20,
+                1,
+                100,
+                1,
+                "Gradient steps of PGD, C&W and transfer",
+                when=lambda at: at["attack"] in ("pgd", "cw", "transfer"),
+            ),
         }
         super().__init__("Measuring robustness", controls, self._compute, draw, words)
 

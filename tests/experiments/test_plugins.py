@@ -180,9 +180,6 @@ def test_plan_tune_and_status_take_a_table_of_ones_own(files, monkeypatch, capsy
     base = "mine.toml --plugin mine.py --runs runs"
     command(monkeypatch, f"status {base}")
     assert "the rest: d2rkit sweep mine.toml --runs runs --plugin mine.py" in capsys.readouterr().out
-    command(monkeypatch, f"sweep {base} --show-script")
-    script = capsys.readouterr().out
-    assert "array=0-1%" in script and "--plugin mine.py --workers 0" in script
     command(monkeypatch, f"tune {base} --rates 0.1 --rows mine --subset 50 --epochs 1 --workers 1 --results r")
     assert "mine" in (files / "r" / "learning_rates.csv").read_text()
     command(monkeypatch, f"plan {base} --rows mine --steps 1 --workers 0")

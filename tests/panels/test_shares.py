@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from d2rkit.panels.shares import Share, interval
+from d2rkit.core.binomial import interval
+from d2rkit.panels.shares import Share
 
 
 def test_wilson_solves_its_own_equation():

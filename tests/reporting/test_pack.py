@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from d2rkit.core.files import read_json
 from d2rkit.core.paths import PROJECT
@@ -40,6 +41,10 @@ def test_a_packed_table_is_the_table_and_nothing_is_replaced(tmp_path):
     assert read_json(tmp_path / "weights" / "tiny-trades.json")["method"] == "trades"
     assert all(file.exists() for file in files)
     pack(here, runs, tmp_path / "packed", tmp_path / "weights")  # the same again is no harm
+    pack(here, runs, tmp_path / "packed", tmp_path / "half", half=True)
+    pair = load_weights(tmp_path / "half" / "tiny-trades.safetensors", make_pair(guide=False))
+    for name, value in load_weights(copy, make_pair(guide=False)).state_dict().items():
+        torch.testing.assert_close(pair.state_dict()[name], value, rtol=2**-10, atol=1e-7)
     (runs[0].folder / "history.csv").write_text("epoch\n")
     with pytest.raises(ValueError, match=r"history\.csv is there with other content"):
         pack(here, runs, tmp_path / "packed")
