@@ -230,10 +230,12 @@ def _begin_member(rank: int, group: _Group, function: Callable[..., None], argum
         function(*arguments, report=report, should_stop=group.stop.is_set)
     except Exception as error:
         group.messages.put(_sendable(error, f"in process {rank} of {group.count}:\n{traceback.format_exc()}"))
-        # Once one process has ended torch stops the others, which may be about to end likewise, and still be writing.
-        with suppress(threading.BrokenBarrierError):
+        # Where all end likewise, each does so in its own time, since it may be writing; else torch stops the rest.
+        try:
             group.ended.wait(GRACE)
-        raise
+        except threading.BrokenBarrierError:
+            raise error from None
+        return
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -220,7 +220,7 @@ def test_a_training_starts_grey_controls_are_dead_and_its_epochs_can_be_gone_thr
     lab.open_and_run("05_training")
     panel, page = lab.panel("Training, live"), lab.page
     for label, value in (("Epochs", "2"), ("Training images", "40")):
-        row_of(panel, label).locator("input[type=number]").fill(value)
+        panel.get_by_role("spinbutton", name=label, exact=True).fill(value)
         page.keyboard.press("Enter")
     panel.get_by_text("Changed, for the next Start").wait_for()
     panel.get_by_role("combobox", name="Method").select_option(label="PGD-AT")
@@ -229,8 +229,7 @@ def test_a_training_starts_grey_controls_are_dead_and_its_epochs_can_be_gone_thr
     )
     panel.get_by_role("button", name="Start", exact=True).click()
     panel.locator("p[role=status]", has_text="Done: 2 epochs").wait_for()
-    slider = row_of(panel, "Epoch").get_by_role("slider", name="Epoch", exact=True)
-    slider.focus()
+    panel.get_by_role("slider", name="Epoch", exact=True).focus()
     page.keyboard.press("ArrowLeft")
     panel.locator("th", has_text="pointed at: epoch (1)").wait_for()
     assert serious(panel) == []

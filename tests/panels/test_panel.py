@@ -222,10 +222,15 @@ def test_pictures_and_tables_can_be_saved(panel):
     panel.words = lambda data: words(data) + base.table(("", "a, b"), [("<row>", "1"), ("ä", "2")], "My “numbers”")
     panel.refresh()
     files = dict(re.findall(r"download='([^']+)' href='data:[^,]+,([^']+)'", panel.take.value))
-    assert list(files) == ["toy.png", "my-numbers.csv"]
+    assert list(files) == ["toy.png", "my-numbers.csv"] and "Save the table (CSV)" in panel.take.value
     assert base64.b64decode(files["toy.png"]) == panel._shown.sheet.png
     text = base64.b64decode(files["my-numbers.csv"]).decode("utf-8-sig")
     assert list(csv.reader(text.splitlines())) == [["", "a, b"], ["<row>", "1"], ["ä", "2"]]
+    panel.words = lambda data: (
+        base.table(("a",), [("1",)], "Numbers") + base.table(("a",), [("1",)], "A long name " * 9)
+    )
+    panel.refresh()
+    assert "Copy “Numbers”" in panel.take.value and "Copy “A long name A long name A long name A …”" in panel.take.value
 
 
 def test_without_widgets_a_sentence_is_left(panel):
