@@ -71,7 +71,7 @@ def perturb(
     guide_share: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """x' by one of ATTACKS or GUIDE_ATTACK; eps and step_size in pixel scale. ValueError for another name."""
-    budget = {"eps": eps, "step_size": step_size, "steps": steps, "start": start}
+    budget: dict[str, Any] = {"eps": eps, "step_size": step_size, "steps": steps, "start": start}
     if name == "ce":
         return attacks.pgd_ce(pair.target, x, y, **budget)
     if name == "kl-self":
@@ -111,7 +111,7 @@ def compute(
     # One draw for all: the image starts here where it starts among the many, so that both tell the same story.
     starts = starts_of(many, seed)
     x, y, start = (tensor[image : image + 1] for tensor in (many, labels, starts))
-    budget = {"eps": eps, "step_size": step_share * eps, "guide_share": guide_share}
+    budget: dict[str, Any] = {"eps": eps, "step_size": step_share * eps, "guide_share": guide_share}
     ways = {name: trace(name, pair, x, y, steps=steps, start=start, **budget) for name in ATTACKS}
     deltas = torch.stack([way[-1] - x[0] for way in ways.values()]).flatten(1)
     with eval_mode(pair), torch.no_grad():
@@ -158,7 +158,7 @@ def first_that_climbs(sample: SamplePair, seed: int = 0, count: int = 20) -> tup
     """The first of `count` images that the target gets right and that CAG makes easier while CE makes it harder, at the
     pair's own eps in ten steps; and that rule in a sentence. Without one, the first that the target gets right."""
     x, y = (t[:count].to(next(sample.pair.parameters()).device) for t in (sample.images, sample.labels))
-    budget = {"eps": sample.eps, "step_size": sample.eps / 4, "steps": 10}
+    budget: dict[str, Any] = {"eps": sample.eps, "step_size": sample.eps / 4, "steps": 10}
     found = transfer_matrix(sample.pair, x, y, seed=seed, names=("ce", "cag"), **budget)
     with eval_mode(sample.pair), torch.no_grad():
         right = (sample.pair.target(x).argmax(1) == y).cpu().numpy()

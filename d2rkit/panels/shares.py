@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from numpy.typing import ArrayLike
+import numpy as np
+from torch import Tensor
 
 from d2rkit.core.binomial import interval
 
@@ -21,7 +22,7 @@ class Share:
     n: int
 
     @classmethod
-    def of(cls, flags: ArrayLike) -> Share:
+    def of(cls, flags: np.ndarray | Tensor) -> Share:
         """Of (N,) bool, a tensor's or an array's."""
         return cls(int(flags.sum()), len(flags))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ ABLATION: dict[str, dict[str, float | str | bool]] = {
 MEASURED = ("guide", "target", "target, attacked", "guide's mean margin")
 
 
-def ablate(settings: Mapping[str, Mapping[str, float | str | bool]], seeds: Sequence[int]) -> dict[str, np.ndarray]:
+def ablate(settings: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, np.ndarray]:
     """name -> (seeds, 4) of MEASURED, one training a setting and seed."""
     found: dict[str, np.ndarray] = {}
     for name, changes in settings.items():

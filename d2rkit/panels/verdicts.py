@@ -21,6 +21,7 @@ from d2rkit.evaluation.gradient_masking import MaskingCheck
 from d2rkit.experiments.experiment import read_run
 from d2rkit.methods import divergences
 from d2rkit.methods.catalogue import METHODS
+from d2rkit.methods.pair import required_guide
 from d2rkit.panels import base
 from d2rkit.panels import cag_compare as compare
 from d2rkit.panels import divergence_explorer as simplex
@@ -63,7 +64,7 @@ def compared(first: str, second: str, flags_a: np.ndarray, flags_b: np.ndarray) 
 # -- 00 -----------------------------------------------------------------------------------------------------
 def fooled_alike(sample: SamplePair, judged: Evaluation) -> Answer:
     """Do images made against the target fool the guide? judged: the target, clean and under pgd20 at sample.eps."""
-    evaluator = Evaluator(sample.pair.guide, (sample.images, sample.labels))
+    evaluator = Evaluator(required_guide(sample.pair), (sample.images, sample.labels))
     flags = {
         "target": (judged.flags["clean"], judged.flags["pgd20"]),
         "guide": (evaluator.clean, evaluator.transferred(sample.pair.target, 20, sample.eps)),
@@ -102,13 +103,13 @@ def way_of(data: Landscape) -> Answer:
 
 def both_directions(guide: np.ndarray, targets: Mapping[str, np.ndarray]) -> Answer:
     """Which direction of KL is larger for the first of `targets`; points of the simplex."""
-    q, rows, first = torch.from_numpy(guide).log()[None], [], None
+    q, rows, both = torch.from_numpy(guide).log()[None], [], []
     for name, target in targets.items():
         p = torch.from_numpy(target).log()[None]
-        values = divergences.kl(p, q).item(), divergences.kl(q, p).item()
-        first = first or values
-        rows.append((name, *(f"{value:.3f}" for value in values)))
-    actual = "same" if np.isclose(*first, rtol=0.05) else "forward" if first[0] > first[1] else "backward"
+        both.append((divergences.kl(p, q).item(), divergences.kl(q, p).item()))
+        rows.append((name, *(f"{value:.3f}" for value in both[-1])))
+    forward, backward = both[0]
+    actual = "same" if np.isclose(forward, backward, rtol=0.05) else "forward" if forward > backward else "backward"
     header = ("target", "KL(target ‖ guide)", "KL(guide ‖ target)")
     return {"actual": actual, "words": base.table(header, rows, "A guide torn between A and B")}
 
