@@ -9,12 +9,13 @@ import pytest
 from d2rkit.panels import cag_compare as compare
 from d2rkit.panels import divergence_explorer as simplex
 from d2rkit.panels import guide_and_target as plane
-from d2rkit.panels import own_row, term_ablation, training_variants, verdicts
+from d2rkit.panels import own_row, seed_pairs, term_ablation, training_variants, verdicts
 from d2rkit.panels.quizzes import QUESTIONS, mixed, quiz
 from d2rkit.panels.shares import Share
 from d2rkit.panels.table_browser import TableBrowser
 from d2rkit.panels.table_rows import Setting
 from d2rkit.panels.training_session import Curves, small
+from d2rkit.reporting.significance import paired_table
 
 
 def flags(right: int, n: int = 100) -> np.ndarray:
@@ -137,6 +138,16 @@ def test_own_row():
     both = [simplex.compute("kl"), simplex.compute("absolute-gap")]
     assert own_row.closer(*both)["actual"] == "first" and own_row.closer(*both[::-1])["actual"] == "second"
     assert own_row.closer(both[0], both[0])["actual"] == "same"
+
+
+def test_a_row_against_its_reference():
+    runs = [run for run in seed_pairs.family_runs() if run.experiment.method in ("d2r-cag", "dgad", "d2r")]
+    paired = paired_table(runs, "autoattack", reference="d2r-cag")
+    assert (
+        own_row.against(paired, "dgad")["actual"] == "worse"
+        and "-10.0 points" in own_row.against(paired, "dgad")["words"]
+    )
+    assert own_row.against(paired, "d2r")["actual"] == "same"
 
 
 def test_cut_off_says_what_was_learnt():
