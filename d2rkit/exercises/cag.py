@@ -51,9 +51,10 @@ def _mistakes(
     target: nn.Module, guide: nn.Module, x: Tensor, eps: float, step_size: float, steps: int, start: Tensor
 ) -> dict[str, Callable[[], Tensor]]:
     def loop(
-        objective: Callable[[nn.Module, nn.Module, Tensor], Tensor], first: Tensor = start, training: bool = False
-    ):
-        f, g = probes.twin(target, training), probes.twin(guide, training)
+        objective: Callable[[nn.Module, nn.Module, Tensor], Tensor], first: Tensor = start,
+        training: tuple[bool, bool] = (False, False),
+    ):  # fmt: skip
+        f, g = probes.twin(target, training[0]), probes.twin(guide, training[1])
         budget = {"eps": eps, "step_size": step_size, "steps": steps}
         return attacks.pgd(lambda x_adv: objective(f, g, x_adv), x, **budget, start=first)
 
@@ -63,7 +64,13 @@ def _mistakes(
     zero = torch.zeros_like(x)
     return {
         "train mode was left on: BatchNorm then mixes the images of the batch; attack in eval mode": (
-            lambda: loop(right, training=True)
+            lambda: loop(right, training=(True, True))
+        ),
+        "train mode was left on in the target: attack with both networks in eval mode": (
+            lambda: loop(right, training=(True, False))
+        ),
+        "train mode was left on in the guide: ask it in eval mode, as the target": (
+            lambda: loop(right, training=(False, True))
         ),
         "the direction is wrong: that climbs KL(p_f(x') || p_g(x)); the guide's prediction comes first": lambda: loop(
             lambda f, g, x_adv: kl(f(x_adv), g(x).detach()).sum()

@@ -7,7 +7,6 @@ The run stops at the first step that is not right, so a student has one thing to
 from __future__ import annotations
 
 import html
-import inspect
 import linecache
 import sysconfig
 import time
@@ -19,6 +18,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from d2rkit.exercises.source import source_of
 
 PASSED, NOT_YET, UNWRITTEN = "passed", "not yet", "not yet written"
 SYMBOLS = {PASSED: "✔", NOT_YET: "✘", UNWRITTEN: "…"}
@@ -151,18 +152,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def source_of(solution: object) -> str:
-    """The text of a function, or of several; empty where Python cannot find it."""
-    parts = solution if isinstance(solution, tuple | list) else (solution,)
-    found = []
-    for part in parts:
-        try:
-            found.append(inspect.getsource(part))
-        except (OSError, TypeError):
-            continue
-    return "\n".join(found)
 
 
 def functions(solution: object, count: int = 1) -> Iterator[Step]:
