@@ -12,12 +12,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-THRESHOLD = 0.9
-"""Of the tokens. Copies with other names, comments and layout agree in all of them, those with a line or two more in
-over 0.95; nine solutions of two exercises that were written differently on purpose agree in less than 0.7
-(tests/exercises/test_alike.py measures both). Students who follow one hint come closer than those nine."""
-SHORTEST = 40  # tokens of what a student wrote; below that, the formula itself leaves nothing to differ in
-COMMON = 1 / 3  # of the class: what so many have is what the notebook suggests, and marks nobody
+from d2rkit.exercises.settings import threshold
+
+# The thresholds are those of settings.toml. Copies with other names, comments and layout agree in all tokens, those
+# with a line or two more in over 0.95; nine solutions of two exercises that were written differently on purpose agree
+# in less than 0.7 (tests/exercises/test_alike.py measures both). Students who follow one hint come closer than those.
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,9 @@ def alike(codes: Sequence[tuple[str, Mapping[str, str]]]) -> tuple[Alike, ...]:
     found = []
     for exercise in sorted({name for _, own in codes for name in own}):
         known = [(student, tokens(own.get(exercise, ""))) for student, own in codes]
-        known = [(student, text) for student, text in known if len(text) >= SHORTEST]
+        known = [(student, text) for student, text in known if len(text) >= threshold("alike_tokens")]
         for group, share in _groups(known):
-            common = len(known) >= 6 and len(group) > COMMON * len(known)
+            common = len(known) >= 6 and len(group) > threshold("alike_common") * len(known)
             found.append(Alike(exercise, tuple(group), share, common))
     return tuple(sorted(found, key=lambda one: (one.common, -len(one.students), one.exercise)))
 
@@ -61,7 +60,7 @@ def _groups(known: Sequence[tuple[str, tuple[str, ...]]]) -> list[tuple[list[str
     for i, one in enumerate(texts):
         for j in range(i):
             share = similarity(one, texts[j])
-            if share >= THRESHOLD:
+            if share >= threshold("alike_share"):
                 a, b = root(i), root(j)
                 parent[a] = b
                 least[b] = min(least[a], least[b], share)
@@ -74,7 +73,7 @@ def _groups(known: Sequence[tuple[str, tuple[str, ...]]]) -> list[tuple[list[str
 
 def similarity(one: Sequence[str], other: Sequence[str]) -> float:
     """Share of tokens in common and in the same order, 0 to 1."""
-    if 2 * sum((Counter(one) & Counter(other)).values()) < THRESHOLD * (len(one) + len(other)):
+    if 2 * sum((Counter(one) & Counter(other)).values()) < threshold("alike_share") * (len(one) + len(other)):
         return 0.0  # they cannot reach it in any order
     return difflib.SequenceMatcher(None, one, other, autojunk=False).ratio()
 

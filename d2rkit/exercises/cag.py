@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from d2rkit.exercises import probes
 from d2rkit.exercises.checking import Exercise, Step, compare, functions
+from d2rkit.exercises.settings import threshold
 from d2rkit.methods import attacks
 from d2rkit.methods.divergences import kl
 
-SHARE = 0.95
 BUDGET = {"eps": 0.3, "step_size": 0.06, "steps": 8}  # wide enough for the mistakes to lead elsewhere
 
 
@@ -37,7 +37,7 @@ def probe(solution: Callable) -> Iterator[Step]:
         yield compare(
             f"adversarial images, {budget['steps']} step(s)", x_adv, reference(target, guide, x, **budget, start=start),
             _mistakes(target, guide, x, **budget, start=start),
-            "soft labels p_g(x) once; then PGD on KL(p_g(x) || p_f(x')), starting at x + start", SHARE,
+            "soft labels p_g(x) once; then PGD on KL(p_g(x) || p_f(x')), starting at x + start", threshold("cag_share"),
         )  # fmt: skip
         yield Step(
             "both networks are back in train mode", probes.modes(f, g) == before, "mode changed", "train mode",

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from d2rkit.exercises.settings import said
 from d2rkit.exercises.source import source_of
 
 PASSED, NOT_YET, UNWRITTEN = "passed", "not yet", "not yet written"
@@ -135,7 +136,7 @@ def run(exercise: Exercise, solution: object) -> Result:
             for step in exercise.probe(solution):
                 steps.append(step)
                 if not step.passed:
-                    status, hint = NOT_YET, step.hint
+                    status, hint = NOT_YET, said(step.hint)
                     break
     except (Exception, SystemExit) as error:
         status, hint = _explain(error, exercise)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from d2rkit.exercises import NAMES
 from d2rkit.exercises.alike import Alike, alike
 from d2rkit.exercises.checking import NOT_YET, PASSED, UNWRITTEN
 from d2rkit.exercises.handin import attempts, read_handin
+from d2rkit.exercises.settings import general
 
 if TYPE_CHECKING:
     from d2rkit.exercises.rerun import Again, Limits
@@ -209,11 +209,6 @@ def run_again(
 
 
 # -- what is read off them --------------------------------------------------------------------------------
-def general(hint: str) -> str:
-    """A hint without what differs from student to student: numbers, and quoted code."""
-    return re.sub(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", "#", re.sub(r"`[^`]*`", "`…`", hint))
-
-
 def misconceptions(students: Sequence[Student]) -> tuple[Misconception, ...]:
     """Hints that students were left with, the commonest first."""
     groups: dict[tuple[str, str], list[tuple[str, Cell]]] = {}

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from d2rkit.exercises.alike import SHORTEST, THRESHOLD
 from d2rkit.exercises.answers import CONFIDENCES, letters, with_unit
 from d2rkit.exercises.checking import NOT_YET, SYMBOLS
+from d2rkit.exercises.settings import threshold
 
 if TYPE_CHECKING:
     from d2rkit.exercises.class_desk import Cell, ClassDesk, Predicted, Student
@@ -191,9 +191,10 @@ def _sure(one: Predicted) -> str:
 
 # -- the rest ---------------------------------------------------------------------------------------------
 def _alike(desk: ClassDesk) -> str:
+    share, least = threshold("alike_share"), threshold("alike_tokens")
     about = (
-        f"<p class='soft'>Compared without names of one's own, comments and layout; {THRESHOLD:.0%} of the tokens "
-        f"agree, and there are at least {SHORTEST}. A reason to ask, not a proof: short exercises have few right "
+        f"<p class='soft'>Compared without names of one's own, comments and layout; {share:.0%} of the tokens "
+        f"agree, and there are at least {least:.0f}. A reason to ask, not a proof: short exercises have few right "
         "forms.</p>"
     )
     if not desk.alike:

@@ -5,9 +5,11 @@ from itertools import combinations
 
 import pytest
 
-from d2rkit.exercises.alike import SHORTEST, THRESHOLD, alike, similarity, tokens
+from d2rkit.exercises.alike import alike, similarity, tokens
+from d2rkit.exercises.settings import threshold
 from tests.exercises.a_class import solution
 
+THRESHOLD, SHORTEST = threshold("alike_share"), threshold("alike_tokens")
 # PGD as five people wrote it.
 PGD = {
     "notebook": solution("pgd"),
