@@ -363,7 +363,7 @@ MUTANTS: list[Mutant] = [
     ),
     # -- exercise checks ---------------------------------------------------------------------------------------------
     *_of(
-        "exercises/checking.py", "exercises/test_checks.py",
+        "exercises/checking.py", "exercises/test_checks_losses.py",
         ("everything agrees", "return near.float().mean().item() >= share", "return True",
          "test_kl_mistakes[wrong direction]"),
         ("shapes broadcast", "if tuple(got.shape) != shape:", "if False:", "test_kl_mistakes[sum over everything]"),
@@ -378,13 +378,13 @@ MUTANTS: list[Mutant] = [
          "test_an_attack_keeps_three_promises"),
     ),
     *_of(
-        "exercises/kl.py", "exercises/test_checks.py",
+        "exercises/kl.py", "exercises/test_checks_losses.py",
         ("a capped KL passes", '"KL of very sure predictions", extreme,',
          '"KL of very sure predictions", torch.tensor([400.0]),',
          "test_kl_mistakes[log of softmax and a little]"),
     ),
     *_of(
-        "exercises/probes.py", "exercises/test_checks.py",
+        "exercises/probes.py", "exercises/test_checks_attacks.py",
         ("x may change", "moved = not torch.equal(x, untouched)", "moved = False", "test_fgsm_mistakes[in place]"),
     ),
 ]

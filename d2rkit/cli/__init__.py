@@ -1,7 +1,7 @@
 """`d2rkit`: doctor, data, plan, reproduce, sweep, status, tune, table, pack, verify, train, evaluate, export,
-leaderboard, claim, lab. Each of them takes --plugin FILE, once or more: Python files that register methods, networks,
-data sets, attacks or presets of your own (also in $D2RKIT_PLUGINS); docs/your_own.md says how. Where a preset is asked
-for by name, a TOML file with a table of your own will do.
+leaderboard, claim, class, lab. Each of them takes --plugin FILE, once or more: Python files that register methods,
+networks, data sets, attacks or presets of your own (also in $D2RKIT_PLUGINS); docs/your_own.md says how. Where a preset
+is asked for by name, a TOML file with a table of your own will do.
 
 Exit codes: 0 done, 1 a run failed, 2 bad input, 3 the machine (disk, memory, network, permission), 70 a fault of the
 kit itself (a report file says more), 130 interrupted with its state saved, 141 the reader of the output went away."""
@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 
-from d2rkit.cli import evaluate, exporting, jobs, planning, robustbench, runs, tables, verifying  # noqa: F401  (each adds its commands)
+from d2rkit.cli import class_desk, evaluate, exporting, jobs, planning, robustbench, runs, tables, verifying  # noqa: F401  (each adds its commands)
 from d2rkit.cli.base import app, without_plugins
 from d2rkit.core.faults import INPUT, MACHINE, UNEXPECTED, fault, write_report
 from d2rkit.experiments.plugins import FAULTS, load_plugin

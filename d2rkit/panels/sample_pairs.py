@@ -152,7 +152,8 @@ def control_for(
         report(1.0, "read")
     return control, (
         f"The same network ({control.parameters:,} parameters), the same training images, as many epochs at the same "
-        "learning rate; only the defence is missing."
+        "learning rate; only the defence is missing. Of the control it is the last epoch: PGD on validation images "
+        "has nothing to choose there."
     )
 
 

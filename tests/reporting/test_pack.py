@@ -13,6 +13,7 @@ from d2rkit.evaluation.evaluate import evaluate
 from d2rkit.experiments.experiment import Experiment, build_pair, chosen_test, read_runs
 from d2rkit.experiments.presets import get_preset
 from d2rkit.experiments.run_files import read_flags
+from d2rkit.experiments.run_folders import evaluation_folder
 from d2rkit.networks.checkpoints import load_weights, rounded_from, save_weights
 from d2rkit.reporting.pack import pack
 from d2rkit.reporting.tables import write_table
@@ -78,13 +79,12 @@ def test_a_shipped_checkpoint_has_the_shipped_flags(file: Path, shared_data):
     experiment = Experiment.from_dict(read_json(file))
     data = load_data(experiment.data, shared_data, test_only=True)
     pair = load_weights(file.with_suffix(".safetensors"), build_pair(experiment, data))
-    folder = PROJECT / "data" / "results" / file.stem.split("-")[0] / "runs" / experiment.run_name / "evaluation"
+    run = PROJECT / "data" / "results" / file.stem.split("-")[0] / "runs" / experiment.run_name
+    folder = evaluation_folder(run, experiment.checkpoints[0])
     test = chosen_test(experiment, data)
     first = np.arange(200)
     found = evaluate(pair, test.take(first), ("clean", "fgsm"), experiment.radius, experiment.seed)
-    rounded = bool(
-        rounded_from(file.with_suffix(".safetensors"))
-    )  # float16 moves the sign of a gradient here and there
+    rounded = rounded_from(file.with_suffix(".safetensors"))  # float16 turns the sign of a gradient here and there
     for attack, flags in found.flags.items():
         differing = int((flags.numpy() != read_flags(folder / f"{attack}.npz").flags[first]).sum())
         assert differing <= (2 if rounded and attack != "clean" else 0), (attack, differing)
