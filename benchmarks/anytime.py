@@ -35,7 +35,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from d2rkit.acceleration.attack_copies import attack_copy
 from d2rkit.core.files import read_json
 from d2rkit.data.datasets import first_of_each_class, load_data
-from d2rkit.evaluation.autoattack import FULL, STAGES, AutoAttackBudget, attack_batch, correct, forked_rng
+from d2rkit.evaluation.autoattack import (
+    FULL,
+    STAGES,
+    AutoAttackBudget,
+    AutoAttackSettings,
+    attack_batch,
+    correct,
+    forked_rng,
+)
 from d2rkit.evaluation.autoattack.anytime import COST
 from d2rkit.experiments.experiment import Experiment, machine
 from d2rkit.methods.attacks import margin
@@ -89,8 +97,8 @@ class Calls:
             budget = AutoAttackBudget(self.budget.iterations, targets or self.budget.targets, self.budget.queries)
             self.attacked.passes = 0
             fooled = attack_batch(
-                self.network, self.attacked, stage, self.x[batch], self.y[batch], self.eps, "Linf", 0, 10,
-                self.batch_size, budget, "32-true",
+                self.network, self.attacked, stage, self.x[batch], self.y[batch],
+                AutoAttackSettings(self.eps, 10, batch_size=self.batch_size, budget=budget),
             )  # fmt: skip
             self.made[key] = Call(stage, batch, batch[fooled], self.attacked.passes)
         return self.made[key]

@@ -25,10 +25,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.step import Case, Ours, pair_of
 from benchmarks.timing import alternated
+from d2rkit.core.processes import Worker
 from d2rkit.data.arrays import write_cache
 from d2rkit.data.datasets import augment, load_data
 from d2rkit.experiments.experiment import machine
-from d2rkit.planning.synthetic import SHAPES, Counts, lone_process, peak_memory, random_data
+from d2rkit.planning.synthetic import SHAPES, Counts, peak_memory, random_data
 
 CACHES = {"cifar10": "cifar10", "tiny-imagenet": "tiny-imagenet-200"}  # stems of the files in the cache folder
 SMALL = Case("small", "wrn-10-1", "wrn-10-1", 128)
@@ -47,11 +48,11 @@ def loaded(name: str, root: str) -> dict[str, float]:
 def loading() -> list[dict]:
     rows = []
     for name, stem in CACHES.items():
-        with tempfile.TemporaryDirectory() as root, lone_process(1) as pool:
+        with tempfile.TemporaryDirectory() as root, Worker(1) as worker:
             images = random_data(name, Counts(SHAPES[name].train, 1, SHAPES[name].test))
             write_cache(Path(root) / "cache" / f"{stem}.safetensors", images.train, images.test, images.class_names)
             del images
-            rows.append({"data": name, **pool.submit(loaded, name, root).result()})
+            rows.append({"data": name, **worker.submit(loaded, name, root).result()})
     return rows
 
 

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from d2rkit.data.datasets import first_of_each_class, load_data
-from d2rkit.evaluation.autoattack import ContiguousGradient, correct, forked_rng
+from d2rkit.evaluation.autoattack import correct, forked_rng
+from d2rkit.evaluation.autoattack.upstream import ContiguousGradient
 from d2rkit.evaluation.evaluate import evaluate
 from d2rkit.experiments.experiment import machine
 from d2rkit.methods.attacks import uniform_start

@@ -27,6 +27,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from d2rkit.core import devices
+from d2rkit.core.processes import launch
 from d2rkit.data.arrays import Split
 from d2rkit.data.datasets import ImageData
 from d2rkit.evaluation.evaluate import evaluate
@@ -92,7 +93,7 @@ def seconds_of(work: Work) -> float:
     with tempfile.TemporaryDirectory() as folder:
         if work.processes > 1:
             torch.set_num_threads(work.processes)  # which the processes share
-            devices.start(work.processes, epoch, (work, folder))
+            launch(work.processes, epoch, (work, folder))
         else:
             epoch(work, folder)
         return float((Path(folder) / "seconds").read_text())

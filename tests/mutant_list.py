@@ -42,7 +42,7 @@ MUTANTS: list[Mutant] = [
     ),
     *_of(
         "methods/objectives.py", "methods/test_objectives.py",
-        ("gap without absolute value", "clean.abs() if gathered is None", "clean if gathered is None",
+        ("gap without absolute value", "= gap.abs(), w", "= gap, w",
          "test_d2r_released,test_d2r_jeffreys_adv"),
         ("reverse left out", "adversarial = adversarial + reverse", "adversarial = adversarial",
          "test_d2r_jeffreys_adv"),
@@ -136,8 +136,8 @@ MUTANTS: list[Mutant] = [
          "test_no_device_cuts_its_part_into_more_pieces_than_another_has_images"),
     ),
     *_of(
-        "methods/objectives.py", "core/test_devices.py",
-        ("each device its own gap", "clean * gathered(clean.detach()).sign()", "clean.abs()",
+        "core/devices.py", "core/test_devices.py",
+        ("each device its own gap", 'part * all_reduce(share * part, "mean").sign()', "part.abs()",
          "test_gradients_of_two_processes_are_those_of_one"),
     ),
     *_of(
@@ -152,9 +152,14 @@ MUTANTS: list[Mutant] = [
     ),
     # -- statistics, tables, planning, packing -----------------------------------------------------------------------
     *_of(
+        "core/binomial.py", "core/test_binomial.py",
+        ("error bar of n - 1", "share * (1 - share) / n)", "share * (1 - share) / (n - 1))",
+         "test_elsewhere_it_is_the_binomial_one[1-397]"),
+        ("nothing can go wrong", "else 1 / (n + 1)", "else 0.0",
+         "test_where_all_or_none_are_right_it_is_as_far_as_wilsons_interval_reaches"),
+    ),
+    *_of(
         "reporting/significance.py", "reporting/test_significance.py",
-        ("error bar of nothing", "math.sqrt(p * (1 - p) / flags.size)", "math.sqrt(p * (1 - p) / (flags.size - 1))",
-         "test_standard_error"),
         ("p leaves out what was seen", "abs(sums) >= observed", "abs(sums) > observed",
          "test_mcnemar_is_the_exact_binomial_test,test_mcnemar_at_its_ends"),
         ("Holm not monotone", "worst = max(worst, min(", "worst = max(0.0, min(", "test_holm"),
@@ -243,10 +248,19 @@ MUTANTS: list[Mutant] = [
          "test_cut_off_and_resumed_ends_with_the_same_flags"),
         ("two images are a sign", "max(SQUARE_GAIN * count, 2)", "max(SQUARE_GAIN * count, 1)",
          "test_square_beating_the_gradient_attacks_is_a_warning"),
-        ("more targets than classes", "n_target_classes, classes - 1,", "n_target_classes, classes,",
-         "test_four_classes_work"),
         ("global generators move", "random.setstate(python)", "pass",
          "test_the_forked_generators_come_back_after_an_error"),
+    ),
+    *_of(
+        "evaluation/autoattack/upstream.py", "evaluation/test_autoattack.py",
+        ("more targets than classes", "n_target_classes, settings.classes - 1,", "n_target_classes, settings.classes,",
+         "test_four_classes_work"),
+    ),
+    *_of(
+        "evaluation/autoattack/upstream.py", "evaluation/test_upstream.py",
+        ("no change is told", "!= digest:", "!= now:", "test_a_change_upstream_is_one_sentence"),
+        ("attributes are set in vain", "if not hasattr(owner, name):", "if False:",
+         "test_what_the_package_no_longer_reads_is_not_set"),
     ),
     *_of(
         "evaluation/autoattack/auto_pgd.py", "evaluation/test_auto_pgd.py",
@@ -257,7 +271,7 @@ MUTANTS: list[Mutant] = [
         "evaluation/autoattack/fast_adaptive_boundary.py", "evaluation/test_fast_adaptive_boundary.py",
         ("rooms beyond the pixel range", "room = (way / 2 + 0.5 - points).abs_()",
          "room = (way / 2 + 0.6 - points).abs_()", "test_steps_to_the_boundary_are_the_packages_and_the_smallest"),
-        ("found beyond eps", "& (distance <= self.eps))", "& (distance <= 2 * self.eps))",
+        ("found beyond eps", "& (distance <= eps))", "& (distance <= 2 * eps))",
          "test_the_same_images_as_class_after_class[1-Linf-0.25]"),
     ),
     *_of(

@@ -8,6 +8,7 @@ kit itself (a report file says more), 130 interrupted with its state saved, 141 
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -31,7 +32,7 @@ def _stop(number: int, frame: object) -> None:
 def _prepare() -> None:
     logging.basicConfig(format="d2rkit: %(message)s", level=logging.WARNING)
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter gets its number, and every result
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's is none
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
@@ -47,7 +48,7 @@ def main() -> None:
         words, files = without_plugins(sys.argv[1:])
         for file in files:
             load_plugin(file)
-        app.parsed(__doc__, words)()
+        app.parsed(__doc__ or "", words)()
         sys.stdout.flush()
     except (KeyboardInterrupt, Interrupted):
         _end(130, "stopped; the same command goes on where it stopped")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,15 +9,14 @@ from collections.abc import Mapping, Sequence
 import tyro
 
 from d2rkit.cli.base import AS_IS, HERE, Changes, Place, Word, app, command_line, tables_of, workers_here
-from d2rkit.core.devices import cards
 from d2rkit.core.validation import nearest
 from d2rkit.experiments import trackers
 from d2rkit.experiments.experiment import Experiment
-from d2rkit.experiments.slurm import GRACE, Slurm, submit_local, submit_slurm, wait
+from d2rkit.experiments.slurm import Slurm, submit_slurm
 from d2rkit.experiments.status import progress, progress_table, totals
 from d2rkit.experiments.sweep import sweep, unfinished
 
-EXECUTORS = ("here", "local", "slurm")
+EXECUTORS = ("here", "slurm")
 SLURM = Slurm()
 
 
@@ -32,27 +30,25 @@ def sweep_command(
     workers: int = -1,
     threads: int = 1,
     devices: int = 1,
-    show_script: bool = False,
     log: tuple[str, ...] = (),
     slurm: Slurm = SLURM,
     changes: tyro.conf.OmitArgPrefixes[Changes] = AS_IS,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Run every cell of a table that is not done: here, by local jobs, or on a Slurm cluster; writes no table.
+    """Run every cell of a table that is not done, here or on a Slurm cluster; writes no table.
 
     Whoever starts a cell, it runs once: cells that are done are not submitted, a cell that someone works on is left
     to them, one that was cut off goes on where it was. `d2rkit status PRESET` says how far all are.
 
     Args:
         preset: a table by name, e.g. quick, or a family of tables, e.g. paper.
-        executor: here (ends with this command), local (jobs on this machine, which outlive it), slurm (one job a run).
+        executor: here (by processes that end with this command), or slurm (one job a run; needs d2rkit[slurm]).
         rows: only these rows.
         seeds: only the first so many seeds (0: the preset's).
-        cell: only the cell of this number, from 0 on, e.g. $SLURM_ARRAY_TASK_ID (-1: all).
-        workers: of here and local: processes (-1: one a core on a CPU, one a GPU otherwise).
-        threads: of here and local: torch threads of each worker.
+        cell: only the cell of this number, from 0 on, e.g. $SLURM_ARRAY_TASK_ID in a batch script (-1: all).
+        workers: of here: processes (-1: one a core on a CPU, none on a GPU).
+        threads: of here: torch threads of each worker.
         devices: of here: GPUs, or processes on a CPU, that share each run's batches; runs then go one after the other.
-        show_script: print a batch script for Slurm that needs no submitit, and start nothing.
         log: beside history.csv, tell each epoch to tensorboard, mlflow or both, in each run's folder.
         slurm: what a job asks the cluster for.
     """
@@ -61,17 +57,10 @@ def sweep_command(
     experiments = [e for chosen in tables_of(preset, changes) for e in chosen.experiments(rows, seeds)]
     if not -1 <= cell < len(experiments):
         raise ValueError(f"cell must lie between 0 and {len(experiments) - 1}, or be -1 for all, not {cell}")
-    if show_script and cell >= 0:
-        raise ValueError("a script has a task for every cell: leave out --cell")
     if devices > 1 and executor != "here":
-        raise ValueError(f"--devices is for --executor here; {executor} is told with --slurm.gpus, or has one a worker")
+        raise ValueError(f"--devices is for --executor here; {executor} is told with --slurm.gpus")
     experiments = experiments if cell < 0 else [experiments[cell]]
     trackers.ask(log)
-    again = command_line("sweep", preset, rows, seeds, changes, place, *(("--log", *log) if log else ()))
-    if show_script:
-        print(slurm_script(again, len(experiments), slurm), end="")
-        return
-    said: dict[str, str] = {}
     where = {"device": place.device, "data_root": place.data_root or None}
     todo = unfinished(experiments, place.runs_root)
     print(f"{len(experiments)} runs in {place.runs_root}, {len(todo)} of them to do", flush=True)
@@ -82,18 +71,9 @@ def sweep_command(
             print(f"logs: {place.runs_root / 'jobs'}")
             print(f"how far they are: {command_line('status', preset, rows, seeds, changes, place)}")
         return
-    if executor == "local":
-        chosen = workers_here(workers, threads, place)
-        workers = chosen if workers >= 0 else max(chosen, cards(place.device))
-        jobs = submit_local(todo, place.runs_root, workers=workers, threads=threads, **where)
-        if jobs:
-            print(f"{len(jobs)} workers; logs: {jobs[0].paths.folder}", flush=True)
-        wait(jobs, todo, place.runs_root)
-    else:
-        workers = workers_here(workers, threads, place, devices)
-        outcomes = sweep(todo, place.runs_root, workers=workers, threads=threads, count=devices, **where)
-        said = {each.experiment.run_name: each.status for each in outcomes if each.status != "done"}
-    _complain(experiments, place, said)
+    workers = workers_here(workers, threads, place, devices)
+    outcomes = sweep(todo, place.runs_root, workers=workers, threads=threads, count=devices, **where)
+    _complain(experiments, place, {each.experiment.run_name: each.status for each in outcomes if each.status != "done"})
 
 
 def _complain(experiments: Sequence[Experiment], place: Place, said: Mapping[str, str]) -> None:
@@ -134,45 +114,3 @@ def status(
     rest = any(cell.state not in ("done", "failed", "running") for cell in everything)
     words = ("the rest", "sweep", preset, rows, seeds) if rest else ("the table", "table", preset, (), 0)
     print(f"{words[0]}: {command_line(*words[1:], changes, place)}")
-
-
-def slurm_script(command: str, cells: int, options: Slurm) -> str:
-    """A batch script: an array with one task a cell, each of which runs `command --cell <its number>`.
-
-    Like submitit's jobs, a task that nears its time limit saves its state and goes back to the queue."""
-    options.check()
-    wanted = {
-        "job-name": "d2rkit",
-        "partition": options.partition,
-        "time": options.minutes,
-        "gpus-per-node": options.gpus or "",
-        "cpus-per-task": options.cpus,
-        "array": f"0-{cells - 1}%{options.at_once}",
-        "signal": f"B:USR1@{GRACE:.0f}",
-        "open-mode": "append",
-        "output": "d2rkit-%A_%a.log",
-        **options.extra,
-    }
-    lines = [f"#SBATCH --{name}={shlex.quote(str(value))}" for name, value in wanted.items() if value != ""]
-    return "\n".join(
-        (
-            "#!/bin/bash",
-            *lines,
-            "#SBATCH --requeue",
-            "",
-            "# Activate the environment that holds d2rkit here. Runs and data must lie where all nodes see them.",
-            f"export OMP_NUM_THREADS={options.cpus}",
-            "# USR1 comes before the time limit: the run saves its state, then the task is queued again.",
-            """trap 'again=1; kill -TERM "$run"' USR1""",
-            f"""{command} --workers 0 --devices {max(1, options.gpus)} --cell "$SLURM_ARRAY_TASK_ID" &""",
-            "run=$!",
-            'wait "$run"',
-            "status=$?",
-            'if [ -n "$again" ]; then',
-            '    wait "$run"',
-            '    scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"',
-            "fi",
-            'exit "$status"',
-            "",
-        )
-    )

@@ -1,27 +1,18 @@
-"""Devices: which one a name means (resolve), and one run on several: start a process for each, share out the work,
-put the results together.
+"""Devices: which one a name means (resolve), and one run on several, a process for each: share out the work, put the
+results together.
 
-    resolve("auto")                       the one door through which every name of a device goes
-    start(2, function, arguments)         two processes, joined in a group, run function(*arguments, ...)
-    mine(index), reduced(value, "mean")   inside them: this process's share, and what all shares come to
+    resolve("auto")                           the one door through which every name of a device goes
+    shard(index), all_reduce(value, "mean")   inside a group: this process's share, and what all shares come to
 
-Outside a group the functions that share do what one process alone needs: nothing. A group is only what start() made,
-or torchrun where D2RKIT_GROUP=1 says that its variables are meant for this kit; the variables of a batch system, or of
-another program's launcher, say nothing about a run. What float32 means on a device: arithmetic.py.
+Outside a group the functions that share do what one process alone needs: nothing. A group is only what
+processes.launch() made, or torchrun where D2RKIT_GROUP=1 says that its variables are meant for this kit; the variables
+of a batch system, or of another program's launcher, say nothing about a run. What float32 means on a device:
+arithmetic.py.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import pickle
-import queue
-import signal
-import socket
-import sys
-import threading
-import traceback
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,7 +26,6 @@ __all__ = ["attack_math", "ieee_float32", "training_math"]
 
 NAMES = ("auto", "cpu", "cuda", "mps")
 GROUP = "D2RKIT_GROUP"  # marks WORLD_SIZE, RANK and LOCAL_RANK as meant for this kit
-GRACE = 5.0  # seconds that processes get to end by themselves once one of them has ended early
 OPERATIONS = {"sum": dist.ReduceOp.SUM, "mean": dist.ReduceOp.SUM, "min": dist.ReduceOp.MIN, "max": dist.ReduceOp.MAX}
 
 
@@ -108,19 +98,13 @@ def card_for(worker: int, device: str | torch.device) -> str | None:
     return cards.split(",")[worker % len(cards.split(","))]
 
 
-def cards(device: str | torch.device) -> int:
-    """How many devices of this machine the name `device` stands for: all its GPUs, or one. ValueError as resolve()."""
-    several = resolve(device).type == "cuda" and named(device)[1] is None
-    return torch.cuda.device_count() if several else 1
-
-
 def size() -> int:
     """How many processes work on this run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def expected() -> int:
-    """How many processes there will be once the group is joined: start() leaves word of it."""
+    """How many processes there will be once the group is joined: launch() leaves word of it."""
     return int(os.environ.get("WORLD_SIZE", "1")) if GROUP in os.environ else 1
 
 
@@ -161,6 +145,12 @@ def all_reduce(value: Tensor, how: str) -> Tensor:
     return (result / size() if how == "mean" else result).to(value.device, value.dtype)
 
 
+def absolute(part: Tensor, share: float) -> Tensor:
+    """This process's part of |mean over the whole batch|, where `part`, worth `share` of it, is the mean of what this
+    process has: its sign is the whole mean's, so that the parts, and their gradients, add up to the absolute value."""
+    return part * all_reduce(share * part, "mean").sign()
+
+
 def all_gather(thing: Any) -> list[Any]:
     """`thing` of every process, by rank; only what pickles."""
     if size() == 1:
@@ -197,122 +187,3 @@ def sync_batchnorm_stats(module: nn.Module) -> None:
 def _place(device: torch.device) -> torch.device:
     """Where a tensor must lie to be sent: NCCL knows GPUs only."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else device
-
-
-# -- starting the processes --------------------------------------------------------------------------------
-def start(
-    count: int,
-    function: Callable[..., None],
-    arguments: tuple = (),
-    *,
-    report: Callable[[float, str], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
-) -> None:
-    """Run function(*arguments, report=..., should_stop=...) in `count` processes of this machine at once, their
-    environment ready for a process group of that size (Fabric's "ddp" strategy joins it).
-
-    report hears the first process. An exception of a process is raised here, and the others are stopped. Ctrl-C
-    asks all to stop in their own time, then raises KeyboardInterrupt."""
-    context = multiprocessing.get_context("spawn")
-    messages, stop = context.Queue(), context.Event()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    threads = max(1, torch.get_num_threads() // count)
-    processes = [
-        context.Process(target=_begin, args=(r, count, port, threads, messages, stop, function, arguments))
-        for r in range(count)
-    ]
-    for process in processes:
-        process.start()
-    failure, asked = None, False
-    try:
-        while any(process.is_alive() for process in processes):
-            try:
-                kind, content = messages.get(timeout=0.2)
-            except queue.Empty:
-                if any(process.exitcode for process in processes):
-                    break
-                if should_stop and should_stop():
-                    stop.set()
-                continue
-            except KeyboardInterrupt:
-                if asked:
-                    break  # a second Ctrl-C does not wait for a state to be saved
-                asked = True
-                stop.set()
-                continue
-            if kind == "failed":
-                failure = content
-                break
-            if report:
-                report(*content)
-            if should_stop and should_stop():
-                stop.set()
-    finally:
-        _end(processes)
-    while failure is None and not messages.empty():
-        kind, content = messages.get()
-        failure = content if kind == "failed" else None
-    if asked:
-        raise KeyboardInterrupt
-    if failure is not None:
-        raise failure
-    if any(process.exitcode for process in processes):
-        raise RuntimeError(f"a process of {count} died (out of memory?); the state of its last save is kept")
-
-
-def _begin(rank, count, port, threads, messages, stop, function, arguments) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and sets `stop`
-    end_with_parent()
-    os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)  # of a torchrun above: it would wait for that one's store
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), NODE_RANK="0",
-        GROUP_RANK="0", WORLD_SIZE=str(count), OMP_NUM_THREADS=str(threads), **{GROUP: "1"},
-    )  # fmt: skip
-    torch.set_num_threads(threads)
-
-    def report(done: float, words: str) -> None:
-        if rank == 0:
-            messages.put(("report", (done, words)))
-
-    try:
-        function(*arguments, report=report, should_stop=stop.is_set)
-    except Exception as error:
-        messages.put(("failed", _sendable(error, f"in process {rank} of {count}:\n{traceback.format_exc()}")))
-        sys.exit(1)
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def _sendable(error: Exception, note: str) -> Exception:
-    error.add_note(note)
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # some exceptions cannot be taken apart or put together again
-        return RuntimeError(f"{type(error).__name__}: {error}\n{note}")
-    return error
-
-
-def end_with_parent() -> None:
-    """From now on this process ends when the one that started it does, however that ends: it would go on with nobody
-    to hear it, and where the parent holds the run's lock nobody may write to the run folder without it."""
-
-    def watch() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _end(processes: list) -> None:
-    """Wait for processes that are ending; stop those that cannot, since their partners are gone."""
-    for process in processes:
-        process.join(GRACE)
-    for process in processes:
-        if process.is_alive():
-            process.terminate()
-            process.join(5)
-        if process.is_alive():
-            process.kill()
-            process.join()

@@ -55,7 +55,7 @@ def fault(error: BaseException) -> tuple[str, str]:
         return MACHINE, "a file could not be written whole (is the disk full?); what was saved before is kept"
     if isinstance(error, SafetensorError):
         return (MACHINE if "os error" in text else INPUT), f"weights could not be read or written: {text}"
-    if isinstance(error, RuntimeError) and "process of" in text and "died" in text:  # of devices.start()
+    if isinstance(error, RuntimeError) and "process of" in text and "died" in text:  # of processes.launch()
         return MACHINE, text
     if isinstance(error, ModuleNotFoundError):
         return MACHINE, f"the package {error.name} is missing here: run `d2rkit doctor`"
@@ -65,7 +65,7 @@ def fault(error: BaseException) -> tuple[str, str]:
 
 
 def _of_system(error: OSError) -> str:
-    reason = REASONS.get(error.errno) or error.strerror or one_line(error)
+    reason = REASONS.get(error.errno or 0) or error.strerror or one_line(error)
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     kept = "; what was saved before is kept" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else ""
     return f"{where}{reason}{kept}"

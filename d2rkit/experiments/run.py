@@ -18,6 +18,7 @@ from typing import Any
 from d2rkit.core import devices
 from d2rkit.core.files import clear_drafts, write_json
 from d2rkit.core.paths import home
+from d2rkit.core.processes import launch
 from d2rkit.data.datasets import ImageData, load_data
 from d2rkit.experiments import plugins
 from d2rkit.experiments.experiment import Experiment, Run, build_pair, check_same, chosen_test, machine, read_run
@@ -73,7 +74,7 @@ def run(
         else:  # each process reads the images itself: sent to it, they would have to lie in /dev/shm
             del data
             arguments = (experiment, folder, device, data_root)
-            devices.start(count, _work_with_others, arguments, report=report, should_stop=should_stop)
+            launch(count, _work_with_others, arguments, report=report, should_stop=should_stop)
     return read_run(folder)
 
 

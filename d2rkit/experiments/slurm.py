@@ -1,43 +1,43 @@
-"""A list of experiments -> jobs of their own, through submitit: workers on this machine, or a Slurm cluster.
+"""A list of experiments -> jobs of a Slurm cluster, one a run, through submitit.
 
-    wait(submit_local(experiments, workers=2), experiments)
     submit_slurm(experiments, options=Slurm(partition="gpu"))
 
 A run folder is the only state and its lock keeps two processes off one run, so that a job may die at any moment and
-nobody needs to know who started it. Locks must reach all machines: on NFS they do, Lustre needs its mount option flock.
+nobody needs to know who started it. A job that is warned, because its time is nearly up or because it is preempted
+(where the cluster has PreemptParameters=send_user_signal), saves its state, goes back to the queue and goes on from
+there. Locks must reach all machines: on NFS they do, Lustre needs its mount option flock.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, cast
 
 import torch
-from tqdm.auto import tqdm
 
-from d2rkit.core.devices import card_for, named, resolve
+from d2rkit.core.devices import named
 from d2rkit.core.paths import home
 from d2rkit.experiments.experiment import Experiment
 from d2rkit.experiments.plugins import travelling
-from d2rkit.experiments.sweep import attempt, check_cores, failed_since, is_done, threads_of_children, unfinished
+from d2rkit.experiments.sweep import attempt, is_done, unfinished
 
 if TYPE_CHECKING:
-    from submitit import DelayedSubmission, Job
+    import submitit
+    from submitit.helpers import DelayedSubmission
 
 log = logging.getLogger("d2rkit")
+Place = tuple[Path, str, Path | None]  # root of the runs, device, folder of the data
 
 GRACE = 180.0  # seconds before a time limit at which a job is told; half of them to finish a step or a batch
-FOREVER = 365 * 24 * 60  # minutes; submitit ends local jobs after two if it is not told otherwise
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Slurm:
     at_once: int = 16
     """How many jobs of the array may run at once."""
     requeues: int = 20
-    """How often a job may run into its time limit."""
+    """How often a job may run into its time limit; preemption does not count."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """More of sbatch's options, e.g. account abc mem 32G."""
 
@@ -70,65 +70,50 @@ class Slurm:
 
 
 @dataclass(frozen=True)
-class Worker:
-    """What a job does: it goes down the list and takes every run that is neither done nor another's. count: devices
-    of a run. card: a local worker's GPU, as CUDA_VISIBLE_DEVICES has it ("" for none of its own); a cluster hands out
-    GPUs itself (None). since: what failed later than this is left alone: a worker of the same sweep has just tried
-    it."""
+class Job:
+    """What a job does: its run, unless that is done or another's. count: devices that share the run's batches."""
 
-    experiments: tuple[Experiment, ...]
+    experiment: Experiment
     root: Path
     device: str
     data_root: Path | None
     threads: int
     count: int = 1
-    card: str | None = None
-    since: float = math.inf
 
     def __call__(self) -> str:
-        """One line a run that was tried: its name and what became of it."""
+        """The run's name, and what became of it."""
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s", stream=sys.stdout)
         torch.set_num_threads(self.threads)
-        if self.card is not None:
-            if self.card:
-                os.environ["CUDA_VISIBLE_DEVICES"] = self.card
-            os.setpgrp()  # Ctrl-C in the terminal is for wait(), which then asks each worker once
-        found: dict[str, str] = {}
+        name = self.experiment.run_name
+        if is_done(self.experiment, self.root):
+            return f"{name}: nothing left to do"
         with _told_to_stop() as (told, requeue):
-            for experiment in self.experiments:
-                name = experiment.run_name
-                # Within training SIGTERM is fit()'s; then its answer is all that is heard of it.
-                if told() or "interrupted" in found.values():
-                    break
-                if failed_since(self.since, experiment, self.root):
-                    found[name] = "failed in another worker"
-                elif not is_done(experiment, self.root):
-                    found[name] = attempt(
-                        experiment, self.root, device=self.device, count=self.count, data_root=self.data_root,
-                        report=_log_steps(name), should_stop=told,
-                    )  # fmt: skip
-                    log.info("%s: %s", name, found[name])
-            if not all(is_done(experiment, self.root) for experiment in self.experiments):
+            status = attempt(
+                self.experiment, self.root, device=self.device, count=self.count, data_root=self.data_root,
+                report=_log_steps(name), should_stop=told,
+            )  # fmt: skip
+            log.info("%s: %s", name, status)
+            if not is_done(self.experiment, self.root):
                 requeue()
-        return "\n".join(f"{name}: {status}" for name, status in found.items()) or "nothing left to do"
+        return f"{name}: {status}"
 
     def checkpoint(self) -> DelayedSubmission:
-        """What submitit runs after a time-out: the same, since run folders hold the state."""
+        """What submitit runs when the job comes out of the queue again: the same, since run folders hold the state."""
         return _submitit().helpers.DelayedSubmission(self)
 
 
 @contextmanager
 def _told_to_stop() -> Iterator[tuple[Callable[[], bool], Callable[[], None]]]:
-    """told() says whether SIGTERM (of scancel, of wait()) or the warning before a time limit came, so that the run
+    """told() says whether SIGTERM (of scancel) or the warning before a time limit or preemption came, so that the run
     saves its state; requeue(), called then, hands a warning on to submitit, which requeues the job and exits. That
     happens uncalled if half of the grace time was not enough."""
     warning = getattr(signal, f"SIG{_submitit().JobEnvironment.USR_SIG}")
-    handler = signal.getsignal(warning)
+    handler = cast("Callable[[int, FrameType | None], None]", signal.getsignal(warning))  # submitit has set it
     came: set[int] = set()
     alarm = threading.Timer(GRACE / 2, os.kill, (os.getpid(), warning))
     alarm.daemon = True
 
-    def note(number: int, frame: object) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         second = number in came
         came.add(number)
         if number == warning:
@@ -156,67 +141,6 @@ def _log_steps(name: str) -> Callable[[float, str], None]:
     return report
 
 
-def submit_local(
-    experiments: Sequence[Experiment],
-    root: str | Path | None = None,
-    *,
-    workers: int,
-    threads: int = 1,
-    device: str = "auto",
-    data_root: str | Path | None = None,
-) -> list[Job]:
-    """Start workers on what is not done; they go on if this process ends. Each gets one of the GPUs in turn.
-
-    workers, threads: as in sweep(), at least one of each. Logs: jobs/local-<time>/ below root."""
-    check_cores(workers, threads)
-    resolve(device)
-    if workers < 1:
-        raise ValueError("the local executor needs at least 1 worker")
-    root, todo, place = _prepare(experiments, root, device, data_root)
-    if not todo:
-        return []
-    # Process ids come round again, so each sweep has a folder of its own.
-    executor = _submitit().LocalExecutor(root / "jobs" / time.strftime("local-%Y%m%d-%H%M%S"))
-    executor.update_parameters(timeout_min=FOREVER, stderr_to_stdout=True)
-    # submitit's controller would kill its worker a second after a Ctrl-C; born deaf to it, it leaves that to wait().
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with threads_of_children(threads):
-            return [
-                executor.submit(
-                    Worker(tuple(todo), *place, threads, card=card_for(number, device) or "", since=time.time())
-                )
-                for number in range(min(workers, len(todo)))
-            ]
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def wait(
-    jobs: Sequence[Job], experiments: Sequence[Experiment], root: str | Path | None = None, *, quiet: bool = False
-) -> None:
-    """Until local jobs have ended, with a bar of the runs done. Ctrl-C asks each to save its state and stop, a second
-    one to stop at once; when they have, KeyboardInterrupt is raised."""
-    root = Path(root) if root is not None else home("runs")
-    stopped = False
-    with tqdm(total=len(experiments), desc="training and attacking", unit="run", disable=quiet) as bar:
-        while True:
-            try:
-                running = [job for job in jobs if not job.done()]
-                bar.update(sum(is_done(experiment, root) for experiment in experiments) - bar.n)
-                if not running:
-                    break
-                time.sleep(1)
-            except KeyboardInterrupt:
-                stopped = True
-                bar.set_description_str("stopping: every run saves its state")
-                for job in jobs:
-                    if not job.done():
-                        os.kill(int(job.job_id), signal.SIGTERM)  # to submitit's controller, which hands it on
-    if stopped:
-        raise KeyboardInterrupt
-
-
 def submit_slurm(
     experiments: Sequence[Experiment],
     root: str | Path | None = None,
@@ -224,7 +148,7 @@ def submit_slurm(
     options: Slurm,
     device: str = "auto",
     data_root: str | Path | None = None,
-) -> list[Job]:
+) -> list[submitit.Job]:
     """Hand what is not done to Slurm, one job a run, as one array; ValueError if there is no Slurm, or if it refuses.
     Logs: jobs/<job id>/ below root."""
     options.check()
@@ -240,17 +164,17 @@ def submit_slurm(
             name="d2rkit", timeout_min=options.minutes, gpus_per_node=options.gpus or None, cpus_per_task=options.cpus,
             stderr_to_stdout=True, slurm_partition=options.partition or None, slurm_signal_delay_s=int(GRACE),
             slurm_array_parallelism=options.at_once, slurm_setup=[f"export OMP_NUM_THREADS={options.cpus}"],
-            slurm_additional_parameters=dict(options.extra),
+            slurm_additional_parameters={"requeue": True, **options.extra},  # some clusters forbid it unless asked
         )  # fmt: skip
         with executor.batch():
-            jobs = [executor.submit(Worker((e,), *place, options.cpus, max(1, options.gpus))) for e in todo]
+            jobs = [executor.submit(Job(e, *place, options.cpus, max(1, options.gpus))) for e in todo]
         return jobs
     except RuntimeError as error:  # of submitit: srun is missing, sbatch said no
         raise ValueError(f"Slurm took no jobs: {' '.join(str(error).split())}") from error
 
 
-def _prepare(experiments: Sequence[Experiment], root, device: str, data_root) -> tuple[Path, list[Experiment], tuple]:
-    """Root, what is not done, where and on what workers run; absolute, since jobs may start elsewhere."""
+def _prepare(experiments: Sequence[Experiment], root, device: str, data_root) -> tuple[Path, list[Experiment], Place]:
+    """Root, what is not done, where and on what jobs run; absolute, since jobs may start elsewhere."""
     root = (Path(root) if root is not None else home("runs")).absolute()
     todo = unfinished(experiments, root)
     for experiment in todo:

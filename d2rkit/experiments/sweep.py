@@ -2,32 +2,29 @@
 
 Each run is isolated: one that fails leaves error.txt in its folder and the others go on. Runs that are done are
 skipped, runs that another process works on are left to it. Ctrl-C lets every run save its state; the same call
-goes on. Jobs of a cluster, or that outlive this process: slurm.py.
+goes on. Jobs of a cluster: slurm.py.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import queue
-import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from d2rkit.core import devices
 from d2rkit.core.devices import card_for, resolve
 from d2rkit.core.faults import fault
 from d2rkit.core.files import write_atomically
 from d2rkit.core.paths import home
+from d2rkit.core.processes import Worker, check_cores, say, threads_of_children, told_to_stop
 from d2rkit.experiments.experiment import Experiment
 from d2rkit.experiments.plugins import travelling
 from d2rkit.experiments.run import Interrupted, run
@@ -90,20 +87,8 @@ def sweep(
     return list(outcomes.values())
 
 
-def check_cores(workers: int, threads: int) -> None:
-    cores = os.cpu_count() or 1
-    if workers < 0 or threads < 1 or workers * threads > cores:
-        raise ValueError(f"workers x threads must lie between 0 and the {cores} cores here, not {workers} x {threads}")
-
-
 def is_done(experiment: Experiment, root: Path) -> bool:
     return (root / experiment.run_name / "result.json").exists()
-
-
-def failed_since(moment: float, experiment: Experiment, root: Path) -> bool:
-    """Whether an attempt, by whomever, left an error after that time."""
-    file = root / experiment.run_name / "error.txt"
-    return file.exists() and file.stat().st_mtime > moment
 
 
 def unfinished(experiments: Sequence[Experiment], root: Path) -> list[Experiment]:
@@ -142,21 +127,6 @@ def attempt(
 
 
 @contextmanager
-def threads_of_children(threads: int) -> Iterator[None]:
-    """Processes started inside have so many threads: OpenMP reads its variable when a process starts, and
-    torch.set_num_threads alone comes too late for some kernels."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
-
-
-@contextmanager
 def _threads_here(threads: int) -> Iterator[None]:
     """So many torch threads in this process, and afterwards as many as before; 0 leaves them alone."""
     import torch
@@ -185,48 +155,11 @@ def _here(todo: list[Experiment], root: Path, device: str, count: int, data_root
     return found
 
 
-# What a worker process was given at its start; module level, because functions sent to it cannot carry these.
-_worker: dict = {}
-
-
-def _begin_worker(threads: int, card: str | None, messages, stop) -> None:
-    import torch
-
-    for number in (signal.SIGINT, signal.SIGHUP):  # the parent hears them and sets `stop`
-        signal.signal(number, signal.SIG_IGN)
-    devices.end_with_parent()
-    torch.set_num_threads(threads)
-    if card is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = card  # nothing has touched CUDA yet
-    _worker.update(messages=messages, stop=stop)
-
-
 def _work(number: int, experiment: Experiment, root: Path, device: str, data_root) -> str:
     def report(done: float, words: str) -> None:
-        _worker["messages"].put((number, done, f"{experiment.method} seed {experiment.seed}: {words}"))
+        say((number, done, f"{experiment.method} seed {experiment.seed}: {words}"))
 
-    return attempt(
-        experiment, root, device=device, data_root=data_root, report=report, should_stop=_worker["stop"].is_set
-    )
-
-
-class _Process:
-    """A worker process, with a queue and an event of its own: if it dies, however, no other is held up."""
-
-    def __init__(self, threads: int, card: str | None):
-        self.threads, self.card = threads, card
-        self.begin()
-
-    def begin(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.messages, self.stop = context.Queue(), context.Event()
-        arguments = (self.threads, self.card, self.messages, self.stop)
-        self.pool = ProcessPoolExecutor(1, context, _begin_worker, arguments)
-
-    def heard(self) -> Iterator[tuple[int, float, str]]:
-        with suppress(queue.Empty):
-            while True:
-                yield self.messages.get_nowait()
+    return attempt(experiment, root, device=device, data_root=data_root, report=report, should_stop=told_to_stop)
 
 
 def _with_workers(
@@ -234,8 +167,8 @@ def _with_workers(
 ) -> list[Outcome]:
     done = [0.0] * len(todo)
     words: dict[int, str] = {}
-    processes = [_Process(threads, card_for(number, device)) for number in range(workers)]
-    idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
+    processes = [Worker(threads, card_for(number, device), polite=True) for number in range(workers)]
+    idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
     stopping = threading.Event()
 
     def stop() -> None:
@@ -249,7 +182,7 @@ def _with_workers(
         try:
             if stopping.is_set():
                 return "interrupted"
-            return process.pool.submit(_work, number, experiment, root, device, data_root).result()
+            return process.submit(_work, number, experiment, root, device, data_root).result()
         except Exception as error:  # of the process; for its run's errors attempt() answers
             process.begin()
             if stopping.is_set():

@@ -14,10 +14,10 @@ from torch import Tensor
 from d2rkit.core.validation import check_choice, nearest, shown
 from d2rkit.methods import attacks, family, objectives
 from d2rkit.methods.objectives import Logits, Loss
-from d2rkit.methods.pair import GuidedPair
+from d2rkit.methods.pair import GuidedPair, required_guide
 
 TWO_STEP = (("mse", "adv", "reverse"), ("ce", "clean"))  # adversarial distribution first, then the clean one
-HANDED = ("gathered", "progress", "class_means")  # what the training loop gives to objectives that ask for it by name
+HANDED = ("progress", "class_means")  # what the training loop gives to objectives that ask for it by name
 
 
 class PairAttack(NamedTuple):
@@ -37,11 +37,11 @@ def _kl_self(pair: GuidedPair, x: Tensor, y: Tensor, *, guide_share: float, **bu
 
 
 def _cag(pair: GuidedPair, x: Tensor, y: Tensor, *, guide_share: float, **budget) -> Tensor:
-    return attacks.cag(pair.target, pair.guide, x, guide_share=guide_share, y=y, **budget)
+    return attacks.cag(pair.target, required_guide(pair), x, guide_share=guide_share, y=y, **budget)
 
 
 def _kl_pair(pair: GuidedPair, x: Tensor, y: Tensor, *, guide_share: float, **budget) -> Tensor:
-    return attacks.kl_pair(pair.target, pair.guide, x, **budget)
+    return attacks.kl_pair(pair.target, required_guide(pair), x, **budget)
 
 
 ATTACKS: dict[str, PairAttack] = {
@@ -94,16 +94,13 @@ class Method:
         logits: Logits,
         y: Tensor,
         changes: Mapping[str, float | str | bool] | None = None,
-        gathered: Callable[[Tensor], Tensor] | None = None,
         **more: Any,
     ) -> Loss:
-        """The objective with this method's options, some of them changed. gathered: for a batch spread over several
-        devices, see objectives.d2r; the other objectives are means, which need no such help. more: progress and
-        class_means, see `family`. What an objective does not ask for it does not get."""
+        """The objective with this method's options, some of them changed. more: progress and class_means, see
+        `family`. What an objective does not ask for it does not get."""
         if changes is not None and not isinstance(changes, Mapping):
             raise ValueError(f"loss options are a dict from name to value, not {shown(changes)}")
-        given = {"gathered": gathered, **more}
-        extra = {name: given[name] for name in self.handed if given.get(name) is not None}
+        extra = {name: more[name] for name in self.handed if more.get(name) is not None}
         return self.objective(logits, y, **{**self.options, **(changes or {})}, **extra)
 
     def check_options(self, changes: Mapping[str, float | str | bool]) -> None:

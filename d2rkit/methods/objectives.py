@@ -9,7 +9,8 @@ objective needs are missing or not of one shape, labels do not go with them, or 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -32,10 +33,12 @@ class Logits(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """total: the scalar to minimise; parts: its weighted terms by name."""
+    """total: the scalar to minimise. parts: its weighted terms by name, means over the batch. signed: for each term
+    that is the absolute value of such a mean, the mean with its sign, without which parts of a batch do not add up."""
 
     total: Tensor
     parts: dict[str, Tensor]
+    signed: Mapping[str, Tensor] = MappingProxyType({})
 
 
 # Default weights of D2R's terms. "released" and "jeffreys-adv" are the authors'. Those of "symmetric" were found on
@@ -60,7 +63,6 @@ def d2r(
     w_reverse: float = 10.0,
     reduction: str = "mean",
     detach_guide: bool = False,
-    gathered: Callable[[Tensor], Tensor] | None = None,
 ) -> Loss:
     """Dual regularisation (Liu et al. 2025, arXiv 2506.07056). With KL1 = KL(p_f(x) || p_g(x)),
     KL2 = KL(p_g(x) || p_f(x)), KL5 = KL(p_f(x') || p_g(x)) and KL3 = KL(p_g(x) || p_f(x')):
@@ -72,9 +74,8 @@ def d2r(
     KL5 is the first term of RSLAD with its arguments exchanged; what that changes, family.rslad says. Weights left
     at None take the variant's defaults (D2R_WEIGHTS). The labels reach the target through the guide only.
     reduction: "mean" over batch and classes, as released, or "batchmean" (C times larger). detach_guide: no
-    gradient from the target's terms into the guide. gathered: of a batch that is spread over several devices, the
-    whole batch's value of a scalar, of which each has its part: |KL1 - KL2| is that of the whole batch, however it
-    is spread. ValueError for an unknown variant or reduction.
+    gradient from the target's terms into the guide. |KL1 - KL2| is of the batch's means, and so `signed` tells
+    KL1 - KL2, too. ValueError for an unknown variant or reduction.
     """
     check_choice(variant, D2R_WEIGHTS, "D2R variant")
     check_choice(reduction, REDUCTIONS, "reduction")
@@ -90,11 +91,12 @@ def d2r(
     def mean(per_example: Tensor) -> Tensor:
         return per_example.mean() / (g_clean.shape[1] if reduction == "mean" else 1)
 
+    signed = {}
     if variant == "symmetric":
         clean = mean(symmetric_kl(f_clean, g_fixed, SMOOTHING))
     else:  # the absolute value of the batch's mean, not of each example
-        clean = mean(kl_gap(f_clean, g_fixed, SMOOTHING))
-        clean = clean.abs() if gathered is None else clean * gathered(clean.detach()).sign()
+        gap = mean(kl_gap(f_clean, g_fixed, SMOOTHING))
+        clean, signed["clean"] = gap.abs(), w["w_clean"] * gap
     adversarial = kl(f_adv, g_fixed, SMOOTHING)
     parts = {
         "ce": w["w_ce"] * F.cross_entropy(g_clean, y),
@@ -106,7 +108,7 @@ def d2r(
         adversarial = adversarial + reverse
         parts["reverse"] = w_reverse * mean(reverse)
     parts["adv"] = w["w_adv"] * mean(adversarial)
-    return summed(parts)
+    return summed(parts)._replace(signed=signed)
 
 
 def pgd_at(logits: Logits, y: Tensor) -> Loss:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,7 @@ def kit_name(name: str | None) -> str | None:
     return name
 
 
-def is_foreign(name: str | None) -> bool:
+def is_foreign(name: str | None) -> TypeGuard[str]:
     """Whether another library builds this network."""
     return isinstance(name, str) and name.startswith(("timm:", "hf:"))
 
@@ -111,6 +111,11 @@ class RawShortcutBlock(nn.Module):
 
 class SmallImageResNet(nn.Module):
     """A ResNet of RobustBench for CIFAR: a 3x3 stem of stride 1, no pooling behind it, and a head named `linear`."""
+
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
 
     def __init__(self, block: type[Any], counts: Sequence[int], num_classes: int, channels: int = 3):
         super().__init__()
@@ -256,10 +261,10 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _checked(mean: Any, std: Any, channels: int, source: Path) -> Normalisation:
     try:
-        numbers = [tuple(map(float, value)) for value in (mean, std)]
+        mean, std = (tuple(map(float, value)) for value in (mean, std))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{source} holds no mean and std of numbers; {GIVE}") from error
-    return checked(*numbers, channels, f"from {source.parent.name}/{source.name}")
+    return checked(mean, std, channels, f"from {source.parent.name}/{source.name}")
 
 
 @contextmanager

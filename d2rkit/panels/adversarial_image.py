@@ -5,7 +5,9 @@ All radii are in pixel scale [0, 1]; the sliders count in 1/255, as the literatu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,7 +120,7 @@ def compute(
 
 
 # -- picture ----------------------------------------------------------------------------------------------
-def draw(data: Attacked) -> Figure:
+def draw(data: Attacked, ghost: Attacked | None = None) -> Figure:
     made = base.figure(9.4, 5.4)
     for place, (image, title) in enumerate(
         ((data.clean, f"clean: {data.class_names[data.label]}"), (None, ""), (data.adversarial, "adversarial"))
@@ -128,8 +130,9 @@ def draw(data: Attacked) -> Figure:
             draw_perturbation(made, ax, data)
         else:
             base.show_image(ax, image, title)
-    draw_probabilities(made.add_axes((0.13, 0.09, 0.36, 0.32)), data)
-    draw_curve(made.add_axes((0.63, 0.09, 0.35, 0.32)), data)
+    same = ghost is not None and np.array_equal(ghost.clean, data.clean)
+    draw_probabilities(made.add_axes((0.13, 0.09, 0.36, 0.32)), data, ghost if same else None)
+    draw_curve(made.add_axes((0.63, 0.09, 0.35, 0.32)), data, ghost)
     return made
 
 
@@ -144,8 +147,11 @@ def draw_perturbation(made: Figure, ax, data: Attacked) -> None:
     bar.outline.set_visible(False)
 
 
-def draw_probabilities(ax, data: Attacked) -> None:
-    """The true class and the strongest others: from the clean image's probability to the adversarial one's."""
+def draw_probabilities(ax, data: Attacked, ghost: Attacked | None = None) -> None:
+    """The true class and the strongest others: from the clean image's probability to the adversarial one's; open and
+    grey, the adversarial image of the previous setting."""
+    grey = {"color": base.GHOST["color"], "mfc": "white", "ms": 7, "mew": 1.6, "ls": "none", "clip_on": False}
+    before = () if ghost is None else (ghost.target_adv, ghost.guide_adv)
     sides = [("target", data.target_clean, data.target_adv, base.TARGET)]
     if data.guide_clean is not None:
         sides.append(("guide", data.guide_clean, data.guide_adv, base.GUIDE))
@@ -153,8 +159,10 @@ def draw_probabilities(ax, data: Attacked) -> None:
     strongest[data.label] = 2
     chosen = np.argsort(-strongest)[:4]
     base.tidy(ax, "probabilities: ○ clean → ■ adversarial", "", "")
-    for shift, (who, clean, adv, colour) in zip((-0.17, 0.17), sides, strict=False):
-        rows = np.arange(len(chosen)) + (shift if len(sides) > 1 else 0)
+    for place, (who, clean, adv, colour) in enumerate(sides):
+        rows = np.arange(len(chosen)) + ((-0.17, 0.17)[place] if len(sides) > 1 else 0)
+        if before:
+            ax.plot(before[place][chosen], rows, "s", **grey)
         ax.hlines(rows, clean[chosen], adv[chosen], color=colour, lw=2, ls="-" if who == "target" else (0, (2, 1)))
         ax.plot(clean[chosen], rows, "o", mfc="white", mec=colour, mew=1.8, ms=7, clip_on=False)
         ax.plot(adv[chosen], rows, "s", color=colour, ms=7, clip_on=False)
@@ -167,8 +175,12 @@ def draw_probabilities(ax, data: Attacked) -> None:
     ax.set_xticks([0, 0.5, 1])
 
 
-def draw_curve(ax, data: Attacked) -> None:
+def draw_curve(ax, data: Attacked, ghost: Attacked | None = None) -> None:
     base.tidy(ax, f"target's accuracy on {data.curve_images} images", "ε in 1/255", "")
+    if ghost is not None and ghost.curve:
+        radii, share = np.array(ghost.curve).T
+        ax.plot(255 * radii, share, **base.GHOST)
+        ax.plot(255 * ghost.eps, ghost.accuracy_here, "D", color=base.GHOST["color"], mfc="white", ms=8, clip_on=False)
     if data.curve:
         radii, share = np.array(data.curve).T
         ax.plot(255 * radii, share, "o-", color=base.TARGET, ms=4, lw=2, clip_on=False)
@@ -226,6 +238,11 @@ def words(data: Attacked) -> str:
     return base.sentence(summary) + base.table(header, rows, f"{data.title}: predictions")
 
 
+def takes_steps(at: Mapping[str, Any]) -> bool:
+    """Whether the attack of these settings goes in steps: FGSM and random signs are one move of size ε."""
+    return at["attack"] in ("pgd", "cw")
+
+
 class AdversarialImage(Panel):
     """Move ε, steps and step size and see one image change, and the accuracy on many."""
 
@@ -245,8 +262,8 @@ class AdversarialImage(Panel):
             "eps255": Slider(
                 "ε in 1/255", min(round(255 * sample.eps), top), 0, top, 1, "Largest change of a pixel, in 1/255"
             ),
-            "steps": Slider("Steps", 10, 1, 20, 1, "Gradient steps of PGD and C&W"),
-            "step_share": Slider("Step size / ε", 0.25, 0.05, 1.0, 0.05, "Step size as a share of ε"),
+            "steps": Slider("Steps", 10, 1, 20, 1, "Gradient steps of PGD and C&W", when=takes_steps),
+            "step_share": Slider("Step size / ε", 0.25, 0.05, 1.0, 0.05, "Step size as a share of ε", when=takes_steps),
         }
         super().__init__(f"Adversarial image · {sample.title}", controls, self._compute, draw, words)
 

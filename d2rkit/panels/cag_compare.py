@@ -17,6 +17,7 @@ from d2rkit.core.validation import nearest
 from d2rkit.methods import attacks
 from d2rkit.methods.pair import GuidedPair, eval_mode
 from d2rkit.panels import base
+from d2rkit.panels.axes import Frame
 from d2rkit.panels.controls import Choice, Slider
 from d2rkit.panels.panel import Panel
 from d2rkit.panels.sample_pairs import SamplePair
@@ -150,7 +151,7 @@ def cosines(
 
 
 # -- picture ----------------------------------------------------------------------------------------------
-def draw(data: Comparison) -> Figure:
+def draw(data: Comparison, ghost: Comparison | None = None, frame: Frame | None = None) -> Figure:
     made = base.figure(9.4, 5.9)
     base.show_image(made.add_axes((0.02, 0.61, 0.205, 0.33)), data.image, f"image: {data.label}")
     top = max(255 * data.eps, 0.5)
@@ -162,7 +163,8 @@ def draw(data: Comparison) -> Figure:
     bar.ax.set_yticklabels([f"−{top:g}", "0", f"+{top:g}"], fontsize=8)
     bar.ax.set_title("1/255", fontsize=8)
     bar.outline.set_visible(False)
-    draw_paths(made.add_axes((0.07, 0.09, 0.36, 0.4)), data)
+    same = ghost if ghost is not None and np.array_equal(ghost.image, data.image) else None
+    draw_paths(made.add_axes((0.07, 0.09, 0.36, 0.4)), data, same, frame)
     names = list(ATTACKS.values())
     draw_matrix(made.add_axes((0.51, 0.12, 0.2, 0.33)), data.cosines, names, names, "cosine of changes", (-1, 1))
     draw_matrix(
@@ -172,18 +174,22 @@ def draw(data: Comparison) -> Figure:
     return made
 
 
-def draw_paths(ax, data: Comparison) -> None:
-    """The walk in the plane of the two margins; left of 0 the guide is wrong, below 0 the target."""
+def draw_paths(ax, data: Comparison, ghost: Comparison | None = None, frame: Frame | None = None) -> None:
+    """The walk in the plane of the two margins; left of 0 the guide is wrong, below 0 the target. In grey, where the
+    walks led at the previous setting."""
     base.tidy(ax, "the way in the guide–target plane", "guide's margin", "target's margin")
+    for name, path in {} if ghost is None else ghost.paths.items():
+        ax.plot(*path.T, **base.GHOST)
+        ax.plot(*path[-1], STYLE[name][2], color=base.GHOST["color"], ms=8, mec="white", mew=1, zorder=1.6)
     for name, path in data.paths.items():
         colour, dash, mark = STYLE[name]
         ax.plot(*path.T, color=colour, ls=dash, lw=1.8)
         ax.plot(*path[-1], mark, color=colour, ms=9, mec="white", mew=1, label=ATTACKS[name])
     ax.plot(*data.paths["ce"][0], "*", color=base.INK, ms=14, mec="white", label="start")
     ax.margins(0.12)
-    low_x, high_x = ax.get_xlim()
-    low_y, high_y = ax.get_ylim()
-    ax.set(xlim=(min(low_x, -0.5), max(high_x, 0.5)), ylim=(min(low_y, -0.5), max(high_y, 0.5)))
+    (low_x, high_x), (low_y, high_y), frame = ax.get_xlim(), ax.get_ylim(), frame or Frame()
+    ax.set_xlim(*frame.hold("guide's margin", min(low_x, -0.5), max(high_x, 0.5)))
+    ax.set_ylim(*frame.hold("target's margin", min(low_y, -0.5), max(high_y, 0.5)))
     ax.axhline(0, color=base.GREY, lw=1)
     ax.axvline(0, color=base.GREY, lw=1)
     ax.legend(

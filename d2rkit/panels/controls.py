@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets as widgets
 
+When = Callable[[Mapping[str, Any]], bool]  # settings of the whole panel -> whether this control does anything
+
 
 @dataclass(frozen=True)
 class Slider:
-    """A number. `help` is the tooltip; integers if `step` and `value` are."""
+    """A number. `help` is the tooltip; integers if `step` and `value` are. Where `when` says that the other settings
+    leave it without effect, it is greyed out."""
 
     label: str
     value: float
@@ -19,16 +22,18 @@ class Slider:
     high: float
     step: float
     help: str = ""
+    when: When | None = None
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of `options`: what is shown -> what `compute` receives."""
+    """One of `options`: what is shown -> what `compute` receives. `when`: as for a Slider."""
 
     label: str
     value: Any
     options: Mapping[str, Any]
     help: str = ""
+    when: When | None = None
 
 
 class Control:
@@ -36,14 +41,13 @@ class Control:
 
     def __init__(self, spec: Slider | Choice):
         self.spec = spec
-        style = {"description_width": "9.5em"}
+        style = {"description_width": "8.2em"}  # longer labels take two lines
         if isinstance(spec, Choice):
-            options = list(spec.options.items())
-            layout = widgets.Layout(width="27em", max_width="99%")
             self.main = widgets.Dropdown(
-                options=options, value=spec.value, description=spec.label, style=style, layout=layout
-            )
-            self.number, self.row = None, self.main
+                options=list(spec.options.items()), value=spec.value, description=spec.label, style=style,
+                layout=widgets.Layout(width="auto", flex="1 1 auto", min_width="0"),
+            )  # fmt: skip
+            self.number, parts = None, [self.main]
         else:
             whole = all(isinstance(v, int) for v in (spec.value, spec.low, spec.high, spec.step))
             slider, field = (
@@ -54,12 +58,38 @@ class Control:
             limits = {"value": spec.value, "min": spec.low, "max": spec.high, "step": spec.step}
             self.main = slider(
                 **limits, description=spec.label, continuous_update=False, readout=False, style=style,
-                layout=widgets.Layout(width="21em"),
+                layout=widgets.Layout(width="auto", flex="1 1 auto", min_width="0"),
             )  # fmt: skip
-            self.number = field(**limits, layout=widgets.Layout(width="5.2em"))
+            # Its label is there for screen readers only: the slider's says the same to the eye.
+            self.number = field(
+                **limits, description=spec.label, style={"description_width": "0"},
+                layout=widgets.Layout(width="4.8em", flex="0 0 auto"),
+            )  # fmt: skip
+            self.number.add_class("d2rkit-field")
             widgets.link((self.main, "value"), (self.number, "value"))
-            self.row = widgets.HBox([self.main, self.number])
+            parts = [self.main, self.number]
+        self.row = widgets.HBox(parts, layout=widgets.Layout(align_items="center", overflow="visible"))
         for widget in filter(None, (self.main, self.number)):
-            # ipywidgets 7 and 8 have different names for the tooltip, which is also the field's accessible name
+            # ipywidgets 7 and 8 have different names for the tooltip
             name = "tooltip" if "tooltip" in widget.trait_names() else "description_tooltip"
             setattr(widget, name, spec.help or spec.label)
+
+    def shown(self, value: Any) -> str:
+        """A value as the student sees it."""
+        if isinstance(self.spec, Choice):  # the menu's present options: a panel may have changed them
+            return next((label for label, option in self.main.options if option == value), str(value))
+        return f"{value:g}"
+
+    def grey_out(self, settings: Mapping[str, Any]) -> None:
+        """Dead where it does nothing at these settings of the panel, alive elsewhere."""
+        dead = self.spec.when is not None and not self.spec.when(settings)
+        for widget in filter(None, (self.main, self.number)):
+            widget.disabled = dead
+        (self.row.add_class if dead else self.row.remove_class)("d2rkit-off")
+
+
+def grid(rows: Sequence[widgets.Widget]) -> widgets.Box:
+    """Controls in one, two or three columns, as the page is wide: a slider of 260 px or more always fits."""
+    columns = "repeat(auto-fill, minmax(min(33em, 100%), 1fr))"
+    layout = widgets.Layout(display="grid", grid_template_columns=columns, grid_gap="0 1.5em", overflow="visible")
+    return widgets.Box(rows, layout=layout)

@@ -6,12 +6,14 @@ somewhere and follows the negative gradient with respect to its logits, as it wo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.tri import Triangulation
 from torch import Tensor
@@ -19,8 +21,10 @@ from torch import Tensor
 from d2rkit.core.validation import nearest
 from d2rkit.methods import divergences as D
 from d2rkit.panels import base
+from d2rkit.panels.axes import Frame
 from d2rkit.panels.controls import Choice, Slider
 from d2rkit.panels.panel import Panel
+from d2rkit.panels.touch import from_picture, to_picture
 
 CLASSES = ("A", "B", "C")
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 3**0.5 / 2]])
@@ -152,6 +156,8 @@ def descend(measure: Callable, start: Tensor, guide: Tensor, steps: int = STEPS)
 
 # -- picture ----------------------------------------------------------------------------------------------
 OUTLINE = {"markeredgecolor": "white", "markeredgewidth": 1.3, "linestyle": "none"}
+SIZE, TRIANGLE = (9.4, 4.5), (0.0, 0.02, 0.56, 0.9)  # inches; the triangle's place in the figure
+LIMITS = {"xlim": (-0.13, 1.13), "ylim": (-0.09, 0.97), "aspect": "equal"}
 MARKS = {
     "target, start": {"marker": "o", "ms": 9, "color": base.INK} | OUTLINE,
     "target, end": {"marker": "s", "ms": 9, "color": base.TARGET} | OUTLINE,
@@ -159,10 +165,10 @@ MARKS = {
 }
 
 
-def draw(data: Landscape) -> Figure:
-    made = base.figure(9.4, 4.5)
-    draw_simplex(made.add_axes((0.0, 0.02, 0.56, 0.9), xticks=[], yticks=[]), data)
-    draw_descent(made.add_axes((0.66, 0.62, 0.32, 0.28)), data)
+def draw(data: Landscape, ghost: Landscape | None = None, frame: Frame | None = None) -> Figure:
+    made = base.figure(*SIZE)
+    draw_simplex(made.add_axes(TRIANGLE, xticks=[], yticks=[]), data, ghost=ghost)
+    draw_descent(made.add_axes((0.66, 0.62, 0.32, 0.28)), data, ghost, frame)
     draw_predictions(made.add_axes((0.66, 0.13, 0.32, 0.28)), data)
     return made
 
@@ -176,8 +182,9 @@ def draw_comparison(landscapes: list[Landscape]) -> Figure:
     return made
 
 
-def draw_simplex(ax, data: Landscape, title: str | None = None) -> None:
-    """Heat map (darker is farther), arrows downhill, the target's path, and the gap's blind curve."""
+def draw_simplex(ax, data: Landscape, title: str | None = None, ghost: Landscape | None = None) -> None:
+    """Heat map (darker is farther), arrows downhill, the target's path, and the gap's blind curve; in grey, where
+    the target went before."""
     values = data.values - data.values.min()  # cross-entropy does not start at 0
     top = np.quantile(values, 0.97)
     levels = data.values.min() + max(top, 1e-6) * np.linspace(0, 1, 13) ** 2  # finer near the minimum
@@ -193,6 +200,10 @@ def draw_simplex(ax, data: Landscape, title: str | None = None) -> None:
         angles="xy", scale_units="xy", scale=1, width=0.004, color=base.GREY,
     )  # fmt: skip
     ax.plot(*np.vstack([CORNERS, CORNERS[:1]]).T, color=base.INK, lw=1)
+    if ghost is not None:
+        ax.plot(*(ghost.path @ CORNERS).T, **base.GHOST, label="before")
+        for style, p in zip(MARKS.values(), (ghost.path[0], ghost.path[-1], ghost.guide), strict=True):
+            ax.plot(*(p @ CORNERS), **{**style, "color": base.GHOST["color"], "zorder": 1.6})
     way = data.path @ CORNERS
     ax.plot(way[:, 0], way[:, 1], color=base.INK, lw=2.2)
     for (place, style), p in zip(MARKS.items(), (data.path[0], data.path[-1], data.guide), strict=True):
@@ -201,17 +212,21 @@ def draw_simplex(ax, data: Landscape, title: str | None = None) -> None:
         ax.plot([], [], color=base.RED, ls="--", lw=2, label="blind: the gap is 0")
     for name, (x, y) in zip(CLASSES, CORNERS, strict=True):
         ax.text(x + (x - 0.5) * 0.09, y + (0.035 if y else -0.055), f"class {name}", ha="center", fontsize=10)
-    ax.set(xlim=(-0.13, 1.13), ylim=(-0.09, 0.97), aspect="equal")
+    ax.set(**LIMITS)
     ax.axis("off")
     ax.text(-0.1, 0.955, data.label if title is None else title, fontsize=11, color=base.INK)
     ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.96), fontsize=8, frameon=False, handletextpad=0.4)
 
 
-def draw_descent(ax, data: Landscape) -> None:
+def draw_descent(ax, data: Landscape, ghost: Landscape | None = None, frame: Frame | None = None) -> None:
     base.tidy(ax, "On the way", "gradient step", "")
+    if ghost is not None:
+        ax.plot(ghost.along, **base.GHOST)
+        ax.plot(ghost.distance, **base.GHOST)
     ax.plot(data.along, color=base.BLUE, lw=2, label="the divergence")
     ax.plot(data.distance, color=base.RED, lw=2, ls="--", label="distance to the guide (total variation)")
-    ax.set_ylim(0, 1.5 * max(data.along.max(), data.distance.max()))  # headroom for the legend
+    highest = max(run.max() for each in filter(None, (data, ghost)) for run in (each.along, each.distance))
+    ax.set_ylim(*(frame or Frame()).hold("descent", 0, 1.5 * highest))  # headroom for the legend
     ax.set_xticks([0, STEPS // 2, STEPS])
     ax.legend(fontsize=8, frameon=False, loc="upper right", borderaxespad=0)
 
@@ -249,6 +264,22 @@ def words(data: Landscape) -> str:
     return base.sentence(summary) + base.side_by_side(places, start)
 
 
+# -- touch ------------------------------------------------------------------------------------------------
+@lru_cache(maxsize=1)
+def triangle_axes() -> Axes:
+    """Empty axes that lie like those of draw()."""
+    return base.figure(*SIZE).add_axes(TRIANGLE, **LIMITS)
+
+
+def settings_at(across: float, down: float) -> tuple[float, float]:
+    """P(A), and the share of the rest that goes to B, of a place in the picture; outside the triangle, of its edge."""
+    x, y = from_picture(triangle_axes(), across, down)
+    p = np.linalg.solve(np.vstack([CORNERS.T, np.ones(3)]), (x, y, 1))
+    p = np.maximum((p - EDGE) / (1 - 3 * EDGE), 0)
+    p /= p.sum()
+    return round(float(p[0]), 2), round(float(p[1] / max(1 - p[0], 1e-9)), 2)
+
+
 class DivergenceExplorer(Panel):
     """Choose a divergence, move the guide and the target's start, see where the target ends."""
 
@@ -269,3 +300,16 @@ class DivergenceExplorer(Panel):
             ),
         }
         super().__init__("Divergence explorer", controls, compute, draw, words)
+
+    def on_touch(self, message: Mapping[str, Any]) -> None:
+        """The guide or the target's start was dragged."""
+        if message["kind"] == "move" and message["name"] in ("guide", "start"):
+            first, share = settings_at(message["x"], message["y"])
+            self.drag(message["done"], **{f"{message['name']}_a": first, f"{message['name']}_b": share})
+
+    def _show(self, settings: Mapping[str, Any], data: Landscape) -> None:
+        super()._show(settings, data)
+        if self.touch is not None:
+            places = {"guide": data.guide, "start": data.path[0]}
+            spots = {name: to_picture(triangle_axes(), *(p @ CORNERS)) for name, p in places.items()}
+            self.touch.things = [{"name": name, "x": x, "y": y, "ring": True} for name, (x, y) in spots.items()]

@@ -206,7 +206,7 @@ class FigureMaker(Panel):
             "points": Slider("Font size (points)", float(POINTS), 5.0, 11.0, 0.5, "Size of axis labels, in points"),
         }
         super().__init__("Figures for papers", controls, make, draw, words)
-        self.widget.children = (*self.widget.children, self.folder, self.button, self.written)
+        self.box.children = (*self.box.children, self.folder, self.button, self.written)
 
     def write(self, folder: str | Path | None = None) -> list[Path]:
         """Write the figure that is shown; returns the files."""

@@ -6,34 +6,38 @@ own attacks and objectives run on them unchanged: x: (N, 2, 1, 1) in [0, 1], eps
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from d2rkit.core.validation import nearest
-from d2rkit.methods import attacks
 from d2rkit.methods.catalogue import Method
 from d2rkit.methods.objectives import D2R_WEIGHTS, d2r
 from d2rkit.methods.pair import GuidedPair
 from d2rkit.networks.architectures import build_model
 from d2rkit.networks.normalisation import Normalize
 from d2rkit.panels import base
+from d2rkit.panels.axes import Frame
 from d2rkit.panels.controls import Choice, Slider
+from d2rkit.panels.decision_regions import PIXELS, look
 from d2rkit.panels.panel import Panel
+from d2rkit.panels.point_editor import PointEditor, Points
+from d2rkit.panels.scrubber import Scrubber
 
 WIDTH, STEPS, ATTACK_STEPS, RATE = 32, 150, 2, 0.04
+EVERY = 10  # steps between two moments of the training that one can look at
 DEFAULT = D2R_WEIGHTS["symmetric"]  # where the sliders start
 CLASS_COLOURS, CLASS_MARKS = (base.BLUE, base.ORANGE, base.GREEN), ("o", "^", "s")
-PIXELS = 90  # of a side of the decision map
-VARIANTS = {
-    "symmetric KL: the paper's text": "symmetric",
-    "gap: the authors' code": "released",
-}
+VARIANTS = {"symmetric KL: the paper's text": "symmetric", "gap: the authors' code": "released"}
 TERMS = {"ce": "CE of the guide", "mse": "MSE of logits", "clean": "clean KL term", "adv": "adversarial KL term"}
 
 
@@ -53,6 +57,8 @@ class Trained:
     guide_clean: np.ndarray
     history: dict[str, np.ndarray]  # weighted terms of the loss, one value a step
     words: str  # the settings
+    states: tuple[dict[str, Tensor], ...] = ()  # the pair before the first step and after every EVERY of them
+    step: int = STEPS  # at which moment of the training all this is
 
     @property
     def accuracy(self) -> dict[str, float]:
@@ -79,16 +85,11 @@ def build_mlp_pair(seed: int = 0) -> GuidedPair:
 
 
 def train(
-    pair: GuidedPair,
-    x: Tensor,
-    y: Tensor,
-    *,
-    eps: float,
-    attack: str = "cag",
-    seed: int = 0,
-    **terms: float | str | bool,
-) -> dict[str, np.ndarray]:
+    pair: GuidedPair, x: Tensor, y: Tensor, *, eps: float, attack: str = "cag", seed: int = 0,
+    states: list[dict[str, Tensor]] | None = None, **terms: float | str | bool,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """STEPS full-batch steps of the D2R loss, in place; `terms` go to objectives.d2r. Returns the weighted terms.
+    states: gets a copy of the pair's state before the first step and after every EVERY steps.
 
     Adam with one cycle of the learning rate, where the recipe for images has SGD: it stands any weights the
     sliders can ask for. ValueError if the loss becomes infinite or NaN."""
@@ -97,7 +98,9 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
     generator = torch.Generator().manual_seed(seed)
     history: dict[str, list[float]] = {}
-    for _ in range(STEPS):
+    for step in range(STEPS):
+        if states is not None and step % EVERY == 0:
+            states.append(copy.deepcopy(pair.state_dict()))
         x_adv = method.perturb(pair, x, y, eps=eps, step_size=0.75 * eps, steps=ATTACK_STEPS, generator=generator)
         loss = method.loss(method.forward(pair, x, x_adv), y, terms)
         if not torch.isfinite(loss.total):
@@ -108,16 +111,25 @@ def train(
         schedule.step()
         for name, part in loss.parts.items():
             history.setdefault(name, []).append(part.item())
+    if states is not None:
+        states.append(copy.deepcopy(pair.state_dict()))
     return {name: np.array(values) for name, values in history.items()}
+
+
+def at_step(data: Trained, step: int) -> Trained:
+    """The same training after `step` steps, a multiple of EVERY."""
+    pair = build_mlp_pair()
+    pair.load_state_dict(data.states[step // EVERY])
+    return replace(data, step=step, **look(pair, *Points(data.points, data.labels).tensors(), data.eps))
 
 
 def compute(
     variant: str = "symmetric", w_ce: float = DEFAULT["w_ce"], w_mse: float = DEFAULT["w_mse"],
     w_clean: float = DEFAULT["w_clean"], w_adv: float = DEFAULT["w_adv"],
-    eps: float = 0.03, attack: str = "cag", detach_guide: bool = False, seed: int = 0,
+    eps: float = 0.03, attack: str = "cag", detach_guide: bool = False, seed: int = 0, points: Points | None = None,
 ) -> Trained:  # fmt: skip
-    """Train a pair with these weights of the D2R loss and look at it. ValueError for weights below 0, an
-    impossible eps, an unknown variant or attack, or a training that diverges."""
+    """Train a pair with these weights of the D2R loss and look at it; on `points`, or on the spirals. ValueError for
+    weights below 0, an impossible eps, an unknown variant or attack, or a training that diverges."""
     if variant not in D2R_WEIGHTS:
         raise nearest(variant, D2R_WEIGHTS, "D2R variant")
     if attack not in ("cag", "kl-self", "ce"):
@@ -128,63 +140,66 @@ def compute(
             raise ValueError(f"{name} must not be negative, not {value}")
     if not 0 <= eps <= 0.2:
         raise ValueError(f"eps must lie in [0, 0.2], in units of the square's side, not {eps}")
-    x, y = spirals()
-    pair = build_mlp_pair(seed)
-    history = train(
-        pair, x, y, eps=eps, attack=attack, seed=seed, variant=variant, detach_guide=detach_guide, **weights
+    x, y = (
+        spirals()
+        if points is None
+        else (torch.from_numpy(points.xy).view(-1, 2, 1, 1), torch.from_numpy(points.labels))
     )
-    x_adv = attacks.pgd_ce(pair.target, x, y, eps=eps, step_size=eps / 4, steps=10)
-    with torch.no_grad():
-        target_map, guide_map = (decision_map(network) for network in (pair.target, pair.guide))
-        logits = pair.target(x), pair.target(x_adv), pair.guide(x)
-    margins = [(-attacks.margin(z, y)).numpy() for z in logits]
+    pair, states = build_mlp_pair(seed), []
+    history = train(
+        pair, x, y, eps=eps, attack=attack, seed=seed, states=states, variant=variant, detach_guide=detach_guide,
+        **weights,
+    )  # fmt: skip
     settings = (
         f"{variant}, weights CE {w_ce:g}, MSE {w_mse:g}, clean {w_clean:g}, adversarial {w_adv:g}, ε {eps:g}, {attack}"
     )
     if detach_guide:
         settings += ", guide detached"
     return Trained(
-        x.flatten(1).numpy(),
-        x_adv.flatten(1).numpy(),
-        y.numpy(),
-        eps,
-        target_map,
-        guide_map,
-        *margins,
-        history,
-        settings,
-    )
-
-
-def decision_map(network: nn.Module) -> np.ndarray:
-    """Class at each of PIXELS x PIXELS places of the unit square."""
-    side = (torch.arange(PIXELS) + 0.5) / PIXELS
-    v, u = torch.meshgrid(side, side, indexing="ij")
-    return network(torch.stack([u, v], -1).view(-1, 2, 1, 1)).argmax(1).view(PIXELS, PIXELS).numpy()
+        points=x.flatten(1).numpy(), labels=y.numpy(), eps=eps, history=history, words=settings, states=tuple(states),
+        **look(pair, x, y, eps),
+    )  # fmt: skip
 
 
 # -- picture ----------------------------------------------------------------------------------------------
 PALE = ListedColormap([0.72 + 0.28 * np.array(to_rgb(c)) for c in CLASS_COLOURS])
 
 
-def draw(data: Trained) -> Figure:
-    made = base.figure(9.4, 5.6)
+SIZE, MAPS = (9.4, 5.6), ((0.02, 0.42, 0.32, 0.52), (0.36, 0.42, 0.32, 0.52))  # inches; of guide and target
+
+
+def map_axes() -> list[Axes]:
+    """Empty axes that lie like the maps of draw()."""
+    made = base.figure(*SIZE)
+    return [made.add_axes(place, xlim=(0, 1), ylim=(0, 1), aspect="equal") for place in MAPS]
+
+
+def draw(data: Trained, ghost: Trained | None = None, frame: Frame | None = None) -> Figure:
+    made = base.figure(*SIZE)
     accuracy = data.accuracy
-    draw_map(made.add_axes((0.02, 0.42, 0.32, 0.52)), data, data.guide_map, f"guide: {accuracy['guide']:.0%} right")
+    draw_map(made.add_axes(MAPS[0]), data, data.guide_map, f"guide: {accuracy['guide']:.0%} right",
+             before=None if ghost is None else ghost.guide_map)  # fmt: skip
     draw_map(
-        made.add_axes((0.36, 0.42, 0.32, 0.52)), data, data.target_map,
+        made.add_axes(MAPS[1]), data, data.target_map,
         f"target: {accuracy['target']:.0%} right, {accuracy['target, attacked']:.0%} attacked", attacked=True,
+        before=None if ghost is None else ghost.target_map,
     )  # fmt: skip
-    draw_margins(made.add_axes((0.75, 0.5, 0.24, 0.44)), data)
-    draw_history(made.add_axes((0.07, 0.09, 0.55, 0.22)), data)
+    draw_margins(made.add_axes((0.75, 0.5, 0.24, 0.44)), data, ghost, frame)
+    draw_history(made.add_axes((0.07, 0.09, 0.55, 0.22)), data, ghost, frame)
     return made
 
 
-def draw_map(ax, data: Trained, regions: np.ndarray, title: str, attacked: bool = False) -> None:
-    """Regions in pale colours with a line between them; points marked by class; ε-squares of fooled points."""
+def draw_map(
+    ax, data: Trained, regions: np.ndarray, title: str, attacked: bool = False, before: np.ndarray | None = None
+) -> None:
+    """Regions in pale colours with a line between them; points marked by class; ε-squares of fooled points; the
+    borders that were there `before` as grey dashes."""
     ax.imshow(regions, origin="lower", extent=(0, 1, 0, 1), cmap=PALE, vmin=0, vmax=2, interpolation="nearest")
     side = (np.arange(PIXELS) + 0.5) / PIXELS
     for c in range(3):
+        if before is not None and 0 < (before == c).mean() < 1:
+            grey = {"colors": base.GREY, "linewidths": 1.1, "linestyles": [base.GHOST["ls"]]}
+            ax.contour(side, side, before == c, levels=[0.5], **grey)
         if 0 < (regions == c).mean() < 1:
             ax.contour(side, side, regions == c, levels=[0.5], colors=base.INK, linewidths=0.8)
     for c, (colour, mark) in enumerate(zip(CLASS_COLOURS, CLASS_MARKS, strict=True)):
@@ -199,9 +214,15 @@ def draw_map(ax, data: Trained, regions: np.ndarray, title: str, attacked: bool 
     base.bare(ax, title)
 
 
-def draw_margins(ax, data: Trained) -> None:
+def draw_margins(ax, data: Trained, ghost: Trained | None = None, frame: Frame | None = None) -> None:
     base.tidy(ax, "margins", "logit margin", "share of points below")
     share = (np.arange(len(data.labels)) + 1) / len(data.labels)
+    seen = [data.target_clean, data.guide_clean, data.target_adv]
+    if ghost is not None:
+        seen += [ghost.target_clean, ghost.guide_clean, ghost.target_adv]
+        for margin in seen[3:]:
+            ax.plot(np.sort(margin), (np.arange(len(margin)) + 1) / len(margin), **base.GHOST)
+    ax.set_xlim(*(frame or Frame()).hold("margins", min(m.min() for m in seen), max(m.max() for m in seen)))
     for name, margin, colour, dash in (
         ("target", data.target_clean, base.TARGET, "-"),
         ("guide", data.guide_clean, base.GUIDE, "-."),
@@ -214,14 +235,22 @@ def draw_margins(ax, data: Trained) -> None:
     ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.45, -0.28), handlelength=2.4)
 
 
-def draw_history(ax, data: Trained) -> None:
+def draw_history(ax, data: Trained, ghost: Trained | None = None, frame: Frame | None = None) -> None:
     base.tidy(ax, "the loss and its weighted terms", "step of training", "")
+    totals = [sum(each.history.values()) for each in (data, ghost) if each is not None]
+    if ghost is not None:
+        ax.plot(totals[1], **base.GHOST, label="total, before")
     dashes, colours = ("-", "--", "-.", ":"), (base.ORANGE, base.GREEN, base.PURPLE, base.RED)
-    ax.plot(sum(data.history.values()), color=base.INK, lw=1, label="total")
+    ax.plot(totals[0], color=base.INK, lw=1, label="total")
     for (name, values), dash, colour in zip(data.history.items(), dashes, colours, strict=True):
         ax.plot(values, color=colour, ls=dash, lw=2, label=TERMS[name])
     ax.set_xlim(0, STEPS)
-    ax.set_ylim(0, max(1.05 * np.quantile(sum(data.history.values()), 0.97), 1e-3))
+    if data.step < STEPS:
+        ax.axvline(data.step, color=base.INK, lw=1.4, ls=(0, (4, 2)))
+        ax.annotate(f"step {data.step}", (data.step, 1), (3, -2), xycoords=("data", "axes fraction"),
+                    textcoords="offset points", fontsize=8, va="top")  # fmt: skip
+    highest = max(float(np.quantile(total, 0.97)) for total in totals)
+    ax.set_ylim(*(frame or Frame()).hold("history", 0, max(1.05 * highest, 1e-3)))
     ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.1), handlelength=2.6)
 
 
@@ -232,6 +261,8 @@ def words(data: Trained) -> str:
         f"Trained with {data.words}. Guide right on {accuracy['guide']:.1%}, target on {accuracy['target']:.1%} "
         f"of {len(data.labels)} points, on {accuracy['target, attacked']:.1%} of them under PGD-10 at ε {data.eps:g}."
     )
+    if data.step < STEPS:
+        summary = f"After {data.step} of {STEPS} steps: {summary}"
     if accuracy["target"] < 0.4:
         summary += " The target is at chance."
     margins = base.table(
@@ -264,7 +295,13 @@ class GuideAndTarget(Panel):
         attack_names = {"CAG: away from the guide": "cag", "self-KL, as TRADES": "kl-self", "cross-entropy": "ce"}
         controls = {
             "variant": Choice("Clean term", at["variant"], VARIANTS),
-            "attack": Choice("Training attack", at["attack"], attack_names),
+            "attack": Choice(
+                "Training attack",
+                at["attack"],
+                attack_names,
+                "Makes the points of the attacked term",
+                when=lambda at: at["w_adv"] > 0,
+            ),
             "w_ce": Slider("Weight: CE", at["w_ce"], 0.0, 3.0, 0.1, "Weight of the guide's cross-entropy"),
             "w_mse": Slider("Weight: MSE", at["w_mse"], 0.0, 5.0, 0.1, "Weight of the MSE of logits"),
             "w_clean": Slider("Weight: clean", at["w_clean"], 0.0, 40.0, 1.0, "Weight of the KL term on clean points"),
@@ -273,7 +310,35 @@ class GuideAndTarget(Panel):
             ),
             "eps": Slider("ε", at["eps"], 0.0, 0.08, 0.005, "Radius of the attack, in units of the square's side"),
             "detach_guide": Choice(
-                "Gradient to guide", at["detach_guide"], {"from every term": False, "from CE only": True}
+                "Gradient to guide",
+                at["detach_guide"],
+                {"from every term": False, "from CE only": True},
+                "Which terms teach the guide",
+                when=lambda at: at["w_mse"] + at["w_clean"] + at["w_adv"] > 0,
             ),
         }
-        super().__init__("Guide and target in the plane", controls, compute, draw, words)
+        x, y = spirals()
+        classes = {"● class 1": 0, "▲ class 2": 1, "■ class 3": 2}
+        self.editor = PointEditor(Points(x.flatten(1).numpy(), y.numpy()), classes, self.refresh)
+        self.scrub = Scrubber("Step of training", self._on_scrub)
+
+        def run(**settings: Any) -> Trained:
+            return compute(**settings, points=self.editor.points)
+
+        super().__init__("Guide and target in the plane", controls, run, draw, words)
+        self.more.children = (self.scrub.row, self.editor.row)
+        if self.touch is not None:
+            self.editor.follow(self.touch, map_axes())
+
+    def on_touch(self, message: Mapping[str, Any]) -> None:
+        """A point was dragged, added or removed."""
+        self.editor.attempt(lambda: self.editor.on_touch(message))
+
+    def _show(self, settings: Mapping[str, Any], data: Trained) -> None:
+        super()._show(settings, data)
+        self.scrub.over(range(0, STEPS + 1, EVERY))
+
+    def _on_scrub(self, step: int) -> None:
+        """Look at a moment of the training that is over; nothing is trained."""
+        if self._shown is not None:
+            self._paint(self._shown.settings, at_step(self._shown.data, step))

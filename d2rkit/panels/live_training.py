@@ -24,7 +24,12 @@ from d2rkit.experiments.experiment import Experiment
 from d2rkit.methods.catalogue import METHODS, get_method
 from d2rkit.panels import base
 from d2rkit.panels.base import StaticFigure
-from d2rkit.panels.controls import Choice, Control, Slider
+from d2rkit.panels.controls import Choice, Control, Slider, grid
+from d2rkit.panels.panel import Box
+from d2rkit.panels.picture import Picture, Sheet, heading
+from d2rkit.panels.scrubber import Scrubber
+from d2rkit.panels.takeaway import links
+from d2rkit.panels.touch import make_touch
 from d2rkit.panels.training_curves import draw, words
 from d2rkit.panels.training_session import (
     SCENARIOS,
@@ -36,6 +41,11 @@ from d2rkit.panels.training_session import (
     with_wrong_labels,
 )
 from d2rkit.training.guides import by_method
+
+
+def has_d2r_loss(at: Mapping[str, Any]) -> bool:
+    """Whether the method of these settings has D2R's weights."""
+    return get_method(at["method"]).objective.__name__ == "d2r"
 
 
 class LiveTraining:
@@ -55,15 +65,34 @@ class LiveTraining:
         self.data, self.experiment, self.scenarios = data, experiment or small(), dict(scenarios)
         if start not in self.scenarios:
             raise nearest(start, self.scenarios, "scenario")
+        self._first, self._begun = start, None
         most = len(data.train)
         specs = {
             "scenario": Choice("Scenario", start, {s.words: name for name, s in self.scenarios.items()}),
             "method": Choice("Method", self.experiment.method, {m.title: name for name, m in METHODS.items()}),
             "epochs": Slider("Epochs", 8, 1, 100, 1, "How often every training image is seen"),
             "lr": Slider("Learning rate", 0.2, 0.01, 2.0, 0.01, "Peak learning rate of SGD"),
-            "warmup": Slider("Warm-up, epochs", 2.0, 0.0, 5.0, 0.5, "Over which the learning rate rises from 0"),
-            "w_clean": Slider("Weight: clean", 2.0, 0.0, 40.0, 1.0, "Weight of D2R's KL term on clean images"),
-            "w_adv": Slider("Weight: adversarial", 15.0, 0.0, 60.0, 1.0, "Weight of D2R's KL term on attacked images"),
+            "warmup": Slider(
+                "Warm-up, epochs",
+                2.0,
+                0.0,
+                5.0,
+                0.5,
+                "Over which the learning rate rises from 0",
+                when=lambda at: self._changes(at).get("schedule", self.experiment.schedule) == "cosine",
+            ),
+            "w_clean": Slider(
+                "Weight: clean", 2.0, 0.0, 40.0, 1.0, "Weight of D2R's KL term on clean images", when=has_d2r_loss
+            ),
+            "w_adv": Slider(
+                "Weight: adversarial",
+                15.0,
+                0.0,
+                60.0,
+                1.0,
+                "Weight of D2R's KL term on attacked images",
+                when=has_d2r_loss,
+            ),
             "images": Slider("Training images", most, 1, most, 1, "The first so many, of every class alike"),
             "wrong": Slider("Wrong labels, %", 0, 0, 50, 5, "Share of training images given another class"),
         }
@@ -74,16 +103,19 @@ class LiveTraining:
                 ("start", "Train from the beginning with the settings above"),
                 ("pause", "Stop after this step and save everything"),
                 ("resume", "Go on at exactly the step where it stopped"),
+                ("reset", "All controls as they were when the panel was made"),
             )
         }
         self.bar = widgets.FloatProgress(min=0.0, max=1.0, description="Progress", layout=widgets.Layout(width="30em"))
-        self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
-        self.text, self.message = widgets.HTML(), widgets.HTML()
-        heading = widgets.HTML(f"<h3 style='margin:0'>{html.escape(f'Training, live · {data.name}')}</h3>")
-        rows = [control.row for control in self.controls.values()]
-        grid = widgets.HBox(rows, layout=widgets.Layout(flex_flow="row wrap", align_items="center"))
+        self.picture, self.text, self.message, self.take = Picture(), widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.waiting = widgets.HTML()  # what was changed since the run began
+        self.title = f"Training, live · {data.name}"
+        rows = grid([control.row for control in self.controls.values()])
         row = widgets.HBox([*self.buttons.values(), self.bar], layout=widgets.Layout(flex_flow="row wrap"))
-        self.widget = widgets.VBox([heading, grid, row, self.message, self.picture, self.text])
+        self.scrub = Scrubber("Epoch", self._on_scrub)
+        self.text.add_class("d2rkit-words")
+        parts = [heading(self.title), rows, row, self.waiting, self.message, self.picture, self.scrub.row, self.text]
+        self.widget = Box(self.title, [*parts, self.take, *filter(None, [make_touch()])])
         try:
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:  # no kernel: whoever uses the panel calls show()
@@ -93,6 +125,8 @@ class LiveTraining:
         self.session: Session
         self._on_scenario()
         self.controls["scenario"].main.observe(self._on_scenario, names="value")
+        for control in self.controls.values():
+            control.main.observe(self._on_control, names="value")
         for name, button in self.buttons.items():
             button.on_click(partial(self._on_button, getattr(self, name)))
         self._guarded(self._prepare)
@@ -122,6 +156,11 @@ class LiveTraining:
         self.show()
         return self.session.curves
 
+    def reset(self) -> None:
+        """The controls as they were when the panel was made; a run goes on as it was begun."""
+        self.set(scenario=self._first)
+        self._on_scenario()
+
     @property
     def settings(self) -> dict[str, Any]:
         return {name: control.main.value for name, control in self.controls.items()}
@@ -140,8 +179,8 @@ class LiveTraining:
     def plan(self) -> Experiment:
         """The experiment that the controls stand for."""
         at = self.settings
-        changes = dict(self.scenarios[at["scenario"]].changes)
-        if get_method(at["method"]).objective.__name__ == "d2r":
+        changes = self._changes(at)
+        if has_d2r_loss(at):
             changes["loss"] = {**changes.get("loss", {}), "w_clean": at["w_clean"], "w_adv": at["w_adv"]}
         same = {name: at[name] for name in ("epochs", "lr", "warmup")}
         return by_method(replace(self.experiment, **same, **changes), at["method"])
@@ -159,23 +198,36 @@ class LiveTraining:
         self.buttons["start"].disabled = curves.status == "running"
         self.buttons["pause"].disabled = curves.status != "running"
         self.buttons["resume"].disabled = curves.status != "paused"
+        epochs = len(curves.history)
+        self.scrub.over(range(1, epochs + 1), alive=epochs > 1 and curves.status != "running")
         self.text.value = words(curves)
         # Drawing takes from the training, so: only what is new, and while it runs a fifth of the time at most.
         seen = (id(self.session), len(curves.history), curves.pauses, curves.status)
         began = time.monotonic()
         if seen != self._drawn and not (curves.status == "running" and began < self._rest):
-            self.picture.value, width = base.to_png(draw(curves))
-            self.picture.layout.width = f"{width}px"
+            self._put(draw(curves))
             self._drawn, self._rest = seen, began + 5 * (time.monotonic() - began)
         if self.session.error:
             self.message.value = base.error_words(self.session.error, True)
+
+    def _put(self, made: base.Figure) -> None:
+        sheet = Sheet.of(made, f"{self.title}: {base.first_sentence(self.text.value)}")
+        self.picture.show(sheet)
+        self.take.value = links(self.title, sheet, self.text.value)
+
+    def _on_scrub(self, epoch: int) -> None:
+        """Look at one epoch of the run so far."""
+        curves = self.session.curves
+        self.text.value = words(curves, epoch)
+        self._put(draw(curves, epoch))
 
     def _prepare(self) -> None:
         if hasattr(self, "session"):
             self.session.pause()
         data = with_wrong_labels(fewer(self.data, self.settings["images"]), self.settings["wrong"] / 100)
-        self.session = Session(self.plan(), data, self._notify)
+        self.session, self._begun = Session(self.plan(), data, self._notify), self.settings
         self.message.value = ""
+        self._on_control()
         self.show()
 
     def _take_turn(self) -> None:
@@ -199,6 +251,21 @@ class LiveTraining:
             act()
         except Exception as error:  # the one place where every error of the buttons ends, in words
             self.message.value = base.error_words(error, bool(self.picture.value))
+
+    def _changes(self, at: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(self.scenarios[at["scenario"]].changes)
+
+    def _on_control(self, change: Any = None) -> None:
+        """Grey out what does nothing; say what waits for the next Start."""
+        at = self.settings
+        for control in self.controls.values():
+            control.grey_out(at)
+        waiting = [
+            f"{control.spec.label} {control.shown(at[name])}"
+            for name, control in self.controls.items()
+            if self._begun is not None and at[name] != self._begun[name] and not control.main.disabled
+        ]
+        self.waiting.value = html.escape(f"Changed, for the next Start: {'; '.join(waiting)}.") if waiting else ""
 
     def _on_scenario(self, change: Any = None) -> None:
         settings = dict(self.scenarios[self.settings["scenario"]].settings)

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from d2rkit.methods import divergences
 from d2rkit.methods.pair import eval_mode
 from d2rkit.panels import base
-from d2rkit.panels.adversarial_image import ATTACKS, attack_batch
+from d2rkit.panels.adversarial_image import ATTACKS, attack_batch, takes_steps
+from d2rkit.panels.axes import Frame
 from d2rkit.panels.controls import Choice, Slider
 from d2rkit.panels.panel import Panel
 from d2rkit.panels.sample_pairs import SamplePair
@@ -68,10 +69,11 @@ def compute(sample: SamplePair, eps: float, attack: str = "pgd", steps: int = 10
     return Scatter(*arrays, eps, attack, *gaps, sample.title)
 
 
-def draw(data: Scatter) -> Figure:
+def draw(data: Scatter, ghost: Scatter | None = None, frame: Frame | None = None) -> Figure:
     made = base.figure(9.4, 4.3)
-    everything = np.concatenate([data.guide_clean, data.target_clean, data.target_adv])
-    low, high = everything.min() - 0.5, everything.max() + 0.5
+    shown = [z for each in filter(None, (data, ghost)) for z in (each.guide_clean, each.target_clean, each.target_adv)]
+    low, high = min(z.min() for z in shown) - 0.5, max(z.max() for z in shown) + 0.5
+    low, high = (frame or Frame()).hold("logits", float(low), float(high))
     for left, logits, adversarial in ((0.07, data.target_clean, False), (0.46, data.target_adv, True)):
         ax = made.add_axes((left, 0.14, 0.355, 0.75))
         facts = data.facts(adversarial)
@@ -83,6 +85,9 @@ def draw(data: Scatter) -> Figure:
             "" if adversarial else "target's logit",
         )
         ax.plot([low, high], [low, high], color=base.GREY, lw=1, zorder=0)
+        if ghost is not None and adversarial:
+            grey = {"color": base.GHOST["color"], "ms": 3, "mfc": "none", "mew": 0.7, "label": "before"}
+            ax.plot(ghost.guide_clean.ravel(), ghost.target_adv.ravel(), "o", **grey)
         true = np.zeros(logits.shape, bool)
         true[np.arange(len(logits)), data.labels] = True
         for mask, colour, mark, size, label in (
@@ -128,7 +133,7 @@ class LogitScatter(Panel):
             "eps255": Slider(
                 "ε in 1/255", min(round(255 * sample.eps), top), 0, top, 1, "Largest change of a pixel, in 1/255"
             ),
-            "steps": Slider("Steps", 10, 1, 20, 1, "Gradient steps of PGD and C&W"),
+            "steps": Slider("Steps", 10, 1, 20, 1, "Gradient steps of PGD and C&W", when=takes_steps),
             "attack": Choice("Attack", "pgd", {words: name for name, words in ATTACKS.items()}),
         }
         super().__init__(f"Guide against target · {sample.title}", controls, run, draw, words)

@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from d2rkit.core.binomial import standard_error
 from d2rkit.core.validation import nearest
 from d2rkit.evaluation.evaluator import Evaluator, check_radius
 from d2rkit.methods.pair import GuidedPair
@@ -96,7 +97,7 @@ class Measured:
 
 def share_and_error(flags: np.ndarray) -> tuple[float, float]:
     p = float(flags.mean())
-    return p, math.sqrt(p * (1 - p) / len(flags))
+    return p, standard_error(p, len(flags))
 
 
 def attack_name(attack: str, steps: int) -> str:
@@ -184,7 +185,7 @@ def draw_claims(claims: Mapping[str, tuple[np.ndarray, np.ndarray]], first: str,
     ax = base.tidy(made.add_axes((0.22, 0.5 / (0.9 + 0.55 * len(claims)), 0.57, height)))
     for row, flags in enumerate(claims.values()):
         (p, p_error), (q, q_error) = map(share_and_error, flags)
-        ax.plot([p, q], [row - 0.11, row + 0.11], color="#BBBBBB", lw=3, zorder=1)
+        ax.plot([p, q], [row - 0.11, row + 0.11], color=base.GHOST["color"], lw=3, zorder=1)
         looks = ((p, p_error, -0.11, "o", base.SKY, first), (q, q_error, 0.11, "s", base.RED, second))
         for share, error, shift, mark, colour, label in looks:
             ax.errorbar(share, row + shift, xerr=error, fmt=mark, color=colour, ms=8, capsize=4, lw=1.8, clip_on=False,
@@ -253,7 +254,15 @@ class Measuring(Panel):
             "eps255": Slider(
                 "ε in 1/255", round(255 * self.samples[first].eps), 0, round(255 * max_eps), 1, "Radius, in 1/255"
             ),
-            "steps": Slider("Steps", 20, 1, 100, 1, "Gradient steps of PGD, C&W and transfer"),
+            "steps": Slider(
+                "Steps",
+                20,
+                1,
+                100,
+                1,
+                "Gradient steps of PGD, C&W and transfer",
+                when=lambda at: at["attack"] in ("pgd", "cw", "transfer"),
+            ),
         }
         super().__init__("Measuring robustness", controls, self._compute, draw, words)
 

@@ -124,7 +124,7 @@ class TableBrowser(Panel):
         }
         super().__init__(title, controls, find, draw, words)
         # Beside the words, not in them: the static figure's description is words alone.
-        self.widget.children = (*self.widget.children, widgets.HTML(STYLE), self.markdown, self.latex)
+        self.box.children = (*self.box.children, widgets.HTML(STYLE), self.markdown, self.latex)
 
     def refresh(self) -> None:
         super().refresh()

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from d2rkit.core.devices import resolve
 from d2rkit.core.files import write_atomically
+from d2rkit.core.processes import Worker, check_cores, threads_of_children
 from d2rkit.data.arrays import Split
 from d2rkit.data.datasets import ImageData
 from d2rkit.evaluation.autoattack import STAGES, AutoAttackBudget
@@ -28,13 +29,12 @@ from d2rkit.evaluation.evaluator import Budget
 from d2rkit.experiments.experiment import Experiment, build_pair
 from d2rkit.experiments.presets import Preset
 from d2rkit.experiments.run_evaluation import evaluate_checkpoint
-from d2rkit.experiments.sweep import check_cores, threads_of_children
 from d2rkit.networks.checkpoints import load_resume, load_weights
 from d2rkit.planning.synthetic import (
     Counts,
-    lone_process,
     own_labels,
     peak_memory,
+    quietly,
     random_data,
     run_stage,
 )
@@ -102,13 +102,13 @@ def _each(
     def alone(cell: tuple[Preset, str, Experiment]) -> Rehearsal:
         preset, row, experiment = cell
         blank = Rehearsal(preset.name, row, experiment.method)
-        with lone_process(threads) as pool:
+        with Worker(threads) as worker:
             try:
-                return pool.submit(rehearse, blank, experiment, batch, device).result()
+                return worker.submit(quietly, rehearse, blank, experiment, batch, device).result()
             except BrokenProcessPool:
                 return replace(blank, error="the process died (out of memory?)")
 
-    # The environment is set here for all: what each lone_process then sets and restores is what is there already.
+    # The environment is set here for all: what each worker then sets and restores is what is there already.
     with threads_of_children(threads), ThreadPoolExecutor(workers) as at_once:
         try:
             yield from at_once.map(alone, cells)

@@ -1,4 +1,4 @@
-"""What `plan` and `--dry-run` share: images that cost like the real ones, a process of its own, one attack alone.
+"""What `plan` and `--dry-run` share: images that cost like the real ones, one attack alone.
 
 Neither needs a data set: a network's speed and memory depend on the shape of the images, not on what they show.
 """
@@ -6,22 +6,18 @@ Neither needs a data set: a network's speed and memory depend on the shape of th
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
 import resource
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from d2rkit.acceleration.attack_copies import attack_copy
-from d2rkit.core import devices
 from d2rkit.core.devices import resolve
 from d2rkit.data.arrays import Split
 from d2rkit.data.datasets import (
@@ -35,7 +31,6 @@ from d2rkit.data.datasets import (
 )
 from d2rkit.evaluation.autoattack import STAGES, AutoAttackBudget, AutoAttackState, autoattack
 from d2rkit.experiments.experiment import Experiment, machine
-from d2rkit.experiments.sweep import threads_of_children
 from d2rkit.methods.pair import eval_mode
 
 HARMLESS = 1e-6  # an eps at which no image falls, so that an attack makes all its iterations on all images
@@ -115,21 +110,10 @@ def own_labels(network: nn.Module, images: Tensor) -> Tensor:
         return network(images).argmax(1)
 
 
-@contextmanager
-def lone_process(threads: int) -> Iterator[ProcessPoolExecutor]:
-    """One fresh process with so many torch threads: its peak memory is that of the work it was given."""
-    cores = os.cpu_count() or 1
-    if not 1 <= threads <= cores:
-        raise ValueError(f"threads must lie between 1 and the {cores} cores here, not {threads}")
-    context = multiprocessing.get_context("spawn")
-    with threads_of_children(threads), ProcessPoolExecutor(1, context, _begin, (threads,)) as pool:
-        yield pool
-
-
-def _begin(threads: int) -> None:
-    devices.end_with_parent()
-    torch.set_num_threads(threads)
-    logging.getLogger("d2rkit").setLevel(logging.ERROR)  # a network that saw random pixels is "stuck at chance"
+def quietly(function: Callable, *arguments: Any) -> Any:
+    """function(*arguments), in a worker, where a network that saw random pixels may be stuck at chance."""
+    logging.getLogger("d2rkit").setLevel(logging.ERROR)
+    return function(*arguments)
 
 
 def peak_memory(device: str | torch.device) -> tuple[int, str]:

@@ -22,20 +22,21 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from d2rkit.core.devices import resolve
+from d2rkit.core.processes import Worker
 from d2rkit.core.validation import nearest
 from d2rkit.data.arrays import Split
 from d2rkit.evaluation.autoattack import STAGES, AutoAttackBudget
 from d2rkit.evaluation.evaluator import Budget, Evaluator
 from d2rkit.experiments.experiment import Experiment, build_pair
 from d2rkit.experiments.run_evaluation import evaluate_checkpoint
-from d2rkit.methods.pair import GuidedPair
+from d2rkit.methods.pair import GuidedPair, required_guide
 from d2rkit.planning.synthetic import (
     HARMLESS,
     Counts,
     counts_of,
-    lone_process,
     own_labels,
     peak_memory,
+    quietly,
     random_data,
     run_stage,
 )
@@ -141,11 +142,11 @@ def measure(
     targets = {alike.run_name: alike for alike in map(target_like, experiments)}
     guides = {alike.run_name: alike for alike in map(guide_like, experiments) if alike}
     count = len(trained) + len(targets) + len(guides)
-    with lone_process(threads) as pool, tqdm(total=count, desc="measuring") as bar:
+    with Worker(threads) as worker, tqdm(total=count, desc="measuring") as bar:
 
         def done(task: Callable, *arguments):
             try:
-                return pool.submit(task, *arguments).result()
+                return worker.submit(quietly, task, *arguments).result()
             finally:
                 bar.update()
 
@@ -154,7 +155,7 @@ def measure(
             {name: done(_target_cost, each, shares, device, clock) for name, each in targets.items()},
             {name: done(_guide_cost, each, shares["pgd"], device, clock) for name, each in guides.items()},
         )
-        memory, where = pool.submit(peak_memory, device).result()
+        memory, where = worker.submit(peak_memory, device).result()
     return Measured(*costs, memory, where)
 
 
@@ -249,7 +250,7 @@ def _target_cost(experiment: Experiment, shares: Mapping[str, float], device: st
 
     def prepare() -> None:
         evaluator = Evaluator(network, (stage.images, stage.labels))
-        evaluator.clean, evaluator.attacked  # noqa: B018  (both are made when they are first asked for)
+        _ = evaluator.clean, evaluator.attacked  # both are made when they are first asked for
 
     def pgd(steps: int, images: Tensor, labels: Tensor) -> None:
         Evaluator(network, (images, labels)).flags(f"pgd{steps}", HARMLESS)
@@ -263,10 +264,10 @@ def _target_cost(experiment: Experiment, shares: Mapping[str, float], device: st
 
 def _guide_cost(experiment: Experiment, share: float, device: str, clock: str) -> GuideCost:
     stage = _staged(experiment, device, clock)
-    pair = stage.pair
+    target, guide = stage.pair.target, required_guide(stage.pair)
 
     def transfer(steps: int, images: Tensor, labels: Tensor) -> None:
-        Evaluator(pair.target, (images, labels)).transferred(pair.guide, steps, HARMLESS)
+        Evaluator(target, (images, labels)).transferred(guide, steps, HARMLESS)
 
-    prepare = stage.seconds(lambda: Evaluator(pair.guide, (stage.images, stage.labels)).clean)
+    prepare = stage.seconds(lambda: Evaluator(guide, (stage.images, stage.labels)).clean)
     return GuideCost(prepare, stage.each(share, 10, transfer))

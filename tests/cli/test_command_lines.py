@@ -74,9 +74,9 @@ def reached(*args, **more):
 def doors(tmp_path, monkeypatch):
     """A function from a command line to its exit code; whatever would take long is cut off where it begins."""
     for name in (
-        "d2rkit.experiments.run._work", "d2rkit.core.devices.start", "d2rkit.experiments.sweep._with_workers",
+        "d2rkit.experiments.run._work", "d2rkit.experiments.run.launch", "d2rkit.experiments.sweep._with_workers",
         "d2rkit.cli.planning.measure", "d2rkit.planning.dry_run._each",
-        "d2rkit.cli.jobs.submit_local", "d2rkit.cli.jobs.submit_slurm", "d2rkit.cli.runs.bfloat16_pace",
+        "d2rkit.cli.jobs.submit_slurm", "d2rkit.cli.runs.bfloat16_pace",
         "d2rkit.data.tiny_imagenet._download", "subprocess.call",
     ):  # fmt: skip
         monkeypatch.setattr(name, reached, raising=False)

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from d2rkit.cli.runs import doctor
 from d2rkit.core import devices
 from d2rkit.core.arithmetic import attack_math, ieee_float32, training_math
+from d2rkit.core.processes import launch
 from d2rkit.data.datasets import load_data
 from d2rkit.experiments import slurm
 from d2rkit.experiments.experiment import machine
@@ -74,7 +75,6 @@ def test_a_device_that_is_not_here_is_one_sentence_and_leaves_nothing(gpus, tmp_
     doors = (
         lambda: run(TINY, tmp_path, device=device),
         lambda: sweep([TINY], tmp_path, device=device, quiet=True),
-        lambda: slurm.submit_local([TINY], tmp_path, workers=1, device=device),
         lambda: fit(make_pair(), few_digits, changed(), tmp_path / "fit", device=device),
         lambda: machine(device),
     )
@@ -118,12 +118,6 @@ def test_workers_take_cards_in_turn(gpus, monkeypatch):
     assert devices.card_for(1, "cpu") is None and devices.card_for(1, "cuda:0") is None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     assert [devices.card_for(worker, "cuda") for worker in range(3)] == ["5", "7", "5"]
-
-
-def test_local_jobs_count_the_cards_that_were_asked_for(gpus):
-    assert devices.cards("auto") == 1
-    gpus(2)
-    assert [devices.cards(name) for name in ("auto", "cuda", "cuda:1", "cpu")] == [2, 2, 1, 1]
 
 
 def test_the_first_notebook_names_the_gpu_that_would_be_used(gpus):
@@ -190,7 +184,7 @@ def counted(path, *, report=None, should_stop=None):
 def test_a_group_of_ours_does_not_care_either(monkeypatch, tmp_path):
     for name, value in FOREIGN["torchrun"].items():
         monkeypatch.setenv(name, value)
-    devices.start(2, counted, (tmp_path,))
+    launch(2, counted, (tmp_path,))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["0 of 2", "1 of 2"]
 
 
@@ -227,18 +221,18 @@ def shared_memory(path, *arguments, report=None, should_stop=None):
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc")
 def test_images_do_not_go_through_shared_memory(tmp_path, monkeypatch):
-    sent, start = [], devices.start
+    sent = []
 
     def noted(count, function, arguments, **how):
         sent.extend(arguments)
-        start(2, shared_memory, (tmp_path, *arguments))
+        launch(2, shared_memory, (tmp_path, *arguments))
         raise ValueError("seen")
 
-    monkeypatch.setattr(devices, "start", noted)
+    monkeypatch.setattr("d2rkit.experiments.run.launch", noted)
     with pytest.raises(ValueError, match="seen"):
         run(TINY, tmp_path / "runs", device="cpu", count=2)
     assert len(sent) == 4 and [(tmp_path / rank).read_text() for rank in "01"] == ["0", "0"]
-    start(2, shared_memory, (tmp_path, load_data("digits").train))  # and this is how the test would see them
+    launch(2, shared_memory, (tmp_path, load_data("digits").train))  # and this is how the test would see them
     assert (tmp_path / "0").read_text() != "0"
 
 

@@ -2,16 +2,20 @@
 
 import dataclasses
 import os
+import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from d2rkit.core import devices
+from d2rkit.core.processes import launch
 from d2rkit.data.datasets import load_data
-from d2rkit.evaluation import autoattack
-from d2rkit.evaluation.evaluate import evaluate
+from d2rkit.evaluation.autoattack import AutoAttackBudget
+from d2rkit.evaluation.evaluate import measure_attacks
+from d2rkit.evaluation.evaluator import Budget, Evaluator
 from d2rkit.experiments.experiment import Experiment, read_run
 from d2rkit.experiments.run import Interrupted, run
 from d2rkit.methods import attacks
@@ -95,7 +99,7 @@ def gradients(tmp_path_factory):
     before = attacks.gaussian_start, attacks.uniform_start
     step_gradients(folder / "one.pt")
     attacks.gaussian_start, attacks.uniform_start = before
-    devices.start(2, step_gradients, (folder / "two.pt",))
+    launch(2, step_gradients, (folder / "two.pt",))
     return torch.load(folder / "one.pt"), torch.load(folder / "two.pt")
 
 
@@ -143,14 +147,7 @@ def test_a_run_on_two_devices_stops_goes_on_and_may_change_their_number(tmp_path
     assert read_run(folder).result["status"] in ("done", "stuck at chance")
 
 
-def _shortened(attack):
-    attack.square.n_queries, attack.fab.n_iter, attack.apgd_targeted.n_iter = 100, 10, 20
-    return attack
-
-
 def flags(folder, path, *, report=None, should_stop=None):
-    whole = autoattack._attacker
-    autoattack._attacker = lambda *how: _shortened(whole(*how))
     shared = devices.expected() > 1
     if shared:
         _fabric("cpu", "32-true")
@@ -158,15 +155,17 @@ def flags(folder, path, *, report=None, should_stop=None):
     network, data = build_model("cnn-8", 10, 8, 1), load_data("digits").test
     x = data.pixels(slice(0, 12))
     y = network.eval()(x).argmax(1)  # an untrained network is right about its own predictions
-    found = evaluate(network, (x, y), ("clean", "pgd5", "autoattack"), 0.03, batch_size=4, folder=folder, shared=shared)
+    evaluator = Evaluator(
+        network, (x, y), batch_size=4, shared=shared, budget=Budget(autoattack=AutoAttackBudget(10, queries=100))
+    )
+    found = measure_attacks(evaluator, ("clean", "pgd5", "autoattack"), 0.03, folder=folder)
     if devices.rank() == 0:
         torch.save(found.flags | found.details, path)
 
 
-def test_flags_of_two_processes_are_those_of_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(autoattack, "_attacker", autoattack._attacker)  # flags() replaces it here too
+def test_flags_of_two_processes_are_those_of_one(tmp_path):
     flags(tmp_path / "one", tmp_path / "one.pt")
-    devices.start(2, flags, (tmp_path / "two", tmp_path / "two.pt"))
+    launch(2, flags, (tmp_path / "two", tmp_path / "two.pt"))
     one, two = torch.load(tmp_path / "one.pt"), torch.load(tmp_path / "two.pt")
     assert one.keys() == two.keys() and 0 < one["autoattack"].sum() < 12
     for name in one:
@@ -198,7 +197,7 @@ def settled(path, *, report=None, should_stop=None):
 
 
 def test_running_statistics_are_averaged_over_devices(spawned, tmp_path):
-    devices.start(2, settled, (tmp_path / "settled.pt",))
+    launch(2, settled, (tmp_path / "settled.pt",))
     assert torch.equal(torch.load(tmp_path / "settled.pt"), torch.full((4,), 1.5))
 
 
@@ -220,7 +219,7 @@ def counted(path, *, report=None, should_stop=None):
 
 def test_class_means_of_two_processes_are_those_of_one(tmp_path):
     counted(tmp_path / "one.pt")
-    devices.start(2, counted, (tmp_path / "two.pt",))
+    launch(2, counted, (tmp_path / "two.pt",))
     one, two = torch.load(tmp_path / "one.pt"), torch.load(tmp_path / "two.pt")
     torch.testing.assert_close(two, one)
     torch.testing.assert_close(one.sum(1), torch.ones(10))
@@ -250,8 +249,24 @@ def failing(path, *, report=None, should_stop=None):
 def test_an_error_of_one_process_ends_them_all(tmp_path):
     began = time.monotonic()
     with pytest.raises(ValueError, match="the second process meets a broken file"):
-        devices.start(2, failing, (tmp_path,))
+        launch(2, failing, (tmp_path,))
     assert time.monotonic() - began < 40
+
+
+def killed(path, *, report=None, should_stop=None):
+    report(0.5, "half of it")
+    while not Path(path, "told").exists():
+        time.sleep(0.05)
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def test_a_process_that_dies_ends_them_all_in_one_sentence(tmp_path):
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"^a process of 2 died \(out of memory\?\); the state of its last save is"):
+        launch(2, killed, (tmp_path,), report=lambda done, words: (tmp_path / "told").write_text(f"{done} {words}"))
+    assert time.monotonic() - began < 40 and (tmp_path / "told").read_text() == "0.5 half of it"
 
 
 @pytest.mark.parametrize(("count", "words"), [(0, "between 1 and"), (10_000, "between 1 and the batch size 100")])

@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
-from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,13 +16,12 @@ from pyautoattack.autopgd_base import APGDAttack_targeted
 
 from d2rkit.cli import main
 from d2rkit.data.arrays import Split
-from d2rkit.evaluation import autoattack as autoattack_module
 from d2rkit.evaluation import evaluate
 from d2rkit.evaluation.autoattack import STAGES, AutoAttackState, anytime, autoattack
 from d2rkit.evaluation.autoattack.anytime import PREVIEWS, Bound, at_most, duration, next_previews, seconds_of, work
-from d2rkit.evaluation.autoattack.auto_pgd import leave_out_fooled
+from d2rkit.evaluation.autoattack.upstream import leave_out_fooled
 from d2rkit.evaluation.evaluate import measure_attacks
-from d2rkit.evaluation.evaluator import Evaluator
+from d2rkit.evaluation.evaluator import Budget, Evaluator
 from d2rkit.networks.architectures import build_model
 from tests.evaluation.test_autoattack import SHORT
 
@@ -35,28 +33,10 @@ def sample(digits):
     return digits.test.pixels(slice(0, 40)), digits.test.labels[:40]
 
 
-@contextmanager
-def shortened():
-    """Few iterations and queries, but the targets that are asked for."""
-    whole = autoattack_module._attacker
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            autoattack_module, "_attacker", lambda *how: whole(*how[:-1], replace(SHORT, targets=how[-1].targets))
-        )
-        yield
-
-
-@pytest.fixture
-def short():
-    with shortened():
-        yield
-
-
 @pytest.fixture(scope="module")
 def plain(trained_once, sample):
     """The state at the end of an undisturbed run."""
-    with shortened():
-        return run(trained_once.target, sample, previews=False)
+    return run(trained_once.target, sample, previews=False)
 
 
 def untrained(seed):
@@ -89,12 +69,11 @@ def test_few_targets_are_the_beginning_of_the_full_attack(trained, sample, netwo
 
 
 def run(model, sample, state=None, on_batch=None, previews=True):
-    return autoattack(
-        model, *sample, eps=EPS, seed=SEED, batch_size=BATCH, state=state, on_batch=on_batch, previews=previews
-    )
+    how = {"eps": EPS, "seed": SEED, "batch_size": BATCH, "budget": SHORT}
+    return autoattack(model, *sample, **how, state=state, on_batch=on_batch, previews=previews)
 
 
-def test_previews_bound_the_flags_and_do_not_change_them(short, trained, sample, plain):
+def test_previews_bound_the_flags_and_do_not_change_them(trained, sample, plain):
     bounds = []
     state = run(
         trained.target, sample, on_batch=lambda s, stage, done: bounds.append((stage, s.upper_bound().clone(), done))
@@ -124,7 +103,7 @@ def stop_after(calls, kept):
 
 @pytest.mark.parametrize("again", [True, False])
 @pytest.mark.parametrize("cut", [1, 4, 6, 8])
-def test_cut_off_among_the_previews_and_resumed_with_or_without_them(short, trained, sample, plain, cut, again):
+def test_cut_off_among_the_previews_and_resumed_with_or_without_them(trained, sample, plain, cut, again):
     kept, seen = [], []
     with pytest.raises(KeyboardInterrupt):
         run(trained.target, sample, on_batch=stop_after(cut, kept))
@@ -187,7 +166,8 @@ def test_a_bound_in_words_is_rounded_up():
 
 
 def evaluator(trained, sample, batch_size=BATCH):
-    return Evaluator(trained, sample, seed=SEED, batch_size=batch_size, exact=True)
+    budget = Budget(autoattack=SHORT)
+    return Evaluator(trained, sample, seed=SEED, batch_size=batch_size, exact=True, budget=budget)
 
 
 def attacked(trained, sample, folder, seconds, batch_size=BATCH, report=None):
@@ -195,7 +175,7 @@ def attacked(trained, sample, folder, seconds, batch_size=BATCH, report=None):
     return measure_attacks(evaluator(trained, sample, batch_size), ("clean", "autoattack"), EPS, **how)
 
 
-def test_resumed_again_and_again_it_ends_with_the_flags_of_an_undisturbed_run(short, trained, sample, tmp_path):
+def test_resumed_again_and_again_it_ends_with_the_flags_of_an_undisturbed_run(trained, sample, tmp_path):
     """A budget that is spent at once lets each call do one batch."""
     whole = attacked(trained, sample, tmp_path / "whole", None)
     number, shares, sums = int(whole.flags["autoattack"].sum()), [], []
@@ -218,7 +198,7 @@ def test_resumed_again_and_again_it_ends_with_the_flags_of_an_undisturbed_run(sh
     assert not (tmp_path / "cut" / "evaluation" / "autoattack.partial.npz").exists()
 
 
-def test_other_batches_forget_the_previews(short, trained, sample, tmp_path):
+def test_other_batches_forget_the_previews(trained, sample, tmp_path):
     """Previews say what the same batches will end with; of others they say nothing."""
     for _ in range(6):
         assert attacked(trained, sample, tmp_path, 1e-9).bounds
@@ -231,7 +211,7 @@ def test_other_batches_forget_the_previews(short, trained, sample, tmp_path):
     assert (kept | ~whole.details["apgd-t"])[whole.details["apgd-ce"]].all()
 
 
-def test_every_progress_line_carries_the_bound(short, trained, sample):
+def test_every_progress_line_carries_the_bound(trained, sample):
     seen = []
     found = attacked(trained, sample, None, None, report=lambda done, words: seen.append(words))
     lines = [words for words in seen if words.startswith("autoattack ")]
@@ -257,9 +237,8 @@ def answered(monkeypatch, capsys, *line):
     return code or 0, capsys.readouterr()
 
 
-def test_the_command_bounds_resumes_and_never_presents_a_bound_as_the_number(
-    short, checkpoint, tmp_path, monkeypatch, capsys
-):
+def test_the_command_bounds_resumes_and_never_presents_a_bound_as_the_number(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("d2rkit.cli.evaluate.Evaluator", partial(Evaluator, budget=Budget(autoattack=SHORT)))
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     code, said = answered(monkeypatch, capsys, *words(checkpoint, cut, "--budget", "0.001s"))
     assert code == 0
@@ -310,7 +289,7 @@ def test_killed_and_resumed_it_ends_with_the_same_flags(checkpoint, tmp_path):
         assert a.files == b.files and all((a[name] == b[name]).all() for name in a.files)
 
 
-def test_a_budget_spares_the_other_attacks(short, trained, sample):
+def test_a_budget_spares_the_other_attacks(trained, sample):
     found = measure_attacks(evaluator(trained, Split(*_uint8(sample))), ("autoattack", "fgsm"), EPS, seconds=1e-9)
     assert list(found.flags) == ["fgsm"] and list(found.bounds) == ["autoattack"]
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
-from d2rkit.evaluation.autoattack.auto_pgd import StillRight, leave_out_fooled
+from d2rkit.evaluation.autoattack.auto_pgd import StillRight
+from d2rkit.evaluation.autoattack.upstream import leave_out_fooled
 from tests.acceleration.test_folding import folded
 
 EPS = 0.15

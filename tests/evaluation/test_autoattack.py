@@ -2,6 +2,7 @@
 
 import copy
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,16 +11,15 @@ import torch.nn.functional as F
 from pyautoattack import AutoAttack
 from torch import nn
 
-from d2rkit.evaluation import autoattack as autoattack_module
 from d2rkit.evaluation.autoattack import (
     STAGES,
     AutoAttackBudget,
     AutoAttackState,
-    ContiguousGradient,
     autoattack,
     correct,
     forked_rng,
 )
+from d2rkit.evaluation.autoattack.upstream import ContiguousGradient
 from d2rkit.networks.architectures import build_model
 
 EPS, SEED, BATCH = 0.22, 3, 20
@@ -54,10 +54,7 @@ def shorten(attack):
     return attack
 
 
-@pytest.fixture
-def short(monkeypatch):
-    whole = autoattack_module._attacker
-    monkeypatch.setattr(autoattack_module, "_attacker", lambda *how: whole(*how[:-1], SHORT))
+short = partial(autoattack, budget=SHORT)
 
 
 def direct(model, x, y, eps=EPS, prepare=lambda attack: attack):
@@ -91,11 +88,11 @@ def test_the_flags_after_each_attack_only_shrink(reference, trained_once, sample
     assert torch.equal(ours.after["square"], ours.robust) and ours.after["clean"].sum() > ours.robust.sum()
 
 
-def test_flags_agree_over_many_batches_of_every_attack(short, trained, sample):
+def test_flags_agree_over_many_batches_of_every_attack(trained, sample):
     with forked_rng():
         flags = direct(trained.target, *sample, 0.15, shorten)
     stages = []
-    state = autoattack(
+    state = short(
         trained.target,
         *sample,
         eps=0.15,
@@ -107,7 +104,7 @@ def test_flags_agree_over_many_batches_of_every_attack(short, trained, sample):
     assert all(stages.count(stage) > 1 for stage in STAGES)
 
 
-def test_channels_last_network_agrees_with_a_direct_call(short):
+def test_channels_last_network_agrees_with_a_direct_call():
     torch.manual_seed(0)
     model = build_model("cnn-8", 10, 16, channels=3).eval().to(memory_format=torch.channels_last)
     x = torch.rand(30, 3, 16, 16)
@@ -115,9 +112,9 @@ def test_channels_last_network_agrees_with_a_direct_call(short):
     eps = 0.1
     with forked_rng():
         flags = direct(Contiguous(model), x, y, eps, shorten)
-    state = autoattack(model, x, y, eps=eps, seed=SEED, batch_size=BATCH)
+    state = short(model, x, y, eps=eps, seed=SEED, batch_size=BATCH)
     assert torch.equal(state.robust, flags) and 0 < flags.sum() < 30
-    channels_last = autoattack(model, x.to(memory_format=torch.channels_last), y, eps=eps, seed=SEED, batch_size=BATCH)
+    channels_last = short(model, x.to(memory_format=torch.channels_last), y, eps=eps, seed=SEED, batch_size=BATCH)
     assert torch.equal(channels_last.robust, flags)
 
 
@@ -143,22 +140,22 @@ class Nearest(nn.Module):
         return self.scale * F.one_hot(self.y[nearest], 10) + 0 * x.flatten(1).sum(1, keepdim=True)
 
 
-def test_the_network_has_the_last_word_on_every_image(short, trained, sample):
+def test_the_network_has_the_last_word_on_every_image(trained, sample):
     """What the copy falls for says nothing, as long as the network does not."""
     x, y = sample[0][:12], sample[1][:12]
-    copy_alone = autoattack(trained.target, x, y, eps=0.3, seed=SEED, batch_size=5).robust
+    copy_alone = short(trained.target, x, y, eps=0.3, seed=SEED, batch_size=5).robust
     model = Nearest(x, y).eval()
-    assert copy_alone.sum() < 6 and autoattack(model, x, y, eps=0.3, through=trained.target, batch_size=5).robust.all()
+    assert copy_alone.sum() < 6 and short(model, x, y, eps=0.3, through=trained.target, batch_size=5).robust.all()
 
 
-def test_nothing_global_and_no_gradient_is_touched(short, trained, sample):
+def test_nothing_global_and_no_gradient_is_touched(trained, sample):
     x, y = sample[0][:8], sample[1][:8]
     model = trained.target.train()
     model.convs[0].weight.grad = torch.ones_like(model.convs[0].weight)
     model.linear.bias.requires_grad_(False)
     weights = copy.deepcopy(model.state_dict())
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    autoattack(model, x, y, eps=EPS, seed=SEED, batch_size=BATCH)
+    short(model, x, y, eps=EPS, seed=SEED, batch_size=BATCH)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1] == before[1]).all() and random.getstate() == before[2]
     assert all(p.grad is None for name, p in model.named_parameters() if name != "convs.0.weight")
@@ -167,18 +164,18 @@ def test_nothing_global_and_no_gradient_is_touched(short, trained, sample):
     assert all(torch.equal(weights[k], v) for k, v in model.state_dict().items())
 
 
-def test_seeds_matter_but_the_global_generator_does_not(short, trained, sample):
+def test_seeds_matter_but_the_global_generator_does_not(trained, sample):
     x, y = sample[0][:8], sample[1][:8]
     torch.manual_seed(1)
-    first = autoattack(trained.target, x, y, eps=EPS, seed=SEED, batch_size=BATCH)
+    first = short(trained.target, x, y, eps=EPS, seed=SEED, batch_size=BATCH)
     torch.manual_seed(2)
-    again = autoattack(trained.target, x, y, eps=EPS, seed=SEED, batch_size=BATCH)
+    again = short(trained.target, x, y, eps=EPS, seed=SEED, batch_size=BATCH)
     assert all(torch.equal(first.after[s], again.after[s]) for s in first.after)
 
 
 @pytest.mark.parametrize("cut", [1, 2, 4, 5])
-def test_cut_off_and_resumed_ends_with_the_same_flags(short, trained, sample, cut):
-    whole = autoattack(trained.target, *sample, eps=EPS, seed=SEED, batch_size=BATCH)
+def test_cut_off_and_resumed_ends_with_the_same_flags(trained, sample, cut):
+    whole = short(trained.target, *sample, eps=EPS, seed=SEED, batch_size=BATCH)
     kept, stages = [], []
 
     def stop(state, stage, done):
@@ -187,8 +184,8 @@ def test_cut_off_and_resumed_ends_with_the_same_flags(short, trained, sample, cu
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        autoattack(trained.target, *sample, eps=EPS, seed=SEED, batch_size=BATCH, on_batch=stop)
-    resumed = autoattack(
+        short(trained.target, *sample, eps=EPS, seed=SEED, batch_size=BATCH, on_batch=stop)
+    resumed = short(
         trained.target, *sample, eps=EPS, seed=SEED, batch_size=BATCH, state=kept[-1],
         on_batch=lambda state, stage, done: stages.append((stage, state.next_batch)),
     )  # fmt: skip
@@ -197,23 +194,21 @@ def test_cut_off_and_resumed_ends_with_the_same_flags(short, trained, sample, cu
         assert torch.equal(resumed.after[stage], whole.after[stage])
 
 
-def test_progress_goes_from_0_to_1(short, trained, sample):
+def test_progress_goes_from_0_to_1(trained, sample):
     x, y = sample[0][:8], sample[1][:8]
     seen = []
-    autoattack(
-        trained.target, x, y, eps=EPS, batch_size=4, on_batch=lambda state, stage, done: seen.append((stage, done))
-    )
+    short(trained.target, x, y, eps=EPS, batch_size=4, on_batch=lambda state, stage, done: seen.append((stage, done)))
     assert [stage for stage, _ in seen] == sorted((stage for stage, _ in seen), key=STAGES.index)
     assert [done for _, done in seen] == sorted(done for _, done in seen) and seen[-1] == ("square", 1)
 
 
-def test_no_survivors_are_no_trouble(short, trained, sample):
+def test_no_survivors_are_no_trouble(trained, sample):
     x, y = sample[0][:6], sample[1][:6]
-    assert not autoattack(trained.target, x, (y + 1) % 10, eps=EPS).robust.any()  # already wrong when clean
-    assert not autoattack(trained.target, x, y, eps=0.9).robust.any()  # all fall to the first attack
+    assert not short(trained.target, x, (y + 1) % 10, eps=EPS).robust.any()  # already wrong when clean
+    assert not short(trained.target, x, y, eps=0.9).robust.any()  # all fall to the first attack
 
 
-def test_the_packages_warnings_are_kept_and_not_shown(short, sample, caplog, capsys):
+def test_the_packages_warnings_are_kept_and_not_shown(sample, caplog, capsys):
     x, y = sample[0][:4], sample[1][:4]
 
     class Masked(nn.Module):
@@ -226,24 +221,24 @@ def test_the_packages_warnings_are_kept_and_not_shown(short, sample, caplog, cap
         def forward(self, x):
             return self.table[torch.arange(len(x)) % len(self.table)] + 0 * x.sum((1, 2, 3))[:, None]
 
-    state = autoattack(Masked(), x, y, eps=EPS)
+    state = short(Masked(), x, y, eps=EPS)
     assert any("zero gradient" in words for words in state.warnings)
     assert len(state.warnings) == len(set(state.warnings))
     assert not caplog.records and "gradient" not in capsys.readouterr().err
 
 
-def test_square_beating_the_gradient_attacks_is_a_warning(short, trained, sample, monkeypatch):
+def test_square_beating_the_gradient_attacks_is_a_warning(trained, sample, monkeypatch):
     x, y = sample[0][:4], sample[1][:4]
     clean = torch.ones(4, dtype=torch.bool)
     after = {stage: clean.clone() for stage in ("clean", "apgd-ce", "apgd-t", "fab-t")}
     state = AutoAttackState(clean.clone(), after)
-    broken = autoattack(trained.target, x, y, eps=0.9, state=state)
+    broken = short(trained.target, x, y, eps=0.9, state=state)
     assert not broken.robust.any()
     assert any("Square alone broke another 100.0%" in words for words in broken.warnings)
     few = torch.zeros(len(y), dtype=torch.bool)
     few[clean.nonzero().flatten()[:2]] = True  # of which two are no sign of anything
     state = AutoAttackState(few.clone(), after | {"fab-t": few})
-    assert autoattack(trained.target, x, y, eps=0.9, state=state).warnings == []
+    assert short(trained.target, x, y, eps=0.9, state=state).warnings == []
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -253,13 +248,13 @@ def test_fewer_than_four_classes_are_refused_in_one_sentence(sample, classes):
         autoattack(model, sample[0][:4], sample[1][:4] % classes, eps=EPS)
 
 
-def test_four_classes_work(short, sample):
+def test_four_classes_work(sample):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
     x = sample[0][:6]
     y = model(x).argmax(1)
-    assert autoattack(model, x, y, eps=0.001).robust.any()
-    assert not autoattack(model, x, y, eps=0.9).robust.any()
+    assert short(model, x, y, eps=0.001).robust.any()
+    assert not short(model, x, y, eps=0.9).robust.any()
 
 
 def test_the_forked_generators_come_back_after_an_error():

@@ -8,13 +8,12 @@ import torch
 from torch import nn
 
 from d2rkit.data.arrays import Split
-from d2rkit.evaluation.autoattack import autoattack
-from d2rkit.evaluation.evaluate import ATTACKS, evaluate, parse_attack
-from d2rkit.evaluation.evaluator import Evaluator
+from d2rkit.evaluation.evaluate import ATTACKS, evaluate, measure_attacks, parse_attack, parse_attacks
+from d2rkit.evaluation.evaluator import Budget, Evaluator
 from d2rkit.evaluation.gradient_masking import checks_of, masking_checks
 from d2rkit.methods import attacks
 from d2rkit.methods.pair import GuidedPair
-from tests.evaluation.test_autoattack import short  # noqa: F401  a fixture: AutoAttack with few iterations
+from tests.evaluation.test_autoattack import SHORT, short
 
 EPS = 0.2
 FAST = ("clean", "fgsm", "pgd20", "cw20")
@@ -23,6 +22,12 @@ FAST = ("clean", "fgsm", "pgd20", "cw20")
 @pytest.fixture(scope="module")
 def sample(digits):
     return Split(digits.test.images[:60], digits.test.labels[:60])
+
+
+def briefly(model, data, attacks=ATTACKS, eps=EPS, *, folder=None, report=None, **how):
+    """evaluate() with few iterations of AutoAttack."""
+    evaluator = Evaluator(model, data, budget=Budget(autoattack=SHORT), **how)
+    return measure_attacks(evaluator, parse_attacks(attacks), eps, folder=folder, report=report)
 
 
 class Line(nn.Module):
@@ -52,8 +57,8 @@ def test_flags_of_a_linear_model_are_known(attack):
     assert found.summary() == {"clean": pytest.approx(0.8), attack: pytest.approx(0.4)}
 
 
-def test_every_attack_on_a_trained_network(short, trained, sample):  # noqa: F811
-    found = evaluate(trained, sample, eps=EPS, batch_size=20)
+def test_every_attack_on_a_trained_network(trained, sample):
+    found = briefly(trained, sample, eps=EPS, batch_size=20)
     assert tuple(found.flags) == ATTACKS
     accuracy = found.summary()
     assert accuracy["clean"] > 0.8
@@ -84,9 +89,9 @@ def test_pgd_is_the_attack_of_the_library(trained, sample):
     assert torch.equal(found.flags["pgd20"], expected)
 
 
-def test_autoattack_is_the_wrapper_on_the_network_itself_when_exact(short, trained, sample):  # noqa: F811
-    found = evaluate(trained, sample, ("autoattack",), EPS, seed=4, batch_size=20, exact=True)
-    state = autoattack(trained.target, sample.pixels(), sample.labels, eps=EPS, seed=4, batch_size=20)
+def test_autoattack_is_the_wrapper_on_the_network_itself_when_exact(trained, sample):
+    found = briefly(trained, sample, ("autoattack",), EPS, seed=4, batch_size=20, exact=True)
+    state = short(trained.target, sample.pixels(), sample.labels, eps=EPS, seed=4, batch_size=20)
     assert torch.equal(found.flags["autoattack"], state.robust)
 
 
@@ -121,10 +126,10 @@ def test_flags_depend_on_the_seed_only(trained, sample):
     assert any(not torch.equal(first.flags["fgsm"], other) for other in others)
 
 
-def test_the_network_is_left_as_it_was(short, trained, sample):  # noqa: F811
+def test_the_network_is_left_as_it_was(trained, sample):
     trained.train()
     before, generator = copy.deepcopy(trained.state_dict()), torch.get_rng_state()
-    evaluate(trained, sample.take(slice(0, 10)), eps=EPS)
+    briefly(trained, sample.take(slice(0, 10)), eps=EPS)
     assert trained.target.training and all(p.requires_grad and p.grad is None for p in trained.parameters())
     assert all(torch.equal(before[k], v) for k, v in trained.state_dict().items())
     assert torch.equal(torch.get_rng_state(), generator)
@@ -136,9 +141,9 @@ def test_images_that_are_all_misclassified(trained, sample):
     assert not any(flags.any() for flags in found.flags.values())
 
 
-def test_progress_goes_from_0_to_1_in_words(short, trained, sample):  # noqa: F811
+def test_progress_goes_from_0_to_1_in_words(trained, sample):
     seen = []
-    evaluate(
+    briefly(
         trained,
         sample.take(slice(0, 20)),
         eps=EPS,
@@ -152,14 +157,14 @@ def test_progress_goes_from_0_to_1_in_words(short, trained, sample):  # noqa: F8
 # Kept flags --------------------------------------------------------------------------------------
 
 
-def test_flags_are_kept_and_read_back(short, trained, sample, tmp_path, monkeypatch):  # noqa: F811
-    first = evaluate(trained, sample, eps=EPS, folder=tmp_path)
+def test_flags_are_kept_and_read_back(trained, sample, tmp_path, monkeypatch):
+    first = briefly(trained, sample, eps=EPS, folder=tmp_path)
     assert sorted(p.name for p in (tmp_path / "evaluation").iterdir()) == sorted(f"{name}.npz" for name in ATTACKS)
     with np.load(tmp_path / "evaluation" / "pgd20.npz", allow_pickle=False) as arrays:
         assert arrays["flags"].tolist() == first.flags["pgd20"].tolist()
     for name in ("judge", "_attack", "autoattack"):
         monkeypatch.setattr(Evaluator, name, lambda *_: pytest.fail("measured again"))
-    again = evaluate(trained, sample, eps=EPS, folder=str(tmp_path))
+    again = briefly(trained, sample, eps=EPS, folder=str(tmp_path))
     assert all(torch.equal(first.flags[name], again.flags[name]) for name in ATTACKS)
     assert all(torch.equal(first.details[name], again.details[name]) for name in first.details)
     assert again.warnings == first.warnings and first.details.keys() == again.details.keys()
@@ -226,17 +231,17 @@ def cut_after(batches):
 
 
 @pytest.mark.parametrize(("batches", "then"), [(1, 20), (3, 20), (5, 20), (6, 20), (1, 60), (3, 11), (5, 60)])
-def test_autoattack_goes_on_where_it_was_cut_off(short, trained, sample, tmp_path, batches, then):  # noqa: F811
+def test_autoattack_goes_on_where_it_was_cut_off(trained, sample, tmp_path, batches, then):
     """`then` is the second run's batch size. With the same batches (20) the flags are those of an uninterrupted
     run; with others the attack that was cut off begins anew, so that no image escapes it."""
     how = {"attacks": ("autoattack",), "eps": 0.15}
-    whole = evaluate(trained, sample, **how, batch_size=20)
+    whole = briefly(trained, sample, **how, batch_size=20)
     with pytest.raises(Cut):
-        evaluate(trained, sample, **how, batch_size=20, folder=tmp_path, report=cut_after(batches))
+        briefly(trained, sample, **how, batch_size=20, folder=tmp_path, report=cut_after(batches))
     partial = tmp_path / "evaluation" / "autoattack.partial.npz"
     assert partial.exists() and not (tmp_path / "evaluation" / "autoattack.npz").exists()
     seen = []
-    resumed = evaluate(
+    resumed = briefly(
         trained, sample, **how, batch_size=then, folder=tmp_path, report=lambda done, words: seen.append(words)
     )
     assert not partial.exists()

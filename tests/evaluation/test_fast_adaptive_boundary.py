@@ -5,7 +5,8 @@ import torch
 from pyautoattack.fab_projections import projection_linf as packages_projection
 from pyautoattack.fab_pt import FABAttack_PT
 
-from d2rkit.evaluation.autoattack.fast_adaptive_boundary import SideBySideFAB, projection_linf
+from d2rkit.evaluation.autoattack.fast_adaptive_boundary import projection_linf
+from d2rkit.evaluation.autoattack.upstream import SideBySideFAB
 from tests.acceleration.test_folding import folded
 
 
@@ -35,6 +36,9 @@ def test_steps_to_the_boundary_are_the_packages_and_the_smallest(kind):
     side = -w.sign() * gap.sign()[:, None]
     best = (points + side * short).clamp(0, 1)
     assert (((w * best).sum(1) - b) * gap.sign())[on_plane].min() > 0
+    # Where the plane lies outside the box, the corner of the box that is nearest to it is reached.
+    corner = torch.where(side == 0, points, side.clamp(0, 1))
+    torch.testing.assert_close(reached[~on_plane], corner[~on_plane], atol=1e-12, rtol=0)
 
 
 def test_a_point_on_the_boundary_stays():

@@ -4,8 +4,8 @@ import pytest
 import torch
 from pyautoattack.square import SquareAttack
 
-from d2rkit.evaluation import autoattack
-from d2rkit.evaluation.autoattack.square import SideBySideSquare
+from d2rkit.evaluation.autoattack import AutoAttackSettings
+from d2rkit.evaluation.autoattack.upstream import SideBySideSquare, standard
 from tests.acceleration.test_folding import folded
 
 CPU = torch.device("cpu")
@@ -116,5 +116,5 @@ def test_a_second_call_finds_the_same(sample):
 
 @pytest.mark.parametrize(("side", "fab", "square"), [(8, 250, 1000), (32, 128, 128), (512, 1, 1)])
 def test_a_cpu_gets_batches_of_so_many_pixels(side, fab, square):
-    attack = autoattack._attacker(torch.nn.Identity(), "square", 0.1, "Linf", 0, torch.zeros(1, 1, side, side), 10, 250)
+    attack = standard(torch.nn.Identity(), "square", torch.zeros(1, 1, side, side), AutoAttackSettings(0.1, classes=10))
     assert (attack.fab.rows, attack.square.rows) == (fab, square)

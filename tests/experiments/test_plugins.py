@@ -25,7 +25,7 @@ from d2rkit.experiments.experiment import Experiment, read_config, read_runs
 from d2rkit.experiments.own_presets import read_preset
 from d2rkit.experiments.presets import PRESETS, get_preset
 from d2rkit.experiments.run import run
-from d2rkit.experiments.slurm import Slurm, Worker, submit_slurm
+from d2rkit.experiments.slurm import Job, Slurm, submit_slurm
 from d2rkit.experiments.sweep import sweep
 from d2rkit.methods.catalogue import METHODS
 from d2rkit.methods.objectives import Logits, Loss
@@ -180,9 +180,6 @@ def test_plan_tune_and_status_take_a_table_of_ones_own(files, monkeypatch, capsy
     base = "mine.toml --plugin mine.py --runs runs"
     command(monkeypatch, f"status {base}")
     assert "the rest: d2rkit sweep mine.toml --runs runs --plugin mine.py" in capsys.readouterr().out
-    command(monkeypatch, f"sweep {base} --show-script")
-    script = capsys.readouterr().out
-    assert "array=0-1%" in script and "--plugin mine.py --workers 0" in script
     command(monkeypatch, f"tune {base} --rates 0.1 --rows mine --subset 50 --epochs 1 --workers 1 --results r")
     assert "mine" in (files / "r" / "learning_rates.csv").read_text()
     command(monkeypatch, f"plan {base} --rows mine --steps 1 --workers 0")
@@ -319,13 +316,13 @@ def test_a_registered_attack_is_part_of_the_method_that_uses_it():
 def test_a_worker_loads_the_file_that_an_experiment_brings_and_none_that_has_changed(files):
     d2rkit.load_plugin("mine.py")
     cell = read_preset("mine.toml").experiments()[0]
-    sent = pickle.dumps(Worker((cell,), files, "cpu", None, 1))
+    sent = pickle.dumps(Job(cell, files, "cpu", None, 1))
     forget()
-    (found,) = pickle.loads(sent).experiments
+    found = pickle.loads(sent).experiment
     assert found == cell and found.check() is METHODS["mine"]
     forget()
     edited(files, "SHARE = 0.5", "SHARE = 0.6")
-    (found,) = pickle.loads(sent).experiments
+    found = pickle.loads(sent).experiment
     assert found == cell and "mine" not in METHODS
     with pytest.raises(ValueError, match=r"quarters comes from .*mine.py has changed since this run was asked"):
         found.check()

@@ -167,14 +167,6 @@ def test_asking_reaches_processes_that_are_started_later(monkeypatch):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "tensorboard,mlflow\n"
 
 
-def test_the_slurm_script_asks_too(monkeypatch, capsys):
-    monkeypatch.setenv(ASKED, "")
-    monkeypatch.setattr(trackers, "_importable", lambda name: None)
-    monkeypatch.setattr(sys, "argv", ["d2rkit", "sweep", "quick", "--show-script", "--log", "tensorboard"])
-    main()
-    assert "d2rkit sweep quick --log tensorboard " in capsys.readouterr().out
-
-
 def test_one_process_of_a_group_writes(tmp_path, monkeypatch):
     monkeypatch.setenv(ASKED, "tensorboard")
     with trackers.tracking(tmp_path, first=False) as found:

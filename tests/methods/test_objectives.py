@@ -47,6 +47,8 @@ def test_d2r_released():
     ce, mse, kl1, kl2, _, kl5 = terms(make_logits())
     loss = objectives.d2r(make_logits(), Y, variant="released")
     torch.testing.assert_close(loss.total, ce + mse + 20 * (kl1 - kl2).abs() + 30 * kl5)
+    torch.testing.assert_close(loss.signed, {"clean": 20 * (kl1 - kl2)})
+    assert not objectives.d2r(make_logits(), Y, variant="symmetric").signed
 
 
 def test_d2r_symmetric_with_given_weights():

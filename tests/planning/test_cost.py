@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from d2rkit.cli import main
+from d2rkit.core.processes import Worker
 from d2rkit.data.datasets import load_data
-from d2rkit.evaluation import autoattack
+from d2rkit.evaluation.autoattack import AutoAttackSettings
+from d2rkit.evaluation.autoattack.upstream import standard
 from d2rkit.evaluation.evaluate import evaluate
 from d2rkit.experiments.presets import PRESETS
 from d2rkit.planning.cost import (
@@ -19,7 +21,7 @@ from d2rkit.planning.cost import (
     survivors_of,
     train_seconds,
 )
-from d2rkit.planning.synthetic import SHAPES, Counts, counts_of, lone_process, random_data
+from d2rkit.planning.synthetic import SHAPES, Counts, counts_of, random_data
 from d2rkit.planning.timing import (
     EVALUATION_BATCH,
     EvaluationCost,
@@ -92,7 +94,7 @@ def test_evaluation_is_every_measurement_on_the_images_it_attacks():
 
 def test_passes_are_those_of_the_package():
     assert inspect.signature(evaluate).parameters["batch_size"].default == EVALUATION_BATCH
-    attack = autoattack._attacker(torch.nn.Identity(), "square", 0.1, "Linf", 0, torch.zeros(1, 1, 8, 8), 10, 250)
+    attack = standard(torch.nn.Identity(), "square", torch.zeros(1, 1, 8, 8), AutoAttackSettings(0.1, classes=10))
     targets = attack.apgd_targeted.n_target_classes
     assert PASSES["apgd-ce"] == attack.apgd.n_iter + 1 and targets == attack.fab.n_target_classes
     assert PASSES["apgd-t"] == targets * (attack.apgd_targeted.n_iter + 1)
@@ -137,7 +139,7 @@ def test_survivors_come_from_finished_cells_else_from_a_table(tmp_path):
         (lambda: survivors_of(TINY, [], clean=0.3, robust=0.5), "robust 0.50 must not exceed 0.30"),
         (lambda: measure([], {}, steps=0), "at least 1, not 0"),
         (lambda: measure([], {}, clock="sun"), "unknown clock 'sun'"),
-        (lambda: lone_process(0).__enter__(), "threads must lie between 1 and"),
+        (lambda: Worker(0), "threads must lie between 1 and"),
     ],
 )
 def test_bad_input_gets_one_sentence(call, words):

@@ -8,7 +8,6 @@ the end is whether an image was fooled.
 from __future__ import annotations
 
 import torch
-from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
 LOOK_EVERY = 2  # calls: to ask a GPU which images are left makes it wait
@@ -34,22 +33,6 @@ class StillRight(nn.Module):
         right = (logits.detach().argmax(1) == self.y[self.left]).nonzero().flatten()
         self.left = self.left[right] if len(right) else self.left[:1]  # without any there would be no gradient
         return given
-
-
-def leave_out_fooled(attack: APGDAttack) -> None:
-    """From now on each run of `attack` computes only images that it has not fooled."""
-    network, run = attack.model, attack.attack_single_run
-    if isinstance(attack, APGDAttack_targeted):
-        attack.dlr_loss_targeted = lambda logits, y: dlr_targeted(logits, y, attack.y_target)
-
-    def attack_single_run(x: Tensor, y: Tensor, x_init: Tensor | None = None):
-        attack.model = StillRight(network, y)
-        try:
-            return run(x, y, x_init)
-        finally:
-            attack.model = network
-
-    attack.attack_single_run = attack_single_run
 
 
 def dlr_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:

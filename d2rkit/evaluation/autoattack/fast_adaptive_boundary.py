@@ -8,12 +8,10 @@ boundary by sorting every pixel, which takes a third of its time; here a few pas
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from types import FunctionType
+from collections.abc import Callable
 
 import torch
-from pyautoattack.fab_pt import FABAttack_PT
-from torch import Tensor, nn
+from torch import Tensor
 
 LOOK_EVERY = 4  # passes: to ask a GPU whether it is done makes it wait, and most images need three
 
@@ -42,57 +40,35 @@ def projection_linf(points: Tensor, w: Tensor, b: Tensor) -> Tensor:
     return way * torch.minimum(room, r)
 
 
-def _with(function: FunctionType, **names) -> FunctionType:
-    """`function`, for which some of its module's names mean something else."""
-    if missing := names.keys() - function.__globals__.keys():
-        raise ImportError(f"pyautoattack lacks {', '.join(missing)}")
-    return FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__, function.__defaults__)
+@torch.no_grad()
+def classes_side_by_side(
+    predict: Callable[[Tensor], Tensor],
+    run: Callable[[Tensor, Tensor, Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    classes: int,
+    ball: tuple[float, float],
+    rows: int,
+) -> Tensor:
+    """x: (N, C, H, W) of labels y: (N,), replaced by what FAB found where it succeeded against one of the `classes`
+    that the network, `predict`, finds likeliest after the first.
 
-
-class SideBySideFAB(FABAttack_PT):
-    """FAB for one restart and targets, with batches of up to `rows` images (of one class at a time if that is less)."""
-
-    attack_single_run = _with(FABAttack_PT.attack_single_run, projection_linf=projection_linf)
-
-    def __init__(self, model: nn.Module, *, norm: str, eps: float, seed: int, device: torch.device, rows: int):
-        super().__init__(model, norm=norm, eps=eps, seed=seed, device=device, targeted=True)
-        self.rows = rows
-        self.given: Tensor | None = None
-
-    @torch.no_grad()
-    def perturb(self, x: Tensor, y: Tensor) -> Tensor:
-        """x: (N, C, H, W), y: (N,). Images at which an attack within eps succeeded are replaced by what it found."""
-        adversarial = x.clone()
-        order = self.predict(x).argsort(1, descending=True)
-        left = (order[:, 0] == y).nonzero().flatten()
-        first = 1
-        while first <= self.n_target_classes and len(left):
-            ranks = range(first, min(first + max(1, self.rows // len(left)), self.n_target_classes + 1))
-            self.targets = torch.cat([order[left, rank] for rank in ranks])
-            images, labels = x[left].repeat(len(ranks), 1, 1, 1), y[left].repeat(len(ranks))
-            self.given, self.target_class = labels, 1  # a class is asked for, but the targets are ours
-            # The package indexes by CPU tensors, and copies constants to the device, eleven times an iteration.
-            with x.device if x.device.type != "cpu" else nullcontext():
-                found = self.attack_single_run(images, labels, is_targeted=True)
-            distance = (found - images).flatten(1).norm(p=torch.inf if self.norm == "Linf" else 2, dim=1)
-            fooled = ((self.predict(found).argmax(1) != labels) & (distance <= self.eps)).view(len(ranks), -1)
-            rank = fooled.int().argmax(0)  # the first class of success, as one after the other would find it
-            best = found.view(len(ranks), len(left), *x.shape[1:])[rank, torch.arange(len(left), device=x.device)]
-            any_fooled = fooled.any(0)
-            adversarial[left[any_fooled]] = best[any_fooled]
-            left, first = left[~any_fooled], ranks.stop
-        return adversarial
-
-    def _get_predicted_label(self, x: Tensor) -> Tensor:
-        # A run begins with those it finds right. All are; one at the very boundary may look wrong in another batch.
-        given, self.given = self.given, None
-        return super()._get_predicted_label(x) if given is None else given
-
-    def get_diff_logits_grads_batch_targeted(self, imgs: Tensor, la: Tensor, la_target: Tensor):
-        """z_target - z_label of images (N, C, H, W) at our targets, (N, 1), and its gradient, (N, 1, C, H, W)."""
-        with torch.enable_grad():
-            images = imgs.clone().requires_grad_()
-            logits = self.predict(images)
-            difference = -(logits.gather(1, la[:, None]) - logits.gather(1, self.targets[:, None]))
-            (gradient,) = torch.autograd.grad(difference.sum(), images)
-        return difference.detach(), gradient[:, None]
+    run: FAB for (images, labels, targets). ball: the norm's p, and the radius within which an attack must end. rows:
+    no more images at once, unless one class alone has more."""
+    adversarial, (p, eps) = x.clone(), ball
+    order = predict(x).argsort(1, descending=True)
+    left = (order[:, 0] == y).nonzero().flatten()
+    first = 1
+    while first <= classes and len(left):
+        ranks = range(first, min(first + max(1, rows // len(left)), classes + 1))
+        targets = torch.cat([order[left, rank] for rank in ranks])
+        images, labels = x[left].repeat(len(ranks), 1, 1, 1), y[left].repeat(len(ranks))
+        found = run(images, labels, targets)
+        distance = (found - images).flatten(1).norm(p=p, dim=1)
+        fooled = ((predict(found).argmax(1) != labels) & (distance <= eps)).view(len(ranks), -1)
+        rank = fooled.int().argmax(0)  # the first class of success, as one after the other would find it
+        best = found.view(len(ranks), len(left), *x.shape[1:])[rank, torch.arange(len(left), device=x.device)]
+        any_fooled = fooled.any(0)
+        adversarial[left[any_fooled]] = best[any_fooled]
+        left, first = left[~any_fooled], ranks.stop
+    return adversarial
