@@ -36,9 +36,11 @@ from d2rkit.panels.scrubber import Scrubber
 WIDTH, STEPS, ATTACK_STEPS, RATE = 32, 150, 2, 0.04
 EVERY = 10  # steps between two moments of the training that one can look at
 DEFAULT = D2R_WEIGHTS["symmetric"]  # where the sliders start
-CLASS_COLOURS, CLASS_MARKS = (base.BLUE, base.ORANGE, base.GREEN), ("o", "^", "s")
+# Classes have colours of their own: blue is the target and orange the guide, in every picture of the kit.
+CLASS_COLOURS, CLASS_MARKS = (base.GREEN, base.PURPLE, "#7A5C00"), ("o", "^", "s")
 VARIANTS = {"symmetric KL: the paper's text": "symmetric", "gap: the authors' code": "released"}
 TERMS = {"ce": "CE of the guide", "mse": "MSE of logits", "clean": "clean KL term", "adv": "adversarial KL term"}
+TERM_LOOKS = {"ce": (base.GUIDE, "-"), "mse": (base.INK, "--"), "clean": (base.TARGET, "-."), "adv": (base.RED, ":")}
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def train(
     Adam with one cycle of the learning rate, where the recipe for images has SGD: it stands any weights the
     sliders can ask for. ValueError if the loss becomes infinite or NaN."""
     method = Method("D2R in the plane", d2r, attack, needs_guide=True, uniform_start=True)
-    optimizer = torch.optim.Adam(pair.parameters(), RATE)
+    optimizer = torch.optim.Adam(pair.parameters(), RATE, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
     generator = torch.Generator().manual_seed(seed)
     history: dict[str, list[float]] = {}
@@ -185,7 +187,7 @@ def draw(data: Trained, ghost: Trained | None = None, frame: Frame | None = None
         before=None if ghost is None else ghost.target_map,
     )  # fmt: skip
     draw_margins(made.add_axes((0.75, 0.5, 0.24, 0.44)), data, ghost, frame)
-    draw_history(made.add_axes((0.07, 0.09, 0.55, 0.22)), data, ghost, frame)
+    draw_history(made.add_axes((0.07, 0.09, 0.92, 0.22)), data, ghost, frame)
     return made
 
 
@@ -232,7 +234,9 @@ def draw_margins(ax, data: Trained, ghost: Trained | None = None, frame: Frame |
     ax.axvline(0, color=base.GREY, lw=1)
     ax.set_ylim(0, 1)
     ax.set_yticks([0, 0.5, 1])
-    ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.45, -0.28), handlelength=2.4)
+    # A distribution rises to the right, so the upper left is free.
+    ax.legend(fontsize=8, frameon=True, framealpha=0.85, edgecolor="none", loc="upper left", handlelength=2.2,
+              borderaxespad=0.1)  # fmt: skip
 
 
 def draw_history(ax, data: Trained, ghost: Trained | None = None, frame: Frame | None = None) -> None:
@@ -240,9 +244,9 @@ def draw_history(ax, data: Trained, ghost: Trained | None = None, frame: Frame |
     totals = [sum(each.history.values()) for each in (data, ghost) if each is not None]
     if ghost is not None:
         ax.plot(totals[1], **base.GHOST, label="total, before")
-    dashes, colours = ("-", "--", "-.", ":"), (base.ORANGE, base.GREEN, base.PURPLE, base.RED)
-    ax.plot(totals[0], color=base.INK, lw=1, label="total")
-    for (name, values), dash, colour in zip(data.history.items(), dashes, colours, strict=True):
+    ax.plot(totals[0], color=base.GREY, lw=1, label="total")
+    for name, values in data.history.items():
+        colour, dash = TERM_LOOKS[name]
         ax.plot(values, color=colour, ls=dash, lw=2, label=TERMS[name])
     ax.set_xlim(0, STEPS)
     if data.step < STEPS:
@@ -250,8 +254,9 @@ def draw_history(ax, data: Trained, ghost: Trained | None = None, frame: Frame |
         ax.annotate(f"step {data.step}", (data.step, 1), (3, -2), xycoords=("data", "axes fraction"),
                     textcoords="offset points", fontsize=8, va="top")  # fmt: skip
     highest = max(float(np.quantile(total, 0.97)) for total in totals)
-    ax.set_ylim(*(frame or Frame()).hold("history", 0, max(1.05 * highest, 1e-3)))
-    ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.1), handlelength=2.6)
+    # Room for the legend above the lines.
+    ax.set_ylim(*(frame or Frame()).hold("history", 0, max(1.4 * highest, 1e-3)))
+    ax.legend(fontsize=8, frameon=False, loc="upper right", ncols=6, handlelength=2.6, borderaxespad=0)
 
 
 # -- words ------------------------------------------------------------------------------------------------

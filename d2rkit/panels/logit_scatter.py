@@ -130,9 +130,7 @@ class LogitScatter(Panel):
             return compute(sample, eps255 / 255, attack, steps, count)
 
         controls = {
-            "eps255": Slider(
-                "ε in 1/255", min(round(255 * sample.eps), top), 0, top, 1, "Largest change of a pixel, in 1/255"
-            ),
+            "eps255": Slider("ε in 1/255", 0, 0, top, 1, "Largest change of a pixel, in 1/255"),
             "steps": Slider("Steps", 10, 1, 20, 1, "Gradient steps of PGD and C&W", when=takes_steps),
             "attack": Choice("Attack", "pgd", {words: name for name, words in ATTACKS.items()}),
         }
