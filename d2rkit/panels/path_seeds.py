@@ -85,6 +85,12 @@ def turned_back(data: PathSeeds, settings: Sequence[str] = ("all", "detached")) 
     }
 
 
+def second_half(data: PathSeeds) -> str:
+    """Where the guide goes in the second half of training with all terms: "on", "still" or "back"."""
+    found = turned_back(data)["all"]
+    return "still" if not excludes_zero(found) else "back" if found.difference > 0 else "on"
+
+
 def with_interval(found: Difference) -> str:
     return f"{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 

@@ -84,6 +84,28 @@ def pulls(data: StopSeeds, epoch: int) -> dict[str, Difference]:
     return {term: mean_interval(values[:, at], questions=len(TERMS)) for term, values in data.agreement.items()}
 
 
+def direction(data: StopSeeds, term: str) -> str:
+    """How a term pulls at the guide at the end, beside the labels: "along", "across" or "against"."""
+    found = pulls(data, data.epochs[-1])[term]
+    return "across" if not excludes_zero(found) else "along" if found.difference > 0 else "against"
+
+
+def price(data: StopSeeds) -> dict[str, Any]:
+    """By how many points the guide is more accurate with every term stopped, for a Prediction's reveal."""
+    found = gained(data)["every"]
+    return {"actual": round(100 * found.difference, 1), "interval": (100 * found.low, 100 * found.high)}
+
+
+def target_pays(data: StopSeeds) -> dict[str, Any]:
+    """What the target under PGD-20 does with every term stopped: "rises", "same" or "falls"."""
+    found = gained(data, "target_pgd")["every"]
+    answer = "same" if not excludes_zero(found) else "rises" if found.difference > 0 else "falls"
+    return {
+        "actual": answer,
+        "words": f"Target under PGD-20, every term stopped: {in_points(found)}, {verdict(found)}.",
+    }
+
+
 def in_points(found: Difference) -> str:
     return f"{100 * found.difference:+.1f} points ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
@@ -114,6 +115,21 @@ def view(paths: Mapping[str, Path], found: Plane, chosen: np.ndarray, setting: s
     right = path.log_p[moment][:, chosen].argmax(-1) == path.labels[chosen]
     ghost = ALL if ALL in paths and setting != ALL else ""
     return View(found, path, moment, f"{path.words}, seed {path.seed}", ghost, right.mean(-1))
+
+
+def first_near_the_truth(path: Path) -> dict[str, Any]:
+    """Which of f(x), f(x') and g(x) is the first to halve its distance to the truth (nobody need do it: then who comes
+    nearest), for a Prediction's reveal."""
+    right = -path.log_p[..., np.arange(len(path.labels)), path.labels].mean(-1) / 2  # (T, 3), D to certainty
+    half = right <= right[0] / 2
+    when = [int(half[:, n].argmax()) if half[:, n].any() else len(half) for n in range(len(ROLES))]
+    first = min(range(len(ROLES)), key=lambda n: (when[n], right[:, n].min()))
+    each = [
+        f"{NAMES[role]} {f'after {path.moments[when[n]]:.1f} epochs' if half[:, n].any() else 'never'}"
+        for n, role in enumerate(ROLES)
+    ]
+    text = f"Half of the first distance to the truth is left for {', '.join(each)} ({path.words}, seed {path.seed})."
+    return {"actual": ROLES[first], "words": text}
 
 
 # -- picture ----------------------------------------------------------------------------------------------
