@@ -128,18 +128,18 @@ def draw_farther(data: PathSeeds) -> Figure:
 def draw_turn(data: PathSeeds, settings: Sequence[str] = ("all", "detached")) -> Figure:
     """The guide's distance from the truth over training, a line a seed."""
     made = base.figure(8.2, 3.2)
-    ax = base.tidy(made.add_axes((0.09, 0.16, 0.56, 0.73)), "distance of the guide from the truth", "epoch")
+    ax = base.tidy(made.add_axes((0.09, 0.33, 0.89, 0.57)), "distance of the guide from the truth", "epoch")
     looks = ((base.GUIDE, "-", "^"), (base.INK, "--", "v"))
     found = turned_back(data, settings)
     for setting, (colour, dash, mark) in zip(settings, looks, strict=True):
         lines = data.from_truth[setting][:, :, ROLES.index("guide")]
         ax.plot(data.moments, lines.T, color=colour, ls=dash, lw=1.2)
-        label = f"{SETTINGS[setting].words}\nsecond half: {with_interval(found[setting])}"
+        label = f"{SETTINGS[setting].words}; second half: {with_interval(found[setting])}"
         ax.plot(data.moments[-1], lines[:, -1].mean(), mark, color=colour, mec=base.INK, ms=9, clip_on=False)
         ax.plot([], [], color=colour, ls=dash, marker=mark, mec=base.INK, ms=8, label=label)
     ax.axvline(data.moments[-1] / 2, color=base.GREY, lw=1, ls=":")
     ax.set(xlim=(0, data.moments[-1]), ylim=(0, None))
-    ax.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1.03, 1), labelspacing=1.2)
+    ax.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(-0.02, -0.24), labelspacing=0.5)
     return made
 
 
