@@ -100,7 +100,7 @@ def test_the_hardest_image(paths):
         (lambda p: panel_module.pick(p, "class 12"), "choice of images"),
         (lambda p: panel_module.plane([p[0], replace(p[1], labels=p[1].labels[::-1])]), "the same images"),
         (lambda p: panel_module.view({"all": p[0]}, panel_module.plane(p), np.arange(20), "all", 99), "moment must be"),
-        (lambda p: panel_module.view({"all": p[0]}, panel_module.plane(p), np.arange(20), "alle", 0), "did you mean"),
+        (lambda p: panel_module.view({"all": p[0]}, panel_module.plane(p), np.arange(20), "al", 0), "did you mean"),
     ],
 )
 def test_bad_views_in_words(ask, words, paths):
