@@ -115,7 +115,7 @@ def draw_price(data: StopSeeds) -> Figure:
     """Differences from D2R as it is: a dot a seed, a bar for the interval."""
     made = base.figure(9.0, 3.3)
     for left, measure in ((0.2, "guide_clean"), (0.62, "target_pgd")):
-        ax = made.add_axes((left, 0.16, 0.36, 0.7))
+        ax = made.add_axes((left, 0.23, 0.36, 0.64))
         base.tidy(ax, MEASURES[measure], "points more than with nothing stopped")
         reach = 0.0
         for row, (stop, found) in enumerate(gained(data, measure).items()):
