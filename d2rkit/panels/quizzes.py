@@ -179,6 +179,43 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             ("nothing", "You know that it trains and what more seeds would cost."),
         ], "b"),
     ),
+    "10": (
+        Question("Two points of the plane lie close together. What is certain?", [
+            ("the two networks say much the same", "The plane drops axes; they may differ along those. See the table."),
+            ("little: only the table has the whole distance", "A projection can only bring points together or, along "
+             "an axis that counts negative, apart."),
+            ("both are equally accurate", "Not even equal distances from the truth would say that."),
+        ], "b"),
+        Question("Which term of D2R can move f(x′) without going through f(x)?", [
+            ("the clean KL", "It compares f(x) with g(x); f(x′) moves only because both share weights."),
+            ("the adversarial KL", "KL(f(x′) ‖ g(x)) has f(x′) in it."),
+            ("cross-entropy", "It is taken of g(x)."),
+        ], "b"),
+        Question("A term is switched off, and on five seeds the interval of the difference holds 0. Then the term", [
+            ("does nothing", "Absence of a finding on five seeds is no finding of absence; its width says what is "
+             "excluded."),
+            ("does less than the interval's ends say", "With 95 % confidence, at this size."),
+            ("should be removed", "It may matter elsewhere: for clean accuracy, say."),
+        ], "b"),
+    ),
+    "13": (
+        Question("Somebody detaches the guide in the adversarial KL. What does the curve of the loss show?", [
+            ("a smaller value", "detach changes gradients; the value of the same batch is the same."),
+            ("nothing at that step", "The value is the same; only later steps differ, because the guide moved "
+             "otherwise."),
+            ("an error", "It is a legal and common thing to do: RSLAD's guide is detached."),
+        ], "b"),
+        Question("Which network do labels reach in D2R?", [
+            ("the target", "The target imitates; no term compares it with a label."),
+            ("the guide, by cross-entropy", "And from there the target, through imitation."),
+            ("both, by the MSE", "The MSE compares logits with logits."),
+        ], "b"),
+        Question("A term's gradient in the guide has cosine −0.8 with that of the labels. A small descent step on it", [
+            ("raises the guide's cross-entropy", "To first order by 0.8 times the product of both norms and the step."),
+            ("lowers the guide's cross-entropy", "That would need a positive cosine of the gradients."),
+            ("leaves it", "Only a cosine of 0 does, to first order."),
+        ], "a"),
+    ),
 }  # fmt: skip
 
 
