@@ -110,7 +110,9 @@ def _bodies(code: str) -> str:
     for node in ast.parse(code).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             for inner in ast.walk(node):
-                first = inner.body[0] if isinstance(inner, ast.FunctionDef | ast.ClassDef) else None
+                if not isinstance(inner, ast.FunctionDef | ast.ClassDef):
+                    continue
+                first = inner.body[0]
                 if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                     inner.body[0] = ast.Pass()
             parts += [ast.unparse(statement) for statement in node.body]

@@ -36,7 +36,7 @@ def guard(folder: Path, answer: Path) -> None:
     """From now on this process starts no programs, opens no sockets, and changes no files outside `folder`."""
     within = os.path.realpath(folder)
 
-    def inside(path: object) -> bool:
+    def inside(path: int | str | bytes | os.PathLike) -> bool:
         if isinstance(path, int):  # a file that is open already
             return True
         real = os.path.realpath(os.fsdecode(path))

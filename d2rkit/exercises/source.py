@@ -7,6 +7,7 @@ import math
 import sys
 import textwrap
 from types import CodeType, FunctionType, ModuleType
+from typing import Any
 
 CONSTANTS = (bool, int, float, str, type(None))
 
@@ -27,7 +28,7 @@ def source_of(solution: object) -> str:
     return "\n\n".join(head + [text for text in helpers if text not in own] + own)
 
 
-def _text(part: object) -> str:
+def _text(part: Any) -> str:
     try:
         return textwrap.dedent(inspect.getsource(part)).rstrip() + "\n"
     except (OSError, TypeError, SyntaxError):
