@@ -111,7 +111,7 @@ def compute(
     # One draw for all: the image starts here where it starts among the many, so that both tell the same story.
     starts = starts_of(many, seed)
     x, y, start = (tensor[image : image + 1] for tensor in (many, labels, starts))
-    budget = {"eps": eps, "step_size": step_share * eps, "guide_share": guide_share}
+    budget: dict[str, Any] = {"eps": eps, "step_size": step_share * eps, "guide_share": guide_share}
     ways = {name: trace(name, pair, x, y, steps=steps, start=start, **budget) for name in ATTACKS}
     deltas = torch.stack([way[-1] - x[0] for way in ways.values()]).flatten(1)
     with eval_mode(pair), torch.no_grad():

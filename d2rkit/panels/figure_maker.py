@@ -13,6 +13,7 @@ from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from d2rkit.core.validation import nearest
@@ -215,8 +216,9 @@ def side_by_side(narrow: Sheet, wide: Sheet) -> StaticFigure:
 
 def pixels_of(made: Figure) -> np.ndarray:
     """A figure as pixels, (H, W, 4)."""
-    made.canvas.draw()
-    return np.asarray(made.canvas.buffer_rgba()).copy()
+    canvas = FigureCanvasAgg(made)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba()).copy()
 
 
 def heights(narrow: Sheet, wide: Sheet) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from d2rkit.core.binomial import interval
@@ -23,7 +24,8 @@ class Share:
     @classmethod
     def of(cls, flags: ArrayLike) -> Share:
         """Of (N,) bool, a tensor's or an array's."""
-        return cls(int(flags.sum()), len(flags))
+        held = np.asarray(flags)
+        return cls(int(held.sum()), held.size)
 
     @property
     def value(self) -> float:

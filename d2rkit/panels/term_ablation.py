@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from d2rkit.panels import base
 from d2rkit.panels.guide_and_target import compute
 
-ABLATION: dict[str, dict[str, float | str | bool]] = {
+ABLATION: dict[str, dict[str, Any]] = {
     "all terms": {},
     "MSE alone": {"w_clean": 0.0, "w_adv": 0.0},
     "adversarial KL alone": {"w_mse": 0.0, "w_clean": 0.0},
@@ -20,7 +21,7 @@ ABLATION: dict[str, dict[str, float | str | bool]] = {
 MEASURED = ("guide", "target", "target, attacked", "guide's mean margin")
 
 
-def ablate(settings: Mapping[str, Mapping[str, float | str | bool]], seeds: Sequence[int]) -> dict[str, np.ndarray]:
+def ablate(settings: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, np.ndarray]:
     """name -> (seeds, 4) of MEASURED, one training a setting and seed."""
     found: dict[str, np.ndarray] = {}
     for name, changes in settings.items():
