@@ -112,7 +112,8 @@ def _bodies(code: str) -> str:
             for inner in ast.walk(node):
                 if not isinstance(inner, ast.FunctionDef | ast.ClassDef):
                     continue
-                if isinstance(first := inner.body[0], ast.Expr) and isinstance(first.value, ast.Constant):
+                first = inner.body[0]
+                if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                     inner.body[0] = ast.Pass()
             parts += [ast.unparse(statement) for statement in node.body]
     return "\n".join(parts) + "\n"

@@ -119,7 +119,7 @@ def _cell(cell: Cell | None, marked: bool) -> str:
         step = f"<span class='step'>{_t(cell.step)}</span>" if cell.step else ""
         words = f"<details><summary>{words}{step}</summary>{_t(cell.hint)}</details>"
     words += " <span class='mark'>alike</span>" if marked else ""
-    words += f" <span class='mark'>again: {_t(cell.again.status)}</span>" if cell.differs and cell.again else ""
+    words += f" <span class='mark'>again: {_t(cell.again.status)}</span>" if cell.again and cell.differs else ""
     return f"<td class='{kind}'>{words}</td>"
 
 

@@ -77,8 +77,9 @@ def rerun(exercise: str, code: str, limits: Limits = Limits(), plugins: Sequence
 
 def _limit(limits: Limits) -> None:
     """In the child, before Python starts there."""
-    seconds, memory = int(limits.seconds) + 1, limits.memory * 2**20
+    seconds = int(limits.seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    memory = limits.memory * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (DISK, DISK))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
@@ -216,7 +216,7 @@ def side_by_side(narrow: Sheet, wide: Sheet) -> StaticFigure:
 
 def pixels_of(made: Figure) -> np.ndarray:
     """A figure as pixels, (H, W, 4)."""
-    canvas = cast(FigureCanvasAgg, made.canvas)
+    canvas = FigureCanvasAgg(made)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba()).copy()
 

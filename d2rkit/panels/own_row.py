@@ -24,7 +24,7 @@ def closer(first: Landscape, second: Landscape) -> dict[str, Any]:
 
 def against(paired: pd.DataFrame, method: str) -> dict[str, Any]:
     """Whether a row of paired_table() differs from its reference beyond chance."""
-    row = paired[paired["method"] == method].iloc[0]
+    row = next(row for row in paired.to_dict("records") if row["method"] == method)
     actual = "same" if row["p_holm"] >= 0.05 else "better" if row["difference"] > 0 else "worse"
     words = (
         f"{row['label']} less {row['reference']}: {100 * row['difference']:+.1f} points, "

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import ArrayLike
 
 from d2rkit.core.binomial import interval
 
@@ -22,9 +22,10 @@ class Share:
     n: int
 
     @classmethod
-    def of(cls, flags: np.ndarray | Tensor) -> Share:
+    def of(cls, flags: ArrayLike) -> Share:
         """Of (N,) bool, a tensor's or an array's."""
-        return cls(int(flags.sum()), len(flags))
+        held = np.asarray(flags)
+        return cls(int(held.sum()), held.size)
 
     @property
     def value(self) -> float:

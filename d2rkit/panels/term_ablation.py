@@ -10,7 +10,7 @@ import numpy as np
 from d2rkit.panels import base
 from d2rkit.panels.guide_and_target import compute
 
-ABLATION: dict[str, dict[str, float | str | bool]] = {
+ABLATION: dict[str, dict[str, Any]] = {
     "all terms": {},
     "MSE alone": {"w_clean": 0.0, "w_adv": 0.0},
     "adversarial KL alone": {"w_mse": 0.0, "w_clean": 0.0},

@@ -21,7 +21,6 @@ from d2rkit.evaluation.gradient_masking import MaskingCheck
 from d2rkit.experiments.experiment import read_run
 from d2rkit.methods import divergences
 from d2rkit.methods.catalogue import METHODS
-from d2rkit.methods.pair import required_guide
 from d2rkit.panels import base
 from d2rkit.panels import cag_compare as compare
 from d2rkit.panels import divergence_explorer as simplex
@@ -64,7 +63,9 @@ def compared(first: str, second: str, flags_a: np.ndarray, flags_b: np.ndarray) 
 # -- 00 -----------------------------------------------------------------------------------------------------
 def fooled_alike(sample: SamplePair, judged: Evaluation) -> Answer:
     """Do images made against the target fool the guide? judged: the target, clean and under pgd20 at sample.eps."""
-    evaluator = Evaluator(required_guide(sample.pair), (sample.images, sample.labels))
+    if sample.pair.guide is None:
+        raise ValueError(f"{sample.title} has no guide that could be fooled")
+    evaluator = Evaluator(sample.pair.guide, (sample.images, sample.labels))
     flags = {
         "target": (judged.flags["clean"], judged.flags["pgd20"]),
         "guide": (evaluator.clean, evaluator.transferred(sample.pair.target, 20, sample.eps)),
@@ -103,12 +104,13 @@ def way_of(data: Landscape) -> Answer:
 
 def both_directions(guide: np.ndarray, targets: Mapping[str, np.ndarray]) -> Answer:
     """Which direction of KL is larger for the first of `targets`; points of the simplex."""
-    q, rows, both = torch.from_numpy(guide).log()[None], [], []
+    q, rows, seen = torch.from_numpy(guide).log()[None], [], []
     for name, target in targets.items():
         p = torch.from_numpy(target).log()[None]
-        both.append((divergences.kl(p, q).item(), divergences.kl(q, p).item()))
-        rows.append((name, *(f"{value:.3f}" for value in both[-1])))
-    forward, backward = both[0]
+        values = divergences.kl(p, q).item(), divergences.kl(q, p).item()
+        seen.append(values)
+        rows.append((name, *(f"{value:.3f}" for value in values)))
+    forward, backward = seen[0]
     actual = "same" if np.isclose(forward, backward, rtol=0.05) else "forward" if forward > backward else "backward"
     header = ("target", "KL(target ‖ guide)", "KL(guide ‖ target)")
     return {"actual": actual, "words": base.table(header, rows, "A guide torn between A and B")}
@@ -265,7 +267,7 @@ def cag_in_training(attack: str = "autoattack") -> Answer:
     family`, five seeds on the same images, paired."""
     folders = sorted((shipped("results") / "family" / "runs").glob("digits-cnn-16-d2r-*"))
     runs = [run for run in map(read_run, folders) if run.experiment.method in ("d2r", "d2r-cag")]
-    ((_, row),) = paired_table(runs, attack, reference="d2r").iterrows()
+    (row,) = paired_table(runs, attack, reference="d2r").to_dict("records")
     actual = "no" if row["p"] >= 0.05 else "cag" if row["difference"] > 0 else "self"
     gap, low, high = (100 * row[name] for name in ("difference", "low", "high"))
     cells = [("trained with CAG", f"{100 * row['accuracy']:.1f} %"),
