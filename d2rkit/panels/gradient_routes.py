@@ -20,7 +20,7 @@ from d2rkit.data.datasets import ImageData
 from d2rkit.experiments.experiment import Experiment, build_pair
 from d2rkit.methods.catalogue import get_method
 from d2rkit.methods.objectives import Logits
-from d2rkit.methods.pair import GuidedPair
+from d2rkit.methods.pair import GuidedPair, required_guide
 from d2rkit.panels.training_paths import RECIPE, TRAINED
 from d2rkit.training.loop import fit
 from d2rkit.training.recipe import generator_for
@@ -102,11 +102,13 @@ def flow(batch: Batch, method: str, stops: Collection[str] = ()) -> Flow:
     )
     logits = row.forward(pair, batch.x, x_adv)
     logits = logits if row.needs_guide else logits._replace(guide_clean=None)
-    weights = {"target": list(pair.target.parameters()), "guide": list(pair.guide.parameters())}
-    ce = F.cross_entropy(pair.guide(batch.x), y)
+    guide = required_guide(pair)
+    weights: dict[str, list[Tensor]] = {"target": [*pair.target.parameters()], "guide": [*guide.parameters()]}
+    ce = F.cross_entropy(guide(batch.x), y)
     labels = torch.cat([g.flatten() for g in torch.autograd.grad(ce, weights["guide"])])
     plain = row.loss(logits, y).parts
-    terms, sums, rows = tuple(plain), {"target": 0.0, "guide": 0.0}, []
+    terms, rows = tuple(plain), []
+    sums = {network: torch.zeros(()) for network in weights}
     for name in terms:
         open_routes = _routes(plain[name], logits)
         closed = _closed(name, set(open_routes), stops)

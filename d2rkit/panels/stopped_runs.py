@@ -17,7 +17,7 @@ from d2rkit.experiments.experiment import Experiment, build_pair
 from d2rkit.methods import attacks
 from d2rkit.methods.catalogue import METHODS, Method, get_method
 from d2rkit.methods.objectives import Logits, Loss, summed
-from d2rkit.methods.pair import eval_mode
+from d2rkit.methods.pair import eval_mode, required_guide
 from d2rkit.panels.training_paths import RECIPE, TRAINED
 from d2rkit.training.loop import fit
 
@@ -85,6 +85,6 @@ def measure(stop: str, seed: int = 0, data: ImageData | None = None, *, recipe: 
     x, y = data.test.pixels(), data.test.labels
     x_adv = attacks.pgd_ce(pair.target, x, y, eps=recipe.eps, step_size=recipe.eps / 8, steps=20)
     with eval_mode(pair), torch.no_grad():
-        guide, target, target_adv = pair.guide(x), pair.target(x), pair.target(x_adv)
+        guide, target, target_adv = required_guide(pair)(x), pair.target(x), pair.target(x_adv)
     right = [(z.argmax(1) == y).double().mean().item() for z in (guide, target, target_adv)]
     return dict(zip(MEASURES, (right[0], F.cross_entropy(guide, y).item(), *right[1:]), strict=True))

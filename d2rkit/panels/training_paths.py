@@ -17,7 +17,7 @@ from d2rkit.core.validation import check_choice
 from d2rkit.data.datasets import ImageData, first_of_each_class, load_data
 from d2rkit.experiments.experiment import Experiment, build_pair
 from d2rkit.methods import attacks
-from d2rkit.methods.pair import GuidedPair, eval_mode
+from d2rkit.methods.pair import GuidedPair, eval_mode, required_guide
 from d2rkit.training.loop import fit
 
 ROLES = ("target", "attacked", "guide")  # f(x), f(x'), g(x)
@@ -112,5 +112,5 @@ def predictions(pair: GuidedPair, x: Tensor, y: Tensor, eps: float) -> np.ndarra
     was, and uses no random numbers, so that watching changes no training."""
     x_adv = attacks.pgd_ce(pair.target, x, y, eps=eps, **WATCH)
     with eval_mode(pair), torch.no_grad():
-        logits = pair.target(x), pair.target(x_adv), pair.guide(x)
+        logits = pair.target(x), pair.target(x_adv), required_guide(pair)(x)
     return torch.stack([z.double().log_softmax(1) for z in logits]).numpy()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import ipywidgets as widgets
 import numpy as np
@@ -175,7 +175,7 @@ def hold_still(ax: Axes, points: np.ndarray) -> None:
     """Limits around all points, whichever of them are shown; a unit is as long on both axes."""
     low, high = points.min(0), points.max(0)
     size = (high - low) * 1.12
-    box = ax.get_position().size * ax.figure.get_size_inches()
+    box = ax.get_position().size * cast(Figure, ax.figure).get_size_inches()
     unit = (size / box).max()
     middle, half = (low + high) / 2, unit * box / 2
     ax.set(xlim=(middle[0] - half[0], middle[0] + half[0]), ylim=(middle[1] - half[1], middle[1] + half[1]))
@@ -244,7 +244,7 @@ class Trajectories(Panel):
             return view(by_name, *planes[images], setting, moment)
 
         last = len(paths[0].moments) - 1
-        at = {"setting": paths[0].setting, "images": "all", "moment": 0} | start
+        at: dict[str, Any] = {"setting": paths[0].setting, "images": "all", "moment": 0} | start
         controls = {
             "setting": Choice("Loss", at["setting"], {path.words: path.setting for path in paths}),
             "images": Choice("Images", at["images"], choices(paths)),
