@@ -122,7 +122,11 @@ class FoldedCopy:
 
 def _rsqrt_of_variances(norms: Sequence[nn.BatchNorm2d]) -> list[Tensor]:
     values = FOREACH._foreach_add([_statistics(norm)[1] for norm in norms], [norm.eps for norm in norms])
-    FOREACH._foreach_rsqrt_(values)
+    if hasattr(torch, "_foreach_rsqrt_"):
+        FOREACH._foreach_rsqrt_(values)
+    else:  # torch 2.5
+        for value in values:
+            value.rsqrt_()
     return values
 
 

@@ -192,7 +192,7 @@ def test_csv_keeps_every_digit(tmp_path):
     here = preset(rows=("trades",), seeds=(0, 1, 2))
     runs = runs_of(here, tmp_path / "runs")
     write_table(here, runs, tmp_path)
-    read = pd.read_csv(tmp_path / "table.csv")
+    read = pd.read_csv(tmp_path / "table.csv", float_precision="round_trip")
     assert read["autoattack_mean"].iloc[0] == tidy(runs)["autoattack"].mean()
     assert read["autoattack_std"].iloc[0] == tidy(runs)["autoattack"].std()
 
