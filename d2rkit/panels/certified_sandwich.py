@@ -7,14 +7,13 @@ proofs are made anew at every move.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -29,8 +28,6 @@ from d2rkit.networks.checkpoints import load_weights
 from d2rkit.panels import base
 from d2rkit.panels.controls import Choice, Slider
 from d2rkit.panels.panel import Panel
-from d2rkit.reporting.over_seeds import excludes_zero, mean_interval
-from d2rkit.reporting.significance import Difference
 from d2rkit.training.certified import relu_mlp
 
 TITLES = {"natural": "no defence", "pgd-at": "PGD-AT", "ibp": "interval training"}
@@ -132,7 +129,7 @@ def draw(data: Layers, ghost: Layers | None = None) -> Figure:
 def draw_digits(ax, data: Layers) -> None:
     """Every digit in a frame: blue and whole if proven, red with a cross if broken, grey with a ring if open."""
     images, count = data.judged.images[:, 0].numpy(), len(data.judged.labels)
-    columns = math.ceil(math.sqrt(1.15 * count))
+    columns = math.ceil(math.sqrt(count))
     rows, side = math.ceil(count / columns), images.shape[-1]
     cell = side + 4
     canvas = np.ones((rows * cell, columns * cell, 3))
@@ -173,34 +170,8 @@ def draw_radii(ax, data: Layers, ghost: Layers | None) -> None:
     ax.axhline(255 * data.sandwich.eps, color=base.INK, lw=1.8, ls="--", label="ε of the slider")
     ax.set_xlim(0, len(order))
     ax.set_ylim(0, MOST)
+    ax.set_yticks(range(0, MOST + 1, 8))
     ax.legend(fontsize=8.5, frameon=False, loc="upper left", bbox_to_anchor=(-0.12, -0.17), ncols=2)
-
-
-def draw_seeds(facts: Mapping[str, Any]) -> Figure:
-    """For each network and seed the span from proven to not broken, at the notebook's eps."""
-    made = base.figure(9.4, 3.7)
-    ax = base.tidy(made.add_axes((0.15, 0.15, 0.58, 0.74)), f"robust accuracy at ε = {facts['eps255']:.0f}/255", "")
-    looks = {"ibp": ("o", base.BLUE, "IBP proves"), "crown": ("D", base.GREEN, "CROWN proves")}
-    at = 0
-    for name in TITLES:
-        for seed in seeds_of(facts):
-            found = flags_of(facts, name, seed)
-            low, high = found["crown"].mean(), found["survived"].mean()
-            ax.plot([low, high], [at, at], color="#B0B0B0", lw=5, solid_capstyle="butt", zorder=1,
-                    label="open" if at == 0 else None)  # fmt: skip
-            for bound, (mark, colour, label) in looks.items():
-                ax.plot(found[bound].mean(), at, mark, color=colour, ms=6, label=label if at == 0 else None)
-            ax.plot(high, at, "x", color=base.RED, ms=8, mew=2, label="AutoAttack leaves" if at == 0 else None)
-            at += 1
-        at += 1
-    count = len(seeds_of(facts))
-    ax.set_yticks([(count + 1) * i + (count - 1) / 2 for i in range(len(TITLES))], list(TITLES.values()), fontsize=9)
-    ax.set(xlim=(-0.01, 1), ylim=(at - 1, -1))
-    ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    ax.grid(axis="x", color="#E2E2E2", lw=0.8)
-    ax.set_axisbelow(True)
-    ax.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1.0))
-    return made
 
 
 # -- words ------------------------------------------------------------------------------------------------
@@ -214,67 +185,6 @@ def words(data: Layers) -> str:
     broken = 255 * np.median(data.judged.broken)
     rows.append(("AutoAttack leaves", f"{sandwich.upper:.1%}", f"{broken:.0f}/255" if broken < MOST else "–"))
     return base.sentence(summary) + base.table(("", "at this ε", "median radius"), rows, "Lower and upper bounds")
-
-
-# -- five seeds -------------------------------------------------------------------------------------------
-def seeds_of(facts: Mapping[str, Any]) -> list[int]:
-    return sorted({int(name.rpartition("-")[2]) for name in facts["seeds"]})
-
-
-def flags_of(facts: Mapping[str, Any], name: str, seed: int) -> dict[str, np.ndarray]:
-    """survived, ibp, crown: (N,) bool of one network at the notebook's eps."""
-    found = facts["seeds"][f"{name}-{seed}"]
-    return {part: np.array(list(found[part])) == "1" for part in ("survived", "ibp", "crown")}
-
-
-def sandwiches(facts: Mapping[str, Any], name: str, bound: str = "crown") -> list[Sandwich]:
-    """One a seed, at the notebook's eps. bound: "ibp" or "crown"; ValueError for another one, or another name."""
-    if name not in TITLES:
-        raise nearest(name, TITLES, "network")
-    if bound not in BOUNDS.values():
-        raise nearest(bound, BOUNDS.values(), "bound")
-    every = [flags_of(facts, name, seed) for seed in seeds_of(facts)]
-    return [Sandwich(found[bound], found["survived"], facts["eps255"] / 255) for found in every]
-
-
-def gap(found: Sequence[Sandwich]) -> Difference:
-    """The share of digits that is open, mean and interval over seeds."""
-    return mean_interval([float(one.open.mean()) for one in found])
-
-
-def seeds_table(facts: Mapping[str, Any]) -> str:
-    rows = []
-    for name, title in TITLES.items():
-        found, clean = sandwiches(facts, name), [facts["seeds"][f"{name}-{s}"]["clean"] for s in seeds_of(facts)]
-        by_ibp, n = sandwiches(facts, name, "ibp"), facts["images"]
-        shares = ([c / n for c in clean], [s.lower for s in by_ibp], [s.lower for s in found], [s.upper for s in found])
-        means = [mean_interval(list(values)) for values in shares]
-        row = [f"{100 * m.difference:.1f} ± {100 * (m.high - m.difference):.1f}" for m in means]
-        row.append(f"{min(s.decided for s in found):.0%} to {max(s.decided for s in found):.0%}")
-        row.append(str(sum(len(s.contradictions) for s in found)))
-        rows.append((title, *row))
-    header = ("training", "clean", "IBP proves", "CROWN proves", "AutoAttack leaves", "decided", "contradictions")
-    count = len(seeds_of(facts))
-    caption = (
-        f"{facts['images']} test digits, ε = {facts['eps255']:.0f}/255, {count} seeds: mean ± half of the 95 % interval"
-    )
-    return base.table(header, rows, caption)
-
-
-def verdict(facts: Mapping[str, Any]) -> str:
-    """Does interval training close the gap, against the control of the same size, on all seeds together?"""
-    trained, control = sandwiches(facts, "ibp"), sandwiches(facts, "natural")
-    pairs = list(zip(control, trained, strict=True))
-    found = mean_interval([float(a.open.mean() - b.open.mean()) for a, b in pairs])
-    least, clash = min(s.decided for s in trained), sum(len(s.contradictions) for s in (*trained, *control))
-    text = (
-        f"Open are {100 * gap(trained).difference:.1f} % of the digits after interval training and "
-        f"{100 * gap(control).difference:.1f} % without a defence: a difference of {100 * found.difference:.1f} points "
-        f"(95 % interval over {len(trained)} seeds {100 * found.low:.1f} to {100 * found.high:.1f}), "
-        f"{'which excludes 0' if excludes_zero(found) else 'which does not exclude 0'}. "
-        f"At least {least:.0%} of the digits are decided on every seed. "
-    )
-    return text + (f"CONTRADICTIONS: {clash}." if clash else "No digit is both proven and broken.")
 
 
 class CertifiedSandwich(Panel):
@@ -293,13 +203,3 @@ class CertifiedSandwich(Panel):
 
     def _compute(self, network: str, how: str, eps255: int) -> Layers:
         return compute(self.networks[network], how, eps255 / 255)
-
-
-def attack_again(judged: Judged, eps: float) -> Sandwich:
-    """AutoAttack here and now, whatever the files say, against CROWN's proofs (some seconds)."""
-    from d2rkit.evaluation.evaluate import evaluate
-
-    flags = evaluate(judged.network, (judged.images, judged.labels), "autoattack", eps).flags["autoattack"]
-    with torch.no_grad():
-        proven = certified(judged.layers, judged.images, judged.labels, eps)
-    return Sandwich(proven.numpy(), flags.numpy(), eps)

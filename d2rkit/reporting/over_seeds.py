@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from d2rkit.core.validation import check_number, shown
 from d2rkit.reporting.significance import Difference
 
 
-def mean_interval(differences: Sequence[float], *, level: float = 0.95, questions: int = 1) -> Difference:
+def mean_interval(differences: Sequence[float] | np.ndarray, *, level: float = 0.95, questions: int = 1) -> Difference:
     """The mean of one difference a seed, and Student's t interval around it. questions: of how many intervals this is
     one; each is made wide enough that all of them hold together with `level` (Bonferroni). ValueError for fewer than
     two differences, or for what is no finite number."""
