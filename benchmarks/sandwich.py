@@ -80,6 +80,7 @@ def main() -> None:
     kept["choice"] = kept["choice"] or choose(data, options.epochs)
     for part in ("seeds", "broken", "seconds"):
         kept.setdefault(part, {})
+    write_json(file, kept)
     for seed in range(options.seeds):
         for how in HOW:
             name, began = f"{how}-{seed}", time.process_time()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy.ndimage import maximum_filter
@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 from d2rkit.core.validation import check_count, shown
 
 PARTS = 64  # weights of robust accuracy are whole 64ths, so that every sum is exact
-STEPS = (1, 8, 16, 24, 32, 40, 48, 56, 63)
+STEPS = (1, 12, 24, 32, 40, 52, 63)
 MOST_MASS = 2**23  # times PARTS this still fits what the flow counts with
 ENDLESS = 2**30
 
@@ -131,9 +131,28 @@ def check_masses(masses: np.ndarray, reach: int) -> np.ndarray:
 
 
 def _graph(masses: np.ndarray, reach: int, weight: int) -> csr_matrix:
-    """Capacities. Nodes: source (what answers 1 is on its side), sink, one node a place, and of either class the
-    points under attack, by way of the columns of their balls: a box is a window over rows of windows over columns."""
-    height, width = masses.shape[1:]
+    """Capacities. Nodes: source 0 (what answers 1 is on its side), sink 1, one node a place, and of either class the
+    points under attack and the columns of their balls.
+
+    Of class 1 an answer 0 is lost, and under attack a point is safe only if its whole ball is; class 0 likewise."""
+    count = masses[0].size
+    places, safe1, _, safe0, _ = (2 + np.arange(5 * count)).reshape(5, count)
+    source, sink = np.zeros(count, int), np.ones(count, int)
+    zero, one = masses.reshape(2, -1)
+    tail, head = _balls(*masses.shape[1:], reach)
+    tails = np.concatenate([tail, source, source, places, safe0])
+    heads = np.concatenate([head, places, safe1, sink, sink])
+    lost = [(PARTS - weight) * one, weight * one, (PARTS - weight) * zero, weight * zero]
+    capacity = np.concatenate([np.full(len(tail), ENDLESS), *lost])
+    kept = capacity > 0
+    entries = (capacity[kept].astype(np.int32), (tails[kept], heads[kept]))
+    return csr_matrix(entries, shape=(2 + 5 * count,) * 2)
+
+
+@lru_cache(maxsize=32)
+def _balls(height: int, width: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tails and heads of the edges that tie a point under attack to all places of its ball, which is a window over rows
+    of windows over columns."""
     count = height * width
     places, safe1, columns1, safe0, columns0 = (2 + np.arange(5 * count)).reshape(5, height, width)
     edges = []
@@ -148,14 +167,4 @@ def _graph(masses: np.ndarray, reach: int, weight: int) -> csr_matrix:
                 edges += [(safe1[at], columns1[to]), (columns0[to], safe0[at])]
             else:
                 edges += [(columns1[at], places[to]), (places[to], columns0[at])]
-    # of class 1 an answer 0 is lost, and safe1 stays at the source only if its whole ball does; class 0 likewise
-    zero, one = masses
-    lost = [(None, places, (PARTS - weight) * one), (None, safe1, weight * one)]
-    lost += [(places, None, (PARTS - weight) * zero), (safe0, None, weight * zero)]
-    tails = [a.ravel() for a, _ in edges] + [np.zeros(count, int) if a is None else a.ravel() for a, _, _ in lost]
-    heads = [b.ravel() for _, b in edges] + [np.ones(count, int) if b is None else b.ravel() for _, b, _ in lost]
-    capacity = [np.full(a.size, ENDLESS) for a, _ in edges] + [c.ravel() for _, _, c in lost]
-    tail, head, capacity = map(np.concatenate, (tails, heads, capacity))
-    kept = capacity > 0
-    entries = (capacity[kept].astype(np.int32), (tail[kept], head[kept]))
-    return csr_matrix(entries, shape=(2 + 5 * count,) * 2)
+    return np.concatenate([a.ravel() for a, _ in edges]), np.concatenate([b.ravel() for _, b in edges])
