@@ -125,7 +125,8 @@ def draw_frontier(ax, data: Dial, ghost: Dial | None, frame: Frame) -> None:
     low, high = spots.min(0), spots.max(0)
     frame.hold_x(ax, "clean", low[0] - 0.02, min(1.0, high[0] + 0.03))
     frame.hold_y(ax, "robust", max(0.0, low[1] - 0.03), min(1.0, high[1] + 0.06))
-    across = np.linspace(*ax.get_xlim(), 200)
+    left, right = ax.get_xlim()
+    across = np.linspace(left, right, 200)
     bayes = data.limits.bayes / data.limits.total
     ceiling = np.array([data.limits.most_robust(clean) if clean <= bayes else 0.0 for clean in across])
     ax.fill_between(across, ceiling, 1.5, facecolor="#EEEEEE", edgecolor="#9A9A9A", hatch="//", lw=0, zorder=0)
@@ -274,7 +275,7 @@ class AmbiguityDial(Panel):
 
     def __init__(self, **start: float | str):
         """start: initial settings, as in compute()."""
-        at = AMBIGUOUS | {"network": NONE, "weight": 1} | start
+        at: dict[str, Any] = {**AMBIGUOUS, "network": NONE, "weight": 1, **start}
         self._tried: dict[tuple[float, float, float], list[str]] = {}
         kinds = {"none": NONE} | {name: name for name in NETWORKS}
         controls = {
