@@ -138,7 +138,8 @@ def draw_frontier(ax, data: Dial, ghost: Dial | None, frame: Frame) -> None:
             mec=base.INK, mew=1.6, label="the border on the left")  # fmt: skip
     for kind in data.tried:
         mark, colour = LOOKS[kind.name]
-        ax.plot(kind.clean, kind.robust, mark, color=colour, ms=7, mec="white", mew=0.6, zorder=3, label=kind.name)
+        ax.plot(kind.clean, kind.robust, mark, color=colour, ms=7, mec="white", mew=0.6, zorder=3, clip_on=False,
+                label=kind.name)  # fmt: skip
     ax.xaxis.set_major_formatter(_percent)
     ax.yaxis.set_major_formatter(_percent)
     ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(-0.12, -0.17), ncols=3, columnspacing=1.2)
