@@ -39,13 +39,14 @@ check: install  ## run the quick tests, those for daily work: under 90 s on two 
 faults: install  ## kill processes, fill disks, flip bits, for some minutes: nothing may be lost
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -n logical --dist worksteal tests/faults/faults.py
 
-lab: install  ## open JupyterLab at the start notebook
+lab: install  ## open JupyterLab at your own copy of the start notebook, in my_notebooks
 	$(BIN)/d2rkit lab
 
-lint: install  ## check style and spelling
+lint: install  ## check style, spelling and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:  ## remove .venv and caches; runs, results and data stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -152,9 +152,14 @@ MUTANTS: list[Mutant] = [
     ),
     # -- statistics, tables, planning, packing -----------------------------------------------------------------------
     *_of(
+        "core/binomial.py", "core/test_binomial.py",
+        ("error bar of n - 1", "share * (1 - share) / n)", "share * (1 - share) / (n - 1))",
+         "test_elsewhere_it_is_the_binomial_one[1-397]"),
+        ("nothing can go wrong", "else 1 / (n + 1)", "else 0.0",
+         "test_where_all_or_none_are_right_it_is_as_far_as_wilsons_interval_reaches"),
+    ),
+    *_of(
         "reporting/significance.py", "reporting/test_significance.py",
-        ("error bar of nothing", "math.sqrt(p * (1 - p) / flags.size)", "math.sqrt(p * (1 - p) / (flags.size - 1))",
-         "test_standard_error"),
         ("p leaves out what was seen", "abs(sums) >= observed", "abs(sums) > observed",
          "test_mcnemar_is_the_exact_binomial_test,test_mcnemar_at_its_ends"),
         ("Holm not monotone", "worst = max(worst, min(", "worst = max(0.0, min(", "test_holm"),
@@ -358,7 +363,7 @@ MUTANTS: list[Mutant] = [
     ),
     # -- exercise checks ---------------------------------------------------------------------------------------------
     *_of(
-        "exercises/checking.py", "exercises/test_checks.py",
+        "exercises/checking.py", "exercises/test_checks_losses.py",
         ("everything agrees", "return near.float().mean().item() >= share", "return True",
          "test_kl_mistakes[wrong direction]"),
         ("shapes broadcast", "if tuple(got.shape) != shape:", "if False:", "test_kl_mistakes[sum over everything]"),
@@ -373,13 +378,13 @@ MUTANTS: list[Mutant] = [
          "test_an_attack_keeps_three_promises"),
     ),
     *_of(
-        "exercises/kl.py", "exercises/test_checks.py",
+        "exercises/kl.py", "exercises/test_checks_losses.py",
         ("a capped KL passes", '"KL of very sure predictions", extreme,',
          '"KL of very sure predictions", torch.tensor([400.0]),',
          "test_kl_mistakes[log of softmax and a little]"),
     ),
     *_of(
-        "exercises/probes.py", "exercises/test_checks.py",
+        "exercises/probes.py", "exercises/test_checks_attacks.py",
         ("x may change", "moved = not torch.equal(x, untouched)", "moved = False", "test_fgsm_mistakes[in place]"),
     ),
 ]

@@ -78,6 +78,9 @@ def test_a_target_install_works_from_an_empty_folder(wheel, tmp_path):
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout)
     assert Path(answers["file"]).parent == packages / "d2rkit"
+    assert (packages / "d2rkit" / "py.typed").exists(), (
+        "the wheel lacks py.typed, so type checkers would not see the kit's types"
+    )
     assert answers["published"] == len((PROJECT / "data" / "published.csv").read_text().splitlines()) - 1
     lab, doctor, table, reproduce = (answers[words[0]] for words in COMMANDS)
     assert lab["code"] == 2 and lab["err"].count("\n") == 1

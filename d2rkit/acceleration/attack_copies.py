@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -159,14 +159,13 @@ class AttackCopies:
     def __init__(self, pair: GuidedPair, compiled: bool = False, guide: bool = True, dtype: torch.dtype | None = None):
         self.pair, self.compiled, self.dtype = pair, compiled, dtype
         self.copied = ["target"] + (["guide"] if guide and pair.guide is not None else [])
-        self.twins: dict[str, FoldedCopy] | None = None
+        self.twins: dict[str, FoldedCopy] = {}
         self.attacked: dict[str, nn.Module] = {}
         self.steps = 0
 
     def refresh(self, x: Tensor) -> GuidedPair:
         """The pair to attack at images like x: (B, C, H, W), with the weights that the pair has now."""
-        if self.twins is None:
-            self.twins = {}
+        if self.steps == 0:
             for name in self.copied:
                 self._copy(name, x)
         for name, twin in list(self.twins.items()):
@@ -174,24 +173,24 @@ class AttackCopies:
             if self.steps and self.steps % PROVE_EVERY == 0:
                 self._prove_again(name, twin, x)
         self.steps += 1
-        return GuidedPair(*(self.attacked.get(name, getattr(self.pair, name)) for name in ("target", "guide")))
+        attacked = self.attacked
+        return GuidedPair(attacked.get("target", self.pair.target), attacked.get("guide", self.pair.guide))
 
     def _copy(self, name: str, x: Tensor) -> None:
         network = getattr(self.pair, name)
-        reason, twin = why_not(network), None
+        if reason := why_not(network):
+            return self._drop(name, reason)
         try:
-            twin = None if reason else FoldedCopy(network)
+            twin = FoldedCopy(network)
         except Exception as error:  # as in attack_copy
-            reason = f"torch.fx cannot trace it ({printable(error)})"
-        if twin is not None:
-            reason = difference(network, twin.twin, x)
-        if reason:
+            return self._drop(name, f"torch.fx cannot trace it ({printable(error)})")
+        if reason := difference(network, twin.twin, x):
             return self._drop(name, reason)
         if self.dtype is not None:
             twin.cast(self.dtype, x)
         self.twins[name] = twin
         compiled = torch.compile(twin.twin, mode="reduce-overhead", dynamic=False) if self.compiled else twin.twin
-        self.attacked[name] = compiled
+        self.attacked[name] = cast(nn.Module, compiled)  # as torch.compile of a network is
 
     def _prove_again(self, name: str, twin: FoldedCopy, x: Tensor) -> None:
         """What a forward does may depend on what training has changed since."""

@@ -10,20 +10,29 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import TypeGuard, TypeVar, cast
 
 import torch
 from torch import Tensor, fx, nn
 
 from d2rkit.acceleration.memory_format import set_memory_format
+from d2rkit.core.arithmetic import FOREACH
+
+Kind = TypeVar("Kind", bound=nn.Module)
 
 
 class Affine(nn.Module):
     """scale * x + shift for each channel, x: (B, C, H, W): BatchNorm with fixed statistics."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, norm: nn.BatchNorm2d):
         super().__init__()
-        scale = _scale(norm)
-        shift = (0 if norm.bias is None else norm.bias.detach()) - norm.running_mean * scale
+        mean, variance = _statistics(norm)
+        scale = (variance + norm.eps).rsqrt()
+        scale = scale if norm.weight is None else norm.weight.detach() * scale
+        shift = (0 if norm.bias is None else norm.bias.detach()) - mean * scale
         self.register_buffer("scale", scale.view(1, -1, 1, 1))
         self.register_buffer("shift", shift.view(1, -1, 1, 1))
 
@@ -46,7 +55,7 @@ class FoldedCopy:
         self.folds = _fold(twin)
         self.affine = [name for name, module in twin.named_modules() if _has_statistics(module)]
         for name in self.affine:
-            twin.set_submodule(name, Affine(twin.get_submodule(name)))
+            twin.set_submodule(name, Affine(_norm(twin, name)))
         self.twin = set_memory_format(twin.requires_grad_(False))
         self.refresh()
 
@@ -78,7 +87,7 @@ class FoldedCopy:
         ours |= dict(self.twin.named_buffers())
         kept = [name for name in ours if name not in made]
         if kept:
-            torch._foreach_copy_([ours[name] for name in kept], [theirs[name] for name in kept])
+            FOREACH._foreach_copy_([ours[name] for name in kept], [theirs[name] for name in kept])
         if self.folds:
             self._refresh_folds(ours)
         if self.affine:
@@ -87,32 +96,37 @@ class FoldedCopy:
 
     # From all BatchNorms at once: a kernel for each step of the calculation, not for each layer.
     def _refresh_folds(self, ours: dict[str, Tensor]) -> None:
-        convs, norms = ([self.network.get_submodule(name) for name in names] for names in zip(*self.folds, strict=True))
-        scales, biases = _rsqrt_of_variances(norms), torch._foreach_neg([norm.running_mean for norm in norms])
-        _where_there(torch._foreach_add_, biases, [conv.bias for conv in convs])
-        torch._foreach_mul_(biases, scales)
+        convs = [cast(nn.Conv2d, self.network.get_submodule(conv)) for conv, _ in self.folds]
+        norms = [_norm(self.network, norm) for _, norm in self.folds]
+        scales, biases = _rsqrt_of_variances(norms), FOREACH._foreach_neg([_statistics(norm)[0] for norm in norms])
+        _where_there(FOREACH._foreach_add_, biases, [conv.bias for conv in convs])
+        FOREACH._foreach_mul_(biases, scales)
         for change in (biases, scales):
-            _where_there(torch._foreach_mul_, change, [norm.weight for norm in norms])
-        _where_there(torch._foreach_add_, biases, [norm.bias for norm in norms])
-        torch._foreach_copy_([ours[f"{name}.bias"] for name, _ in self.folds], biases)
+            _where_there(FOREACH._foreach_mul_, change, [norm.weight for norm in norms])
+        _where_there(FOREACH._foreach_add_, biases, [norm.bias for norm in norms])
+        FOREACH._foreach_copy_([ours[f"{name}.bias"] for name, _ in self.folds], biases)
         for (name, _), conv, scale in zip(self.folds, convs, scales, strict=True):
             torch.mul(conv.weight, scale.view(-1, 1, 1, 1), out=ours[f"{name}.weight"])
 
     def _refresh_affine(self, ours: dict[str, Tensor]) -> None:
-        norms = [self.network.get_submodule(name) for name in self.affine]
+        norms = [_norm(self.network, name) for name in self.affine]
         scales = _rsqrt_of_variances(norms)
-        _where_there(torch._foreach_mul_, scales, [norm.weight for norm in norms])
-        shifts = torch._foreach_mul([norm.running_mean for norm in norms], scales)
-        torch._foreach_neg_(shifts)
-        _where_there(torch._foreach_add_, shifts, [norm.bias for norm in norms])
+        _where_there(FOREACH._foreach_mul_, scales, [norm.weight for norm in norms])
+        shifts = FOREACH._foreach_mul([_statistics(norm)[0] for norm in norms], scales)
+        FOREACH._foreach_neg_(shifts)
+        _where_there(FOREACH._foreach_add_, shifts, [norm.bias for norm in norms])
         for kind, values in (("scale", scales), ("shift", shifts)):
             places = [ours[f"{name}.{kind}"] for name in self.affine]
-            torch._foreach_copy_(places, [value.view(1, -1, 1, 1) for value in values])
+            FOREACH._foreach_copy_(places, [value.view(1, -1, 1, 1) for value in values])
 
 
 def _rsqrt_of_variances(norms: Sequence[nn.BatchNorm2d]) -> list[Tensor]:
-    values = torch._foreach_add([norm.running_var for norm in norms], [norm.eps for norm in norms])
-    torch._foreach_rsqrt_(values)
+    values = FOREACH._foreach_add([_statistics(norm)[1] for norm in norms], [norm.eps for norm in norms])
+    if hasattr(torch, "_foreach_rsqrt_"):
+        FOREACH._foreach_rsqrt_(values)
+    else:  # torch 2.5
+        for value in values:
+            value.rsqrt_()
     return values
 
 
@@ -130,35 +144,42 @@ def _fold(traced: fx.GraphModule) -> list[tuple[str, str]]:
     Left alone are modules that are called more than once, whose tensors forward reads itself, and subclasses."""
     modules, nodes, folds = dict(traced.named_modules()), list(traced.graph.nodes), []
     calls = Counter(node.target for node in nodes if node.op == "call_module")
-    read = {node.target.rpartition(".")[0] for node in nodes if node.op == "get_attr"}
+    read = {str(node.target).rpartition(".")[0] for node in nodes if node.op == "get_attr"}
 
-    def plain(node: fx.Node, kind: type) -> bool:
-        called = node.op == "call_module" and calls[node.target] == 1 and node.target not in read
-        return called and type(modules[node.target]) is kind
+    def plain(node: fx.Node, kind: type[Kind]) -> Kind | None:
+        """The module that `node` calls, if it is of this very kind and nothing else calls or reads it."""
+        name = str(node.target)
+        called = node.op == "call_module" and calls[name] == 1 and name not in read
+        return cast(Kind, modules[name]) if called and type(modules[name]) is kind else None
 
     for node in nodes:
-        if not (plain(node, nn.BatchNorm2d) and _has_statistics(modules[node.target])):
+        norm = plain(node, nn.BatchNorm2d)
+        if norm is None or not _has_statistics(norm):
             continue
         source = node.args[0] if node.args else None
-        if not (isinstance(source, fx.Node) and plain(source, nn.Conv2d) and len(source.users) == 1):
+        if not (isinstance(source, fx.Node) and len(source.users) == 1 and (conv := plain(source, nn.Conv2d))):
             continue
         node.replace_all_uses_with(source)
         traced.graph.erase_node(node)
-        conv = modules[source.target]
         conv.weight = nn.Parameter(torch.empty_like(conv.weight))  # which no other layer shares
         conv.bias = nn.Parameter(conv.weight.new_empty(conv.out_channels))
-        folds.append((source.target, node.target))
+        folds.append((str(source.target), str(node.target)))
     traced.delete_all_unused_submodules()
     traced.recompile()
     return folds
 
 
-def _has_statistics(module: nn.Module) -> bool:
+def _has_statistics(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
     """Whether it is a BatchNorm that does the same to every image in eval mode."""
     return type(module) is nn.BatchNorm2d and module.running_var is not None
 
 
-def _scale(norm: nn.BatchNorm2d) -> Tensor:
-    """What BatchNorm in eval mode multiplies each channel by: (C,)."""
-    scale = (norm.running_var + norm.eps).rsqrt()
-    return scale if norm.weight is None else norm.weight.detach() * scale
+def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Running mean and variance of a BatchNorm that has them: (C,)."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None, "only BatchNorms with statistics are folded"
+    return mean, variance
+
+
+def _norm(network: nn.Module, name: str) -> nn.BatchNorm2d:
+    return cast(nn.BatchNorm2d, network.get_submodule(name))

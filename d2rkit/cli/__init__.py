@@ -1,19 +1,20 @@
 """`d2rkit`: doctor, data, plan, reproduce, sweep, status, tune, table, pack, verify, train, evaluate, export,
-leaderboard, claim, lab. Each of them takes --plugin FILE, once or more: Python files that register methods, networks,
-data sets, attacks or presets of your own (also in $D2RKIT_PLUGINS); docs/your_own.md says how. Where a preset is asked
-for by name, a TOML file with a table of your own will do.
+leaderboard, claim, class, lab. Each of them takes --plugin FILE, once or more: Python files that register methods,
+networks, data sets, attacks or presets of your own (also in $D2RKIT_PLUGINS); docs/your_own.md says how. Where a preset
+is asked for by name, a TOML file with a table of your own will do.
 
 Exit codes: 0 done, 1 a run failed, 2 bad input, 3 the machine (disk, memory, network, permission), 70 a fault of the
 kit itself (a report file says more), 130 interrupted with its state saved, 141 the reader of the output went away."""
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
 import sys
 
-from d2rkit.cli import evaluate, exporting, jobs, planning, robustbench, runs, tables, verifying  # noqa: F401  (each adds its commands)
+from d2rkit.cli import class_desk, evaluate, exporting, jobs, planning, robustbench, runs, tables, verifying  # noqa: F401  (each adds its commands)
 from d2rkit.cli.base import app, without_plugins
 from d2rkit.core.faults import INPUT, MACHINE, UNEXPECTED, fault, write_report
 from d2rkit.experiments.plugins import FAULTS, load_plugin
@@ -31,7 +32,7 @@ def _stop(number: int, frame: object) -> None:
 def _prepare() -> None:
     logging.basicConfig(format="d2rkit: %(message)s", level=logging.WARNING)
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter gets its number, and every result
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's is none
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
@@ -47,7 +48,7 @@ def main() -> None:
         words, files = without_plugins(sys.argv[1:])
         for file in files:
             load_plugin(file)
-        app.parsed(__doc__, words)()
+        app.parsed(__doc__ or "", words)()
         sys.stdout.flush()
     except (KeyboardInterrupt, Interrupted):
         _end(130, "stopped; the same command goes on where it stopped")

@@ -27,15 +27,15 @@ from d2rkit.experiments.presets import Preset, presets_of
 class Commands(tyro.extras.SubcommandApp):
     """The app, parsed first and run afterwards: complaints of the parser become one sentence of ours."""
 
-    def command(self, func: Callable | None = None, *, name: str | None = None) -> Any:
+    def command(self, func: Any = None, *, name: str | None = None, **options: Any) -> Any:
         if func is None:
-            return functools.partial(self.command, name=name)
+            return functools.partial(self.command, name=name, **options)
 
         @functools.wraps(func)
-        def later(*arguments: Any, **options: Any) -> Callable[[], None]:
-            return functools.partial(func, *arguments, **options)
+        def later(*given: Any, **settings: Any) -> Callable[[], None]:
+            return functools.partial(func, *given, **settings)
 
-        super().command(later, name=name or func.__name__)
+        super().command(name=name or func.__name__, **options)(later)
         return func
 
     def parsed(self, description: str, words: Sequence[str] | None = None) -> Callable[[], None]:

@@ -7,13 +7,15 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 import tyro
 
 from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
+from d2rkit.cli.working_copies import update
 from d2rkit.core.devices import resolve
-from d2rkit.core.paths import home
+from d2rkit.core.paths import check_path, home
 from d2rkit.core.validation import nearest
 from d2rkit.data.datasets import DATASETS, load_data
 from d2rkit.experiments import trackers
@@ -22,13 +24,16 @@ from d2rkit.experiments.plugins import LOADED, VARIABLE
 from d2rkit.experiments.run import run
 from d2rkit.planning.timing import bfloat16_pace
 
+JUPYTER = Path(__file__).parent / "jupyter"  # no news in a popup; saved notebooks that can be opened again
+
 
 @app.command
 def doctor() -> None:
     """Say what this machine has, and what is missing for which part of the kit."""
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores")
     for package, part in (("torch", ""), ("torchvision", ""), ("pyautoattack", ""), ("lightning-fabric", ""),
-                          ("jupyterlab", "[lab]"), ("ipywidgets", "[lab]"), ("submitit", "[slurm]")):  # fmt: skip
+                          ("jupyterlab", "[lab]"), ("ipywidgets", "[lab]"), ("anywidget", "[lab]"),
+                          ("submitit", "[slurm]")):  # fmt: skip
         try:
             print(f"  {package} {version(package)}")
         except PackageNotFoundError:
@@ -98,26 +103,39 @@ def train(
 
 
 @app.command
-def lab(notebook: Word = "00_start_here.ipynb", port: int = 8888, browser: bool = True) -> None:
-    """Open JupyterLab on a notebook of the kit, which a checkout has and an installed package lacks.
+def lab(
+    notebook: Word = "00_start_here.ipynb", port: int = 8888, browser: bool = True, folder: str = "",
+    in_place: bool = False,
+) -> None:  # fmt: skip
+    """Open JupyterLab on your own copy of a notebook of the kit, which a checkout has and an installed package lacks.
 
     Args:
         notebook: a file in notebooks/.
         port: where JupyterLab listens (the next free one if it is taken).
         browser: whether to open one.
+        folder: where your copies are (default: my_notebooks). What you change there stays; the rest follows the kit.
+        in_place: open the kit's own notebooks, to change the kit.
     """
-    folder = home("notebooks")
-    there = sorted(p.name for p in folder.glob("*.ipynb"))
+    kit = home("notebooks")
+    there = sorted(p.name for p in kit.glob("*.ipynb"))
     if not there:
         raise ValueError(
-            f"there are no notebooks in {folder}: a checkout of d2rkit has them, the installed package does not; run "
+            f"there are no notebooks in {kit}: a checkout of d2rkit has them, the installed package does not; run "
             "`d2rkit lab` in its top folder, or set $D2RKIT_NOTEBOOKS to its folder notebooks"
         )
     if notebook not in there:
         raise nearest(notebook, there, "notebook")
     if find_spec("jupyterlab") is None:
         raise ValueError("JupyterLab is not installed: pip install -e '.[lab]'")
-    words = [sys.executable, "-m", "jupyterlab", str(folder / notebook), f"--port={port}"]
-    words += [f"--notebook-dir={folder.parent}"] + ([] if browser else ["--no-browser"])
+    place = kit if in_place else check_path(folder).expanduser().absolute() if folder else home("my_notebooks")
+    if place != kit:
+        done = update(kit, place)
+        print(f"Your notebooks are in {place}.")
+        for name in done.kept:
+            print(f"  {name}: yours differs from the kit's and stays; to get the kit's, rename yours")
+    words = [sys.executable, "-m", "jupyterlab", str(place / notebook), f"--port={port}"]
+    words += [f"--notebook-dir={place.parent}"] + ([] if browser else ["--no-browser"])
     words += ["--allow-root"] if os.geteuid() == 0 else []  # in a container, which has no other user
-    sys.exit(subprocess.call(words, env=os.environ | {VARIABLE: os.pathsep.join(LOADED)}))  # kernels know them, too
+    settings = os.pathsep.join(filter(None, [str(JUPYTER), os.environ.get("JUPYTER_CONFIG_PATH")]))
+    more = {VARIABLE: os.pathsep.join(LOADED), "JUPYTER_CONFIG_PATH": settings}  # kernels know the plugins, too
+    sys.exit(subprocess.call(words, env=os.environ | more))

@@ -168,6 +168,7 @@ def pack_command(
     preset: Word,
     folder: Annotated[Folder, tyro.conf.Positional],
     weights: Folder = "",
+    half: bool = False,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
     """Copy what a table is made of (settings, histories, per-image flags) to a folder small enough for git.
@@ -176,10 +177,13 @@ def pack_command(
         preset: a table by name, e.g. quick.
         folder: gets runs/ and the table; files that are there with other content are never replaced.
         weights: a folder for the networks of each row's first seed (none by default).
+        half: store those networks in float16; `verify` says how many flags the rounding turns.
     """
+    if half and not weights:
+        raise ValueError("--half is about the networks; name a folder for them with --weights")
     from d2rkit.reporting.pack import pack  # pandas takes a second to import
 
-    files = pack(get_preset(preset), read_runs(place.runs_root), folder, weights or None)
+    files = pack(get_preset(preset), read_runs(place.runs_root), folder, weights or None, half=half)
     print(f"{len(files)} files in {folder}" + (f" and {weights}" if weights else ""))
 
 

@@ -10,11 +10,13 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 
 from d2rkit.core.validation import nearest
 
+FOREACH: Any = torch  # its `_foreach_` functions have no public name, and so no types
 ATTACK_PRECISIONS = ("32-true", "tf32", "bf16")
 
 
@@ -64,7 +66,7 @@ def _set(place: object, names: tuple[str, ...], values: tuple) -> None:
 @contextmanager
 def _tf32(allowed: bool) -> Iterator[None]:
     """torch has had two sets of switches for TF32 since 2.9, which must agree wherever either is read."""
-    backends = torch.backends
+    backends: Any = torch.backends  # the newer switches have no types
     newer = [backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul] if hasattr(backends.cudnn, "conv") else []
     with ExitStack() as stack:
         for place in [*newer, backends.mkldnn.matmul] if newer else ():  # set_float32_matmul_precision sets mkldnn's

@@ -65,7 +65,7 @@ def fault(error: BaseException) -> tuple[str, str]:
 
 
 def _of_system(error: OSError) -> str:
-    reason = REASONS.get(error.errno) or error.strerror or one_line(error)
+    reason = REASONS.get(error.errno or 0) or error.strerror or one_line(error)
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     kept = "; what was saved before is kept" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else ""
     return f"{where}{reason}{kept}"

@@ -45,3 +45,8 @@ def new_file(path: str | os.PathLike) -> Path:
     if found.exists():
         raise ValueError(f"{found} is there already; choose another name")
     return found
+
+
+def flags_folder(checkpoint: str) -> str:
+    """Where in a run folder the flags of a checkpoint lie."""
+    return "evaluation" if checkpoint == "best" else f"evaluation-{checkpoint}"

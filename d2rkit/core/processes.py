@@ -21,11 +21,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from d2rkit.core.devices import GROUP
 
@@ -58,8 +60,11 @@ def end_with_parent() -> None:
     """From now on this process ends when the one that started it does, however that ends: it would go on with nobody
     to hear it, and where the parent holds the run's lock nobody may write to the run folder without it."""
 
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only a process that multiprocessing started has a parent to end with"
+
     def watch() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -142,18 +147,16 @@ def launch(
 
     report hears the first process. An exception of a process is raised here, and the others are stopped. Ctrl-C
     asks all to stop in their own time, then raises KeyboardInterrupt."""
-    context = multiprocessing.get_context("spawn")
-    messages, stop, ended = context.Queue(), context.Event(), context.Barrier(count)
-    threads = max(1, torch.get_num_threads() // count)
-    how = (count, _free_port(), threads, messages, stop, ended, function, arguments)
-    with threads_of_children(threads):
-        group = start_processes(_begin_member, how, count, join=False, start_method="spawn")
+    group = _Group.of(count)
+    with threads_of_children(group.threads):
+        started = start_processes(_begin_member, (group, function, arguments), count, join=False, start_method="spawn")
+    assert started is not None, "join=False returns the processes"
     failures: list[Exception] = []
 
     def hear() -> None:
         with suppress(queue.Empty):
             while True:
-                message = messages.get_nowait()
+                message = group.messages.get_nowait()
                 if isinstance(message, Exception):
                     failures.append(message)
                 elif report:
@@ -163,23 +166,23 @@ def launch(
     try:
         while True:
             try:
-                if group.join(0.2):
+                if started.join(0.2):
                     break
                 hear()
                 if should_stop and should_stop():
-                    stop.set()
+                    group.stop.set()
             except KeyboardInterrupt:
                 if asked:
                     break  # a second Ctrl-C does not wait for a state to be saved
                 asked = True
-                stop.set()
+                group.stop.set()
             except ProcessRaisedException:  # which has told us the exception itself
                 break
             except ProcessExitedException:
                 died = RuntimeError(f"a process of {count} died (out of memory?); the state of its last save is kept")
                 break
     finally:
-        for process in group.processes:
+        for process in cast(list[BaseProcess], started.processes):
             process.kill()
     hear()
     if asked:
@@ -188,34 +191,51 @@ def launch(
         raise died or failures[0]
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+@dataclass(frozen=True)
+class _Group:
+    """What the processes of a group share; `ended` is a barrier for those that end early."""
+
+    count: int
+    port: int
+    threads: int
+    messages: Any
+    stop: Any
+    ended: Any
+
+    @classmethod
+    def of(cls, count: int) -> _Group:
+        context = multiprocessing.get_context("spawn")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        threads = max(1, torch.get_num_threads() // count)
+        return cls(count, port, threads, context.Queue(), context.Event(), context.Barrier(count))
 
 
-def _begin_member(rank, count, port, threads, messages, stop, ended, function, arguments) -> None:
+def _begin_member(rank: int, group: _Group, function: Callable[..., None], arguments: tuple) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and sets `stop`
     end_with_parent()
     os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)  # of a torchrun above: it would wait for that one's store
     os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), NODE_RANK="0",
-        GROUP_RANK="0", WORLD_SIZE=str(count), OMP_NUM_THREADS=str(threads), **{GROUP: "1"},
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(group.port), RANK=str(rank), LOCAL_RANK=str(rank), NODE_RANK="0",
+        GROUP_RANK="0", WORLD_SIZE=str(group.count), OMP_NUM_THREADS=str(group.threads), **{GROUP: "1"},
     )  # fmt: skip
-    torch.set_num_threads(threads)
+    torch.set_num_threads(group.threads)
 
     def report(done: float, words: str) -> None:
         if rank == 0:
-            messages.put((done, words))
+            group.messages.put((done, words))
 
     try:
-        function(*arguments, report=report, should_stop=stop.is_set)
+        function(*arguments, report=report, should_stop=group.stop.is_set)
     except Exception as error:
-        messages.put(_sendable(error, f"in process {rank} of {count}:\n{traceback.format_exc()}"))
-        # Once one process has ended torch stops the others, which may be about to end likewise, and still be writing.
-        with suppress(threading.BrokenBarrierError):
-            ended.wait(GRACE)
-        raise
+        group.messages.put(_sendable(error, f"in process {rank} of {group.count}:\n{traceback.format_exc()}"))
+        # Where all end likewise, each does so in its own time, since it may be writing; else torch stops the rest.
+        try:
+            group.ended.wait(GRACE)
+        except threading.BrokenBarrierError:
+            raise error from None
+        return
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from d2rkit.core.digests import file_digest, tensors_digest, weights_digest
 from d2rkit.core.validation import shown
 
+NO_DIGEST = "of which no digest can be made; give version='1', and another one for each change"
 LENGTH = 12  # hexadecimal digits
 PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, PurePath)
 
@@ -64,7 +65,12 @@ class _Reader:
         if isinstance(value, MethodType):
             return f"method {self.words([value.__func__, value.__self__], name)}"
         if isinstance(value, ModuleType):
-            content = "" if self._of_library(value) else file_digest(Path(value.__file__))
+            if self._of_library(value):
+                content = ""
+            elif value.__file__:
+                content = file_digest(Path(value.__file__))
+            else:  # a folder without an __init__.py
+                raise ValueError(f"{value.__name__} is a package without a file, {NO_DIGEST}")
             return f"{_top(value)} {value.__name__.split('.')[-1]} {content}"
         if hasattr(value, "__wrapped__") and not isinstance(value, FunctionType):  # of functools.cache
             return self.words(value.__wrapped__, name)
@@ -92,8 +98,7 @@ class _Reader:
             return f"{self.words(type(value))} {self.words(vars(value), name)}"
         if callable(value) and isinstance(getattr(value, "__name__", None), str):  # e.g. of NumPy
             return f"{type(value).__name__} {value.__name__}"
-        words = f"{name or 'it'} is {shown(value)}"
-        raise ValueError(f"{words}, of which no digest can be made; give version='1', and another one for each change")
+        raise ValueError(f"{name or 'it'} is {shown(value)}, {NO_DIGEST}")
 
     def _of_library(self, thing: Any) -> bool:
         """Whether it came with Python, the kit or an installed package, and not with who registers it."""

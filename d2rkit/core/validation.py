@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from numbers import Integral, Real
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +25,9 @@ def nearest(value: object, allowed: Iterable[str], what: str) -> ValueError:
 
 def shown(value: object) -> str:
     """`value` within a sentence: one line, not too long; of a tensor or array its kind and shape."""
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"a {type(value).__name__} of {value.dtype} and shape {tuple(value.shape)}"
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    if dtype is not None and shape is not None:
+        return f"a {type(value).__name__} of {dtype} and shape {tuple(shape)}"
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -38,14 +40,14 @@ def check_choice(value: object, allowed: Iterable[str], what: str) -> None:
 
 def check_number(name: str, value: object, low: float = 0.0, high: float = HUGE) -> None:
     """`value` is a finite number in [low, high]; else ValueError."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not low <= value <= high:
+    if not isinstance(value, Real) or isinstance(value, bool) or not low <= cast(float, value) <= high:
         span = f"in [{low:g}, {high:g}]" if high < HUGE else f"of at least {low:g}"
         raise ValueError(f"{name} must be a finite number {span}, not {shown(value)}")
 
 
 def check_count(name: str, value: object, low: int = 0, high: int = int(HUGE)) -> None:
     """`value` is a whole number in low..high; else ValueError."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or not low <= value <= high:
+    if not isinstance(value, Integral) or isinstance(value, bool) or not low <= cast(int, value) <= high:
         span = f"in {low}..{high}" if high < HUGE else f"of at least {low}"
         raise ValueError(f"{name} must be a whole number {span}, not {shown(value)}")
 

@@ -11,6 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -39,15 +40,14 @@ def open_files(source: Path) -> Iterator[tuple[list[str], Reader]]:
     with ExitStack() as stack:
         try:
             if source.is_dir():
-                places: dict[str, object] = {name: source / name for name in listing(source)}
-                raw: Callable = _from_disk
+                places = {name: partial(_from_disk, source / name) for name in listing(source)}
             elif source.suffix == ".zip":
                 archive = stack.enter_context(zipfile.ZipFile(source))
-                places, raw = _in_zip(source, archive), archive.read
+                places = {name: partial(archive.read, member) for name, member in _in_zip(source, archive).items()}
             else:
                 plain = source.open("rb") if source.suffix == ".tar" else _unzipped(source)
                 tar = stack.enter_context(tarfile.open(fileobj=stack.enter_context(plain), mode="r:"))
-                places, raw = _in_tar(source, tar), lambda member: tar.extractfile(member).read()
+                places = {name: partial(_from_tar, tar, member) for name, member in _in_tar(source, tar).items()}
         except Refused:
             raise
         except Exception as error:  # zipfile, tarfile, zlib and the disk each have their own
@@ -56,7 +56,7 @@ def open_files(source: Path) -> Iterator[tuple[list[str], Reader]]:
         def read(name: str) -> bytes:
             place = places[name]
             try:
-                return raw(place)
+                return place()
             except Exception as error:
                 raise ValueError(f"{source}: {printable(name)} is missing or damaged ({printable(error)})") from error
 
@@ -156,6 +156,12 @@ def _unzipped(source: Path) -> IO[bytes]:
                 raise Refused(f"{source} would unpack to more than {limit:,} bytes, which no archive of images does")
     plain.seek(0)
     return plain
+
+
+def _from_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    assert file is not None, "_in_tar keeps plain files only"
+    return file.read()
 
 
 def _from_disk(path: Path) -> bytes:

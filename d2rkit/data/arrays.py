@@ -22,6 +22,7 @@ from d2rkit.core.validation import printable
 from d2rkit.data.archives import bound
 
 log = logging.getLogger("d2rkit")
+ARRAYS = ("images", "labels", "class_names")
 FEWEST = 5  # images in a file: a fifth of them is held out for validation
 
 
@@ -91,17 +92,14 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         if size > bound(path):
             raise ValueError(f"it would unpack to {size:,} bytes")
         with np.load(path, allow_pickle=False) as file:
-            if missing := [name for name in ("images", "labels", "class_names") if name not in file.files]:
-                reason = f"{path} lacks an array: {', '.join(missing)}"
-            else:
-                reason, found = "", {name: file[name] for name in ("images", "labels", "class_names")}
+            found = {name: file[name] for name in ARRAYS if name in file.files}
     except Exception as error:  # zipfile, zlib and numpy each have their own way of saying "truncated"
         first = printable(error)
         if "pickle" in first:  # NumPy's text advises to allow it
             first = "it holds Python objects, which need code to be read"
         raise ValueError(f"{path} cannot be read as an .npz file of arrays (truncated?): {first}") from error
-    if reason:
-        raise ValueError(reason)
+    if missing := [name for name in ARRAYS if name not in found]:
+        raise ValueError(f"{path} lacks an array: {', '.join(missing)}")
     return found
 
 
@@ -182,14 +180,16 @@ def _cached(file: safe_open, facts: dict[str, str], part: str) -> Split:
 
 def _crc32(split: Split) -> str:
     """Guards against flipped bits, at a gigabyte a second."""
-    return f"{zlib.crc32(split.labels.contiguous().numpy(), zlib.crc32(split.images.contiguous().numpy())):08x}"
+    images, labels = (tensor.contiguous().numpy().data for tensor in (split.images, split.labels))
+    return f"{zlib.crc32(labels, zlib.crc32(images)):08x}"
 
 
 def keep(path: Path | None, train: Split, test: Split, class_names: Sequence[str], source: str = "") -> None:
     """write_cache where that is possible; else say so, once, and go on without."""
+    if path is None:
+        return
     try:
-        if path is not None:
-            write_cache(path, train, test, class_names, source)
+        write_cache(path, train, test, class_names, source)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         say_once(f"no cache can be kept in {path.parent} ({reason}): {path.stem} is decoded anew each time")

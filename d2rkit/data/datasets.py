@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -177,8 +178,9 @@ Arrays = tuple[Split, Split, tuple[str, ...], str]  # train, test, class names, 
 
 def _digits() -> Arrays:
     from sklearn.datasets import load_digits
+    from sklearn.utils import Bunch
 
-    bunch = load_digits()
+    bunch = cast(Bunch, load_digits())  # its declared type is that of return_X_y=True
     images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8))[:, None]
     everything = Split(images, torch.from_numpy(bunch.target.astype(np.int64)))
     test_index = stratified_index(everything.labels, DIGITS_TEST, seed=0)

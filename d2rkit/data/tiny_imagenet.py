@@ -50,8 +50,8 @@ def load_tiny_imagenet(
         source = _download(root)
     stem = _stem(source) if source else cached[0].stem
     cache = cache_file(root, stem)
-    mark = fingerprint(source) if source else None
-    if cache and cache.exists() and mark in (None, cached_source(cache)):
+    mark = fingerprint(source) if source else ""
+    if cache and cache.exists() and mark in ("", cached_source(cache)):
         train, test, class_names = read_cache(cache, test_only)
     elif source is None:
         raise ValueError(_where_to_put(root))
@@ -113,8 +113,9 @@ def decode(
     number = {wnid: i for i, wnid in enumerate(wnids)}
     parts = [[(tops[0] + n, number[wnid]) for n, wnid in part] for part in ([] if test_only else train, test)]
     with tqdm(total=sum(map(len, parts)), desc=f"decoding {source.name}", unit="image") as bar:
-        splits = [_split(source, part, read, bar) if part else no_images(3, SIZE) for part in parts]
-    return *splits, tuple(words.get(wnid, wnid).split(",")[0] for wnid in wnids)
+        made = [_split(source, part, read, bar) if part else no_images(3, SIZE) for part in parts]
+    class_names = tuple(words.get(wnid, wnid).split(",")[0] for wnid in wnids)
+    return made[0], made[1], class_names
 
 
 def _validation(source: Path, pictures: list[str], rows: list[str] | None, wnids: set[str]) -> Files:

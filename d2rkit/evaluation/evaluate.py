@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from d2rkit.core.binomial import standard_error
 from d2rkit.core.digests import weights_digest
+from d2rkit.core.paths import flags_folder
 from d2rkit.core.validation import shown
 from d2rkit.evaluation.autoattack import AutoAttackState
 from d2rkit.evaluation.autoattack.anytime import Bound, BudgetSpent, Clock, at_most, work
@@ -41,8 +43,7 @@ class Evaluation:
 
     def standard_error(self, attack: str) -> float:
         """Binomial standard error of the accuracy."""
-        p, n = self.accuracy(attack), len(self.flags[attack])
-        return (p * (1 - p) / n) ** 0.5
+        return standard_error(self.accuracy(attack), len(self.flags[attack]))
 
     def summary(self) -> dict[str, float]:
         return {attack: self.accuracy(attack) for attack in self.flags}
@@ -143,11 +144,6 @@ def measure_attacks(
         progress(1.0)
     result.notes = evaluator.notes
     return result
-
-
-def flags_folder(checkpoint: str) -> str:
-    """Where in a run folder the flags of a checkpoint lie."""
-    return "evaluation" if checkpoint == "best" else f"evaluation-{checkpoint}"
 
 
 def _autoattack(evaluator: Evaluator, eps: float, store: FlagStore, progress: Callable, clock: Clock) -> dict:

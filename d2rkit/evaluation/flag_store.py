@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ class FlagStore:
         if not self._exists(file):
             self._write(file, measure())
             if attack == "autoattack":
-                (self.folder / "autoattack.partial.npz").unlink(missing_ok=True)
+                file.with_name("autoattack.partial.npz").unlink(missing_ok=True)
         return self._read(file)
 
     def partial(self) -> AutoAttackState | None:
@@ -75,11 +76,12 @@ class FlagStore:
             devices.barrier()
 
     def _save(self, file: Path, content: Mapping) -> None:
-        arrays = {k: v.numpy() if isinstance(v, Tensor) else np.asarray(v) for k, v in content.items()}
+        arrays: dict[str, Any] = {k: v.numpy() if isinstance(v, Tensor) else np.asarray(v) for k, v in content.items()}
         arrays["warnings"] = np.asarray(content.get("warnings", []), dtype=str)
+        arrays |= {f"fact_{name}": np.asarray(value) for name, value in self.facts.items()}
         durable = ".partial" not in file.name  # partial flags are written after every batch, and cheap to lose
         with write_atomically(file, durable) as draft, draft.open("wb") as out:
-            np.savez_compressed(out, **arrays, **{f"fact_{k}": v for k, v in self.facts.items()})
+            np.savez_compressed(out, **arrays)
 
     def _read(self, file: Path) -> dict:
         try:

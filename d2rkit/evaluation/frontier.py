@@ -86,7 +86,7 @@ def accuracies(decision: np.ndarray, masses: np.ndarray, reach: int) -> tuple[in
         raise ValueError(f"the decision must be bool of shape {masses.shape[1:]}, not {shown(decision)}")
     wrong = np.stack([decision, ~decision])
     hit = np.stack([maximum_filter(answer, 2 * reach + 1, mode="nearest") for answer in wrong])
-    return int(masses[~wrong].sum()), int(masses[~hit].sum())
+    return int(masses[~wrong].sum()), int(masses[np.logical_not(hit)].sum())
 
 
 def optimum(masses: np.ndarray, reach: int, weight: int) -> Optimum:
@@ -101,7 +101,7 @@ def optimum(masses: np.ndarray, reach: int, weight: int) -> Optimum:
     left.data = np.maximum(left.data, 0)
     left.eliminate_zeros()
     places = slice(2, 2 + count)
-    ones, zeros = np.zeros((2, graph.shape[0]), bool)
+    ones, zeros = np.zeros((2, left.indptr.size - 1), bool)  # a row of `left` is a node
     ones[breadth_first_order(left, 0, return_predecessors=False)] = True
     zeros[breadth_first_order(left.T.tocsr(), 1, return_predecessors=False)] = True
     decision = ones[places].reshape(height, width)

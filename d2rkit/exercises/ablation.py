@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from functools import lru_cache
 from statistics import mean, pstdev, stdev
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ from d2rkit.training.guides import by_method
 from d2rkit.training.loop import Recipe, fit
 
 EPS = 0.15  # pixel scale; large, because 8x8 digits are coarse
-BASE = {
+BASE: dict[str, Any] = {
     "method": "d2r-cag", "epochs": 12, "batch_size": 100, "lr": 0.3, "warmup": 1.0, "eps": EPS, "step_size": 0.05,
     "steps": 4, "padding": 0, "flip": False, "val_steps": 1,
 }  # fmt: skip
@@ -54,7 +55,7 @@ def _trial(setting: str, seed: int) -> float:
         return (flags["pgd20"] & flags["cw20"]).float().mean().item()
 
 
-def _recipe(setting: Mapping[str, object], seed: int) -> Recipe:
+def _recipe(setting: Mapping[str, Any], seed: int) -> Recipe:
     known = {f.name for f in fields(Recipe)} - {"loss", "seed"}
     loss = {key: value for key, value in setting.items() if key not in known}
     recipe = Recipe(seed=seed, loss=loss, **{**BASE, **{k: v for k, v in setting.items() if k in known}})
@@ -110,12 +111,13 @@ class World:
         self.calls.append((setting, int(seed), score))
         return score
 
-    def scores(self, setting: Mapping[str, object], seeds: list[int]) -> list[float | None]:
+    def scores(self, setting: Mapping[str, object], seeds: list[int]) -> list[float]:
+        """NaN for a seed that was not tried."""
         table = {(json.dumps(s, sort_keys=True), seed): score for s, seed, score in self.calls}
-        return [table.get((json.dumps(dict(setting), sort_keys=True), int(seed))) for seed in seeds]
+        return [table.get((json.dumps(dict(setting), sort_keys=True), int(seed)), math.nan) for seed in seeds]
 
 
-def _design(plan: object, world: World) -> Iterator[Step]:
+def _design(plan: Any, world: World) -> Iterator[Step]:
     complete = isinstance(plan, Mapping) and set(KEYS) <= set(plan)
     missing = sorted(set(KEYS) - set(plan)) if isinstance(plan, Mapping) else "everything"
     hint = f"missing: {missing}; is a `return` missing?"
@@ -145,10 +147,9 @@ def _design(plan: object, world: World) -> Iterator[Step]:
     yield Step("ten seeds or fewer", len(seeds) <= 10, str(len(seeds)), "at most 10", hint)
     for name, setting in (("control", control), ("treatment", treatment)):
         ran = world.scores(setting, seeds)
+        missing = sum(map(math.isnan, ran))
         hint = f"{name} was not run with every seed in `seeds`: both need the same seeds, else they are a second factor"
-        yield Step(
-            f"{name} ran with every seed", None not in ran, f"{len(ran) - ran.count(None)} runs", f"{len(seeds)}", hint
-        )
+        yield Step(f"{name} ran with every seed", not missing, f"{len(ran) - missing} runs", f"{len(seeds)}", hint)
 
 
 def _arithmetic(found: Mapping, world: World, words: str) -> Iterator[Step]:
@@ -197,10 +198,9 @@ def _arithmetic(found: Mapping, world: World, words: str) -> Iterator[Step]:
     )
 
 
-def _near(got: list[float], right: list[float | None]) -> bool:
-    return len(got) == len(right) and all(
-        b is not None and abs(a - b) <= 1e-6 + 0.005 * abs(b) for a, b in zip(got, right, strict=True)
-    )
+def _near(got: list[float], right: list[float]) -> bool:
+    """Never near a NaN."""
+    return len(got) == len(right) and all(abs(a - b) <= 1e-6 + 0.005 * abs(b) for a, b in zip(got, right, strict=True))
 
 
 EXERCISE = Exercise("ablation", "An ablation to design and defend", 45, "my_ablation(trial)", probe, reference)

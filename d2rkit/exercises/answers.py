@@ -6,13 +6,16 @@ what was thought before anything was seen.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from string import ascii_lowercase
+from typing import Any
 
-from d2rkit.core.files import read_json, write_json
+from d2rkit.core.files import read_json, write_atomically
 from d2rkit.core.paths import home
 from d2rkit.core.validation import shown
 
@@ -54,7 +57,9 @@ def store(name: str, **facts: object) -> dict:
         before = {}
     kept = {key: before[key] for key in ("answer", "confidence", "when") if "answer" in before and key in before}
     answers[question] = {**before, **facts, **kept}
-    write_json(path, {"format": FORMAT, "answers": answers})
+    text = json.dumps({"format": FORMAT, "answers": answers}, indent=1, ensure_ascii=False)  # options keep their order
+    with write_atomically(path) as draft:
+        draft.write_text(text + "\n", encoding="utf-8")
     return dict(answers[question])
 
 
@@ -85,22 +90,24 @@ def fault(answers: object) -> str:
     for name, entry in answers.items():
         if not isinstance(entry, dict) or entry.get("kind") not in KINDS or not isinstance(entry.get("question"), str):
             return f"answer {name!r} has no kind and question"
-        number = entry["kind"] == "number"
-        for key in entry.keys() & {"answer", "actual"}:
-            value = entry[key]
-            if not (type(value) in (int, float) and math.isfinite(value) if number else isinstance(value, str)):
-                return f"{key} of {name!r} is no {'number' if number else 'option'}"
-        if "answer" in entry and not isinstance(entry.get("when"), str):
-            return f"answer {name!r} does not say when"
-        options = entry.get("options", {})
+        number, options = entry["kind"] == "number", entry.get("options", {})
         if not isinstance(options, dict) or not all(isinstance(text, str) for text in options.values()):
             return f"the options of {name!r} are no texts"
-        if not isinstance(entry.get("confidence", ""), str) or not isinstance(entry.get("unit", ""), str):
-            return f"confidence and unit of {name!r} must be texts"
-        tries = entry.get("tries", [])
-        if not isinstance(tries, list) or not all(isinstance(key, str) for key in tries):
+        for key in entry.keys() & {"answer", "actual"}:
+            value = entry[key]
+            if not (type(value) in (int, float) and math.isfinite(value) if number else _among([value], options)):
+                return f"{key} of {name!r} is no {'number' if number else 'option'}"
+        if not all(isinstance(entry.get(key, ""), str) for key in ("when", "confidence", "unit")):
+            return f"when, confidence and unit of {name!r} must be texts"
+        if ("answer" in entry and "when" not in entry) or (number and "unit" not in entry):
+            return f"answer {name!r} lacks when or unit"
+        if not _among(entry.get("tries", []), options):
             return f"the tries of {name!r} are no options"
     return ""
+
+
+def _among(keys: object, options: Mapping[str, str]) -> bool:
+    return isinstance(keys, list) and all(isinstance(key, str) and key in options for key in keys)
 
 
 def _read(path: Path) -> dict[str, dict]:
@@ -109,3 +116,40 @@ def _read(path: Path) -> dict[str, dict]:
     if wrong := fault(found.get("answers")) if known else "of another format":
         raise ValueError(f"{path} holds no answers of d2rkit ({wrong}); move it away")
     return found["answers"]
+
+
+# -- words ------------------------------------------------------------------------------------------------
+def letters(options: Mapping[str, str]) -> dict[str, str]:
+    """What each option is called."""
+    return dict(zip(options, ascii_lowercase, strict=False))
+
+
+def with_unit(value: float, unit: str) -> str:
+    return f"{value:.4g}{unit if unit.startswith('/') else ' ' + unit if unit else ''}"
+
+
+def answer_words(entry: Mapping[str, Any], key: str = "answer") -> str:
+    """What was answered, or (key "actual") what came out, in words."""
+    value = entry[key]
+    if entry["kind"] == "number":
+        return with_unit(value, entry["unit"])
+    return f"{letters(entry['options'])[value]}) {entry['options'][value]}"
+
+
+def distance_words(entry: Mapping[str, Any]) -> str:
+    """How far off a number was."""
+    off = entry["answer"] - entry["actual"]
+    if not off:
+        return "exactly so"
+    distance = with_unit(float(f"{abs(off):.3g}"), "percentage points" if entry["unit"] == "%" else entry["unit"])
+    return f"{distance} too {'high' if off > 0 else 'low'}"
+
+
+def line(entry: Mapping[str, Any]) -> str:
+    """What was answered and what came out, in one line; empty before anything was answered or shown."""
+    came = f"it came out: {answer_words(entry, 'actual')}" if "actual" in entry else ""
+    if "answer" not in entry:
+        return "shown without a prediction" if entry.get("seen") else ""
+    late = ", answered after it had been shown" if entry.get("late") else ""
+    given = f"predicted: {answer_words(entry)} ({entry.get('confidence', '')}{late})"
+    return "; ".join(filter(None, (given, came)))

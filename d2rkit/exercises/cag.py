@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from d2rkit.exercises import probes
 from d2rkit.exercises.checking import Exercise, Step, compare, functions
+from d2rkit.exercises.settings import threshold
 from d2rkit.methods import attacks
 from d2rkit.methods.divergences import kl
 
-SHARE = 0.95
 BUDGET = {"eps": 0.3, "step_size": 0.06, "steps": 8}  # wide enough for the mistakes to lead elsewhere
 
 
@@ -37,7 +37,7 @@ def probe(solution: Callable) -> Iterator[Step]:
         yield compare(
             f"adversarial images, {budget['steps']} step(s)", x_adv, reference(target, guide, x, **budget, start=start),
             _mistakes(target, guide, x, **budget, start=start),
-            "soft labels p_g(x) once; then PGD on KL(p_g(x) || p_f(x')), starting at x + start", SHARE,
+            "soft labels p_g(x) once; then PGD on KL(p_g(x) || p_f(x')), starting at x + start", threshold("cag_share"),
         )  # fmt: skip
         yield Step(
             "both networks are back in train mode", probes.modes(f, g) == before, "mode changed", "train mode",
@@ -51,9 +51,10 @@ def _mistakes(
     target: nn.Module, guide: nn.Module, x: Tensor, eps: float, step_size: float, steps: int, start: Tensor
 ) -> dict[str, Callable[[], Tensor]]:
     def loop(
-        objective: Callable[[nn.Module, nn.Module, Tensor], Tensor], first: Tensor = start, training: bool = False
-    ):
-        f, g = probes.twin(target, training), probes.twin(guide, training)
+        objective: Callable[[nn.Module, nn.Module, Tensor], Tensor], first: Tensor = start,
+        training: tuple[bool, bool] = (False, False),
+    ):  # fmt: skip
+        f, g = probes.twin(target, training[0]), probes.twin(guide, training[1])
         budget = {"eps": eps, "step_size": step_size, "steps": steps}
         return attacks.pgd(lambda x_adv: objective(f, g, x_adv), x, **budget, start=first)
 
@@ -63,7 +64,13 @@ def _mistakes(
     zero = torch.zeros_like(x)
     return {
         "train mode was left on: BatchNorm then mixes the images of the batch; attack in eval mode": (
-            lambda: loop(right, training=True)
+            lambda: loop(right, training=(True, True))
+        ),
+        "train mode was left on in the target: attack with both networks in eval mode": (
+            lambda: loop(right, training=(True, False))
+        ),
+        "train mode was left on in the guide: ask it in eval mode, as the target": (
+            lambda: loop(right, training=(False, True))
         ),
         "the direction is wrong: that climbs KL(p_f(x') || p_g(x)); the guide's prediction comes first": lambda: loop(
             lambda f, g, x_adv: kl(f(x_adv), g(x).detach()).sum()

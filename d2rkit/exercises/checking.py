@@ -7,7 +7,6 @@ The run stops at the first step that is not right, so a student has one thing to
 from __future__ import annotations
 
 import html
-import inspect
 import linecache
 import sysconfig
 import time
@@ -16,9 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from d2rkit.exercises.settings import said
+from d2rkit.exercises.source import source_of
 
 PASSED, NOT_YET, UNWRITTEN = "passed", "not yet", "not yet written"
 SYMBOLS = {PASSED: "✔", NOT_YET: "✘", UNWRITTEN: "…"}
@@ -84,7 +87,7 @@ class Result:
         if self.passed:
             return
         words = f"{self.name} is {self.status}: {self.hint}"
-        error = NotImplementedError(words) if self.status == UNWRITTEN else AssertionError(words)
+        error: Any = NotImplementedError(words) if self.status == UNWRITTEN else AssertionError(words)
         error._render_traceback_ = lambda: [words]  # IPython then shows this line instead of a traceback
         raise error
 
@@ -134,7 +137,7 @@ def run(exercise: Exercise, solution: object) -> Result:
             for step in exercise.probe(solution):
                 steps.append(step)
                 if not step.passed:
-                    status, hint = NOT_YET, step.hint
+                    status, hint = NOT_YET, said(step.hint)
                     break
     except (Exception, SystemExit) as error:
         status, hint = _explain(error, exercise)
@@ -151,18 +154,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def source_of(solution: object) -> str:
-    """The text of a function, or of several; empty where Python cannot find it."""
-    parts = solution if isinstance(solution, tuple | list) else (solution,)
-    found = []
-    for part in parts:
-        try:
-            found.append(inspect.getsource(part))
-        except (OSError, TypeError):
-            continue
-    return "\n".join(found)
 
 
 def functions(solution: object, count: int = 1) -> Iterator[Step]:

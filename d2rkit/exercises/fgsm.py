@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from d2rkit.exercises import probes
 from d2rkit.exercises.checking import Exercise, Step, compare, functions
+from d2rkit.exercises.settings import threshold
 from d2rkit.methods import attacks
-
-SHARE = 0.97  # of the pixels must agree: rounding turns the sign of a gradient near 0
 
 
 def reference(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
@@ -30,7 +29,12 @@ def probe(solution: Callable) -> Iterator[Step]:
         expected = reference(model, x, y, eps)
         hint = "one step of size eps along the sign of the gradient of the cross-entropy with respect to x"
         yield compare(
-            f"adversarial images at eps = {eps:.3f}", x_adv, expected, _mistakes(model, x, y, eps), hint, SHARE
+            f"adversarial images at eps = {eps:.3f}",
+            x_adv,
+            expected,
+            _mistakes(model, x, y, eps),
+            hint,
+            threshold("fgsm_share"),
         )
     touched = any(not torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
     yield Step(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from d2rkit.exercises.checking import Exercise, Step, functions
+from d2rkit.exercises.settings import threshold
 from d2rkit.methods import divergences as dv
-
-ZERO = 1e-3  # what counts as "the gap sees nothing"
 
 
 def reference() -> dict[str, tuple[Tensor, Tensor]]:
@@ -30,13 +30,14 @@ def probe(solution: Callable) -> Iterator[Step]:
         yield from _distributions(name, found[name])
     (p, q), (ps, qs) = ([torch.as_tensor(t).double().log() for t in found[name]] for name in ("pair", "batch"))
 
+    zero = threshold("gap_zero")
     distance, gap = dv.symmetric_kl(p, q), dv.kl_gap(p, q)
     hint = "p and q are (almost) the same: every divergence is 0 there, so nothing is shown; move them far apart"
     far = bool((distance >= 1).all())
     yield Step("pair: far apart (symmetric KL at least 1)", far, _words(distance), "at least 1", hint)
     hint = "the two directions still differ: what happens if p and q exchange roles? try a swap of entries"
-    blind = bool((gap.abs() < ZERO).all())
-    yield Step("pair: the gap is 0", blind, _words(gap), f"between -{ZERO} and {ZERO}", hint)
+    blind = bool((gap.abs() < zero).all())
+    yield Step("pair: the gap is 0", blind, _words(gap), f"between -{zero} and {zero}", hint)
 
     gaps = dv.kl_gap(ps, qs)
     yield Step(
@@ -52,10 +53,10 @@ def probe(solution: Callable) -> Iterator[Step]:
         if bool((gaps > 0).all() or (gaps < 0).all())
         else "the signs differ but the sizes do not match: use the same two distributions with exchanged roles"
     )
-    yield Step("batch: the mean gap is 0", abs(mean) < ZERO, f"{mean:.4f}", f"between -{ZERO} and {ZERO}", hint)
+    yield Step("batch: the mean gap is 0", abs(mean) < zero, f"{mean:.4f}", f"between -{zero} and {zero}", hint)
 
 
-def _distributions(name: str, pair: object) -> Iterator[Step]:
+def _distributions(name: str, pair: Any) -> Iterator[Step]:
     two = isinstance(pair, tuple | list) and len(pair) == 2
     yield Step(f"{name}: p and q", two, type(pair).__name__, "(p, q)", f"'{name}' needs two tensors, (p, q)")
     p, q = (torch.as_tensor(t).double() for t in pair)

@@ -1,4 +1,4 @@
-"""What was checked so far: for the student on the screen, for the lecturer as JSON.
+"""What was checked and predicted so far: for the student on the screen, for the lecturer as JSON.
 
 A hand-in is a summary, not a proof: it is a text file on the student's machine. It carries the checked code,
 so that a lecturer can run it again.
@@ -11,13 +11,14 @@ import json
 import platform
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from d2rkit.core.files import read_json, write_atomically
+from d2rkit.exercises import answers as predictions
 from d2rkit.exercises.checking import PASSED, SYMBOLS, UNWRITTEN, Result
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def record(result: Result) -> None:
     entry = {
         "title": result.title,
         "status": result.status,
+        "step": next((step.name for step in result.steps if not step.passed), ""),
         "hint": result.hint,
         "steps_passed": sum(step.passed for step in result.steps),
         "seconds": result.seconds,
@@ -65,10 +67,14 @@ def attempts(entry: Mapping) -> int:
 
 @dataclass(frozen=True)
 class Report:
-    """exercises: one entry an exercise, by name; student: as given to `report`."""
+    """exercises: one entry an exercise, by name, the student's own ones too; student: as given to `report`;
+    answers: predictions and quiz answers by name (see `answers`); problems: one sentence a file of answers that could
+    not be read."""
 
     exercises: dict[str, dict]
     student: str = ""
+    answers: dict[str, dict] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
 
     @property
     def passed(self) -> int:
@@ -84,6 +90,7 @@ class Report:
             "passed": self.passed,
             "of": len(self.exercises),
             "exercises": self.exercises,
+            "answers": self.answers,
             "versions": versions,
         }
 
@@ -92,13 +99,14 @@ class Report:
 
         ValueError if the file is there and is no hand-in of this kit."""
         path, mine = Path(path), dict(self.exercises)
-        student = self.student
+        student, answers = self.student, self.answers
         if path.exists():
             before = read_handin(path)
-            student = student or before["student"]
+            student = student or before.get("student", "")
+            answers = predictions.merged(before.get("answers", {}), answers)
             for name, entry in before["exercises"].items():
                 mine[name] = _merge(entry, mine.get(name) or _unwritten(entry["title"]))
-        whole = Report(mine, student)
+        whole = Report(mine, student, answers, self.problems)
         with write_atomically(path) as draft:
             draft.write_text(json.dumps(whole.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return whole
@@ -110,7 +118,20 @@ class Report:
         for name, entry in self.exercises.items():
             tries = f", attempts: {attempts(entry)}" if attempts(entry) else ""
             lines.append(f"  {SYMBOLS[entry['status']]} {name:<16} {entry['status']}{tries}")
-        return "\n".join(lines)
+        lines += [f"  {name:<16} {text}" for name, text in self._answered()]
+        return "\n".join([*lines, *self.problems])
+
+    def _answered(self) -> list[tuple[str, str]]:
+        """Predictions, each in words, then one line for each quiz."""
+        lines, quizzes = [], {}
+        for name, entry in self.answers.items():
+            if entry["kind"] == "quiz":
+                quizzes.setdefault(name.rpartition("-")[0], []).append(bool(entry.get("right")))
+            elif words := predictions.line(entry):
+                lines.append((name, words))
+        return lines + [
+            (name, f"{sum(right)} of {len(right)} right at the first try") for name, right in quizzes.items()
+        ]
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -123,17 +144,26 @@ class Report:
             "<tr><th style='text-align:left'>exercise</th><th style='text-align:left'>status</th><th>attempts</th></tr>"
         )
         who = f"{html.escape(self.student)}: " if self.student else ""
+        answered = "".join(
+            f"<tr><th scope='row' style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(words)}</td></tr>"
+            for name, words in self._answered()
+        )
+        heading = "<p><strong>Predictions and quizzes</strong></p>" if answered else ""
+        problems = "".join(f"<p role='alert'>{html.escape(problem)}</p>" for problem in self.problems)
         return (
             f"<p><strong>{who}{self.passed} of {len(self.exercises)} exercises passed</strong></p>"
-            f"<table>{head}{rows}</table>"
+            f"<table>{head}{rows}</table>{heading}<table>{answered}</table>{problems}"
         )
 
 
 def report(student: str = "") -> Report:
-    """All exercises as checked in this session; `save` adds what the other notebooks checked."""
+    """All exercises as checked in this session, and all predictions; `save` adds what the other notebooks checked."""
     from d2rkit.exercises import NAMES, OWN, exercise
 
-    return Report({name: _checked.get(name) or _unwritten(exercise(name).title) for name in (*NAMES, *OWN)}, student)
+    checked = {name: _checked.get(name) or _unwritten(exercise(name).title) for name in (*NAMES, *OWN)}
+    found, problems = predictions.load_all()
+    return Report(checked, student, found, tuple(problems))
 
 
 def _version(package: str) -> str:
@@ -145,7 +175,7 @@ def _version(package: str) -> str:
 
 def _unwritten(title: str) -> dict:
     return {
-        "title": title, "status": UNWRITTEN, "hint": "", "steps_passed": 0, "seconds": 0.0, "tries": {},
+        "title": title, "status": UNWRITTEN, "step": "", "hint": "", "steps_passed": 0, "seconds": 0.0, "tries": {},
         "when": "", "code": "",
     }  # fmt: skip
 
@@ -180,7 +210,9 @@ def _fault(found: object) -> str:
         tries = entry.get("tries")
         if not isinstance(tries, dict) or not all(type(n) is int and 0 <= n < 10**6 for n in tries.values()):
             return f"the attempts of exercise {name!r} are no counts"
-    return ""
+        if not all(isinstance(entry.get(key, ""), str) for key in ("hint", "code", "step")):
+            return f"hint, step and code of exercise {name!r} must be texts"
+    return predictions.fault(found.get("answers", {}))
 
 
 def collect(folder: str | Path) -> pd.DataFrame:

@@ -22,9 +22,7 @@ def probe(solution: Callable) -> Iterator[Step]:
     generator = torch.Generator().manual_seed(1)
     p, q = (1.5 * torch.randn(5, 3, generator=generator) for _ in range(2))
     found = solution(p.clone(), q.clone())
-    pair = isinstance(found, tuple | list) and len(found) == 2
-    words = "nothing came back: is a `return` missing?" if found is None else "return kl, symmetric: two tensors"
-    yield Step("returns two results", pair, type(found).__name__, "two tensors", words)
+    yield _two_results(found)
     kl, symmetric = found
     yield returned("KL has one number an example", kl, (5,))
     yield returned("symmetric KL has one number an example", symmetric, (5,))
@@ -51,6 +49,12 @@ def probe(solution: Callable) -> Iterator[Step]:
     yield Step("finite for very sure predictions", finite, str(extreme.tolist()), "[400.0]", hint)
     hint = "a constant inside the logarithm, log(p + 1e-8), caps KL where predictions are sure: use log_softmax instead"
     yield compare("KL of very sure predictions", extreme, torch.tensor([400.0]), {}, hint)
+
+
+def _two_results(found: object) -> Step:
+    pair = isinstance(found, tuple | list) and len(found) == 2
+    words = "nothing came back: is a `return` missing?" if found is None else "return kl, symmetric: two tensors"
+    return Step("returns two results", pair, type(found).__name__, "two tensors", words)
 
 
 def _kl_mistakes(p: Tensor, q: Tensor) -> dict[str, Tensor | Callable[[], Tensor]]:

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from d2rkit.data.datasets import load_data
 from d2rkit.evaluation.evaluate import evaluate
 from d2rkit.exercises.checking import Exercise, Step, functions, one_thread, short
+from d2rkit.exercises.settings import threshold
 from d2rkit.methods import attacks
 from d2rkit.networks.architectures import build_model
 
 EPS = 0.15  # pixel scale; large, because 8x8 digits are coarse
 COUNT = 150  # test images
 NAMES = ("amber", "birch", "cedar")
-GAP = 0.2  # a masked model loses at least so much to a better attack
 
 
 class Suspects(NamedTuple):
@@ -35,7 +35,7 @@ class Suspects(NamedTuple):
 
 def suspects(shuffle: int = 0) -> Suspects:
     """The three models under the names amber, birch and cedar; another `shuffle` gives the names away anew."""
-    names = list(NAMES)
+    names: list[str] = list(NAMES)
     random.Random(shuffle).shuffle(names)
     test = load_data("digits").test
     models = dict(sorted(zip(names, _trained(), strict=True)))
@@ -101,6 +101,7 @@ def reference(models: Mapping[str, nn.Module], x: Tensor, y: Tensor, eps: float)
 
 def probe(solution: Callable) -> Iterator[Step]:
     yield from functions(solution)
+    least = threshold("masked_model_drop")
     for shuffle in (0, 1):  # other names the second time: a name typed by hand cannot be right twice
         case, right = suspects(shuffle), masked_name(shuffle)
         found = solution(dict(case.models), case.x.clone(), case.y.clone(), case.eps)
@@ -115,10 +116,10 @@ def probe(solution: Callable) -> Iterator[Step]:
             "your stronger attack finds hardly more than PGD-20, so it proves nothing: PGD follows the gradient of "
             "cross-entropy; what if that is 0? Try the margin loss (attacks.cw) or images made against another model"
         )
-        yield Step(f"it loses {GAP} to the stronger attack", drop >= GAP, short(drop), f"at least {GAP}", hint)
+        yield Step(f"it loses {least} to the stronger attack", drop >= least, short(drop), f"at least {least}", hint)
 
 
-def _form(found: object, models: Mapping[str, nn.Module]) -> Iterator[Step]:
+def _form(found: Any, models: Mapping[str, nn.Module]) -> Iterator[Step]:
     keys = {"masked", "pgd", "stronger"}
     right = isinstance(found, Mapping) and keys <= set(found)
     hint = "return a dict with masked, pgd and stronger; is a `return` missing?"

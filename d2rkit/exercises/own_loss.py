@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from d2rkit.exercises.checking import Exercise, Step, compare, functions, returned, short
-from d2rkit.methods.objectives import Logits, Loss
+from d2rkit.methods.objectives import Logits, Loss, needed
 
 WEIGHT = 20.0
+NAMES = ("target_clean", "target_adv", "guide_clean")
 
 
 def affinity(p_logits: Tensor, q_logits: Tensor) -> Tensor:
@@ -22,11 +23,12 @@ def affinity(p_logits: Tensor, q_logits: Tensor) -> Tensor:
 def reference(logits: Logits, y: Tensor, *, weight: float = WEIGHT) -> Loss:
     """CE(g(x), y) + weight H²(p_f(x'), p_g(x)), with H² = 1 - sum sqrt(p q), the squared Hellinger distance
     (Hellinger 1909), the mean over the batch, and no gradient of the second term in the guide."""
+    f_adv, g_clean = needed(logits, y, "target_adv", "guide_clean")
     parts = {
-        "guide": F.cross_entropy(logits.guide_clean, y),
-        "pull": weight * (1 - affinity(logits.target_adv, logits.guide_clean.detach())).mean(),
+        "guide": F.cross_entropy(g_clean, y),
+        "pull": weight * (1 - affinity(f_adv, g_clean.detach())).mean(),
     }
-    return Loss(sum(parts.values()), parts)
+    return Loss(parts["guide"] + parts["pull"], parts)
 
 
 def probe(solution: Callable) -> Iterator[Step]:
@@ -56,7 +58,7 @@ def _batch() -> tuple[Logits, Tensor]:
 
 
 def _mistakes(logits: Logits, y: Tensor) -> dict[str, tuple[dict[str, Tensor], str]]:
-    f_clean, f_adv, g_clean = logits[:3]
+    f_clean, f_adv, g_clean = needed(logits, y, *NAMES)
     squared = 1 - affinity(f_adv, g_clean)
     return {
         "guide": (
@@ -93,7 +95,7 @@ def _mistakes(logits: Logits, y: Tensor) -> dict[str, tuple[dict[str, Tensor], s
 
 
 def _gradients(solution: Callable, logits: Logits, y: Tensor) -> Iterator[Step]:
-    mine, right = ([z.clone().requires_grad_() for z in logits[:3]] for _ in range(2))
+    mine, right = ([z.clone().requires_grad_() for z in needed(logits, y, *NAMES)] for _ in range(2))
     got = torch.autograd.grad(solution(Logits(*mine), y).total, mine, allow_unused=True)
     expected = torch.autograd.grad(reference(Logits(*right), y).total, right, allow_unused=True)
     hints = {

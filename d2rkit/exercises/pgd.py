@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from d2rkit.exercises import probes
 from d2rkit.exercises.checking import Exercise, Step, compare, functions
 from d2rkit.exercises.fgsm import input_gradient
+from d2rkit.exercises.settings import threshold
 from d2rkit.methods import attacks
 
-SHARE = 0.95  # a turned sign early in the loop moves a few more pixels later
 BUDGET = {"eps": 0.3, "step_size": 0.08, "steps": 6}  # wide enough for the mistakes to lead elsewhere
 
 
@@ -33,7 +33,8 @@ def probe(solution: Callable) -> Iterator[Step]:
         yield compare(
             f"adversarial images at eps {budget['eps']:.3f}, {budget['steps']} steps", x_adv,
             reference(model, x, y, **budget), _mistakes(model, x, y, **budget),
-            "each step: gradient at the current image, x_adv + step_size * sign, project, clamp", SHARE,
+            "each step: gradient at the current image, x_adv + step_size * sign, project, clamp",
+            threshold("pgd_share"),
         )  # fmt: skip
         yield Step(
             "the network is back in its mode", probes.modes(twin) == before, "mode changed", "train mode, as it came",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ def network(seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         model = SmallCNN(4, CLASSES)
         with torch.no_grad():
-            for norm in model.norms:
+            for norm in cast(Iterable[Any], model.norms):
                 norm.running_mean.normal_(0, 0.3)
                 norm.running_var.uniform_(0.3, 1.5)
                 norm.weight.uniform_(0.5, 1.5)

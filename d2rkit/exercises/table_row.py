@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 
@@ -49,7 +50,7 @@ def export_row(method: str, evaluation: Evaluation) -> dict[str, str]:
     }
 
 
-def probe(solution: object) -> Iterator[Step]:
+def probe(solution: Any) -> Iterator[Step]:
     yield from functions(solution, 2)
     train, export = solution
     evaluation = train()
@@ -71,7 +72,7 @@ def _other_run() -> Evaluation:
     return Evaluation(4 / 255, {name: torch.arange(count) < right for name, right in shares.items()})
 
 
-def _measured(evaluation: object) -> Iterator[Step]:
+def _measured(evaluation: Any) -> Iterator[Step]:
     hint = "return what evaluate(...) returns: the flags, not numbers made from them"
     yield Step(
         "an Evaluation with its flags",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 import tyro
@@ -71,7 +71,9 @@ class Experiment(Recipe):
         if isinstance(self.registered, Mapping):
             object.__setattr__(self, "registered", plugins.noted(self))
 
-    def __reduce_ex__(self, protocol: int) -> Any:
+    __hash__ = Recipe.__hash__  # a dataclass that compares its fields would make one of its own
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         """Pickled for a worker process, an experiment brings along the plugin files it needs, by path and digest."""
         if not self.registered:
             return super().__reduce_ex__(protocol)

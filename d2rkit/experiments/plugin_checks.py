@@ -80,7 +80,7 @@ def try_objective(name: str, method: Method) -> None:
     for part, value in {"total": found.total, **found.parts}.items():
         if not isinstance(value, Tensor) or value.ndim or not value.isfinite():
             raise ValueError(f"{words} must return finite scalars, but {part} is {shown(value)}")
-    if not torch.isclose(found.total, sum(found.parts.values()), rtol=1e-4, atol=1e-6):
+    if not torch.isclose(found.total, sum(found.parts.values(), found.total.new_zeros(())), rtol=1e-4, atol=1e-6):
         raise ValueError(f"{words} has parts that do not sum to its total, {found.total.item():.4g}")
     if not found.total.requires_grad:
         raise ValueError(f"{words} has no gradient: it must be computed from the logits")

@@ -160,8 +160,9 @@ def enter(kind: str, name: str, thing: Any, digest: str, file: str = "") -> None
 def _caller() -> FrameType:
     """Where register_* was called."""
     frame = inspect.currentframe()
-    while frame.f_code.co_filename in (__file__, *REGISTERING):
+    while frame is not None and frame.f_code.co_filename in (__file__, *REGISTERING):
         frame = frame.f_back
+    assert frame is not None, "this module does not register by itself"
     return frame
 
 
@@ -226,6 +227,7 @@ def load_installed() -> None:
 
 @contextmanager
 def _all_or_nothing() -> Iterator[None]:
+    kept: list[tuple[dict[str, Any], dict[str, Any]]]
     kept = [(table, dict(table)) for table in (REGISTERED, LOADED, *TABLES.values())]
     try:
         yield

@@ -81,7 +81,7 @@ def _is_masking(check: Any) -> bool:
 def _is_curve(curve: Any) -> bool:
     if not isinstance(curve, dict):
         return False
-    eps, accuracies = curve.get("eps"), curve.get("pgd20")
+    eps, accuracies = curve.get("eps", ()), curve.get("pgd20", ())
     return _all(_is_share, eps) and _all(_is_share, accuracies) and len(eps) == len(accuracies) > 0
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from d2rkit.core.paths import flags_folder
 from d2rkit.experiments.run_files import read_flags, read_result
 from d2rkit.networks.checkpoints import digests_beside
 from d2rkit.training.history import ROUNDED, read_history
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def evaluation_folder(folder: Path, checkpoint: str) -> Path:
     """Where the flags of a checkpoint lie in a run folder."""
-    return folder / ("evaluation" if checkpoint == "best" else f"evaluation-{checkpoint}")
+    return folder / flags_folder(checkpoint)
 
 
 def history_of(run: Run) -> list[dict[str, float]]:
@@ -49,7 +50,7 @@ def checked_result(folder: Path, experiment: Experiment) -> dict[str, Any]:
         raise ValueError(f"{folder / 'history.csv'} has {len(history)} epochs, but result.json {result['epochs']}")
     if history and (missing := {"val_clean", "val_pgd", "seconds"} - history[0].keys()):
         raise ValueError(f"{folder / 'history.csv'} has no column {min(missing)!r}")
-    images: dict[float, Path] = {}
+    images: dict[Any, Path] = {}
     for checkpoint, accuracies in result["accuracy"].items():
         if checkpoint not in experiment.checkpoints:
             raise ValueError(f"{folder / 'result.json'} has accuracies of {checkpoint!r}, which config.json lacks")
@@ -85,7 +86,7 @@ def _checked_flags(file: Path, accuracy: float, attack: str, experiment: Experim
     if abs(found - accuracy) > ROUNDED:
         raise ValueError(f"{file} has an accuracy of {found:.4f}, but result.json says {accuracy:.4f}")
     for name, wanted in (("eps", experiment.radius), ("seed", experiment.seed), ("count", count)):
-        same = name not in facts or math.isclose(facts[name], wanted, rel_tol=1e-9)
+        same = name not in facts or math.isclose(float(facts[name]), wanted, rel_tol=1e-9)
         if not same and (name, attack) != ("eps", "clean"):  # without an attack any radius will do
             raise ValueError(f"{file} was measured with {name} {facts[name]}, but the run is of {name} {wanted}")
     return facts

@@ -3,9 +3,9 @@
     submit_slurm(experiments, options=Slurm(partition="gpu"))
 
 A run folder is the only state and its lock keeps two processes off one run, so that a job may die at any moment and
-nobody needs to know who started it. A job that is warned, because its time is nearly up or because it is preempted,
-saves its state, goes back to the queue and goes on from there. Locks must reach all machines: on NFS they do, Lustre
-needs its mount option flock.
+nobody needs to know who started it. A job that is warned, because its time is nearly up or because it is preempted
+(where the cluster has PreemptParameters=send_user_signal), saves its state, goes back to the queue and goes on from
+there. Locks must reach all machines: on NFS they do, Lustre needs its mount option flock.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -31,9 +32,10 @@ from d2rkit.experiments.sweep import attempt, is_done, unfinished
 
 if TYPE_CHECKING:
     import submitit
-    from submitit import DelayedSubmission
+    from submitit.helpers import DelayedSubmission
 
 log = logging.getLogger("d2rkit")
+Place = tuple[Path, str, Path | None]  # root of the runs, device, folder of the data
 
 GRACE = 180.0  # seconds before a time limit at which a job is told; half of them to finish a step or a batch
 
@@ -106,12 +108,12 @@ def _told_to_stop() -> Iterator[tuple[Callable[[], bool], Callable[[], None]]]:
     saves its state; requeue(), called then, hands a warning on to submitit, which requeues the job and exits. That
     happens uncalled if half of the grace time was not enough."""
     warning = getattr(signal, f"SIG{_submitit().JobEnvironment.USR_SIG}")
-    handler = signal.getsignal(warning)
+    handler = cast("Callable[[int, FrameType | None], None]", signal.getsignal(warning))  # submitit has set it
     came: set[int] = set()
     alarm = threading.Timer(GRACE / 2, os.kill, (os.getpid(), warning))
     alarm.daemon = True
 
-    def note(number: int, frame: object) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         second = number in came
         came.add(number)
         if number == warning:
@@ -171,7 +173,7 @@ def submit_slurm(
         raise ValueError(f"Slurm took no jobs: {' '.join(str(error).split())}") from error
 
 
-def _prepare(experiments: Sequence[Experiment], root, device: str, data_root) -> tuple[Path, list[Experiment], tuple]:
+def _prepare(experiments: Sequence[Experiment], root, device: str, data_root) -> tuple[Path, list[Experiment], Place]:
     """Root, what is not done, where and on what jobs run; absolute, since jobs may start elsewhere."""
     root = (Path(root) if root is not None else home("runs")).absolute()
     todo = unfinished(experiments, root)

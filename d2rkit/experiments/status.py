@@ -143,7 +143,7 @@ def _short(cell: Cell) -> str:
         return cell.state
     attacking = cell.epoch >= cell.epochs and cell.attacks
     part = f"attacks {cell.attacked}/{cell.attacks}" if attacking else f"{cell.epoch}/{cell.epochs}"
-    return f"{cell.state} {part}" + (f", {_age(cell.age)}" if cell.state == "running" else "")
+    return f"{cell.state} {part}" + (f", {_age(cell.age)}" if cell.state == "running" and cell.age is not None else "")
 
 
 def _age(seconds: float) -> str:

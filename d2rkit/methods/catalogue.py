@@ -14,7 +14,7 @@ from torch import Tensor
 from d2rkit.core.validation import check_choice, nearest, shown
 from d2rkit.methods import attacks, family, objectives
 from d2rkit.methods.objectives import Logits, Loss
-from d2rkit.methods.pair import GuidedPair
+from d2rkit.methods.pair import GuidedPair, required_guide
 
 TWO_STEP = (("mse", "adv", "reverse"), ("ce", "clean"))  # adversarial distribution first, then the clean one
 HANDED = ("progress", "class_means")  # what the training loop gives to objectives that ask for it by name
@@ -37,11 +37,11 @@ def _kl_self(pair: GuidedPair, x: Tensor, y: Tensor, *, guide_share: float, **bu
 
 
 def _cag(pair: GuidedPair, x: Tensor, y: Tensor, *, guide_share: float, **budget) -> Tensor:
-    return attacks.cag(pair.target, pair.guide, x, guide_share=guide_share, y=y, **budget)
+    return attacks.cag(pair.target, required_guide(pair), x, guide_share=guide_share, y=y, **budget)
 
 
 def _kl_pair(pair: GuidedPair, x: Tensor, y: Tensor, *, guide_share: float, **budget) -> Tensor:
-    return attacks.kl_pair(pair.target, pair.guide, x, **budget)
+    return attacks.kl_pair(pair.target, required_guide(pair), x, **budget)
 
 
 ATTACKS: dict[str, PairAttack] = {

@@ -45,7 +45,8 @@ def rslad_online(logits: Logits, y: Tensor, *, w_adv: float = 5 / 6, w_clean: fl
     differs from D2R in the terms alone, so it asks what D2R's terms add to RSLAD's."""
     check_number("w_ce", w_ce)
     parts = rslad(logits, y, w_adv=w_adv, w_clean=w_clean).parts
-    return summed({"ce": w_ce * F.cross_entropy(logits.guide_clean, y), **parts})
+    (g_clean,) = needed(logits, y, "guide_clean")
+    return summed({"ce": w_ce * F.cross_entropy(g_clean, y), **parts})
 
 
 def peeraid(

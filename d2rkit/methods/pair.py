@@ -63,6 +63,13 @@ class GuidedPair(nn.Module):
         return None if images is None else asked(self.target, images)
 
 
+def required_guide(pair: GuidedPair) -> nn.Module:
+    """The guide of a pair that must have one; ValueError if it has none."""
+    if pair.guide is None:
+        raise ValueError("this pair has no guide, which is needed here")
+    return pair.guide
+
+
 @contextmanager
 def at_rest(module: nn.Module) -> Iterator[None]:
     """`module` is in eval mode inside, and what it returns has no gradient."""

@@ -36,6 +36,41 @@ def save_weights(path: Path, target: nn.Module, guide: nn.Module | None) -> None
 
 
 DIGESTS = "digests"  # of each network's tensors, as JSON, in the header of the file that holds them
+ROUNDED = "rounded_from"  # digests of the networks that a file holds in float16, as they were before
+
+
+def half_precision(path: Path) -> bytes:
+    """The weights file with its float32 tensors in float16, half as large; its header also has the digests of the
+    float32 tensors. load_weights gives float32 networks again, with the rounded values.
+
+    ValueError if the file is damaged or a value has no place in float16."""
+    with safe_open(path, "pt") as file:
+        before = _digests(file)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+    _check_digests(path, tensors, before)
+    rounded = {name: t.half() if t.dtype == torch.float32 else t for name, t in tensors.items()}
+    for name, tensor in rounded.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{path}: {name} has values that float16 cannot hold")
+    # One entry, see save_weights.
+    facts = {**_by_network(rounded), ROUNDED: before or _by_network(tensors)}
+    return save(rounded, metadata={DIGESTS: json.dumps(facts)})
+
+
+def rounded_from(path: Path) -> dict[str, str]:
+    """Of a file written by half_precision: the digests of the networks that were rounded; empty for other files."""
+    with safe_open(path, "pt") as file:
+        found = _header(file).get(ROUNDED, {})
+    return found if isinstance(found, dict) else {}
+
+
+def _by_network(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """The digest of each network whose tensors these are."""
+    networks: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        network, _, rest = name.partition(".")
+        networks.setdefault(network, {})[rest] = tensor
+    return {name: tensors_digest(state) for name, state in networks.items()}
 
 
 def load_weights(path: str | Path, pair: GuidedPair) -> GuidedPair:
@@ -63,22 +98,25 @@ def load_weights(path: str | Path, pair: GuidedPair) -> GuidedPair:
 def _check_digests(path: Path, tensors: Mapping[str, Tensor], beside: Mapping[str, str]) -> None:
     if not beside:  # an older version's, or a file that another program has written
         return
-    networks: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        network, _, rest = name.partition(".")
-        networks.setdefault(network, {})[rest] = tensor
-    if {name: tensors_digest(state) for name, state in networks.items()} != beside:
+    if _by_network(tensors) != beside:
         raise ValueError(f"checkpoint {path} is damaged: its tensors are not those whose digest stands beside them")
 
 
-def _digests(file: Any) -> dict[str, str]:
-    """Of an open safetensors file; a header that makes no sense gives a digest that nothing has."""
+def _header(file: Any) -> dict[str, Any]:
+    """What save_weights and half_precision say of an open safetensors file; what makes no sense gives a digest that
+    nothing has."""
     kept = (file.metadata() or {}).get(DIGESTS)
     try:
         found = json.loads(kept) if kept is not None else {}
     except (ValueError, RecursionError):
         found = kept
-    return found if isinstance(found, dict) and all(isinstance(v, str) for v in found.values()) else {"": str(found)}
+    return found if isinstance(found, dict) else {"": str(found)}
+
+
+def _digests(file: Any) -> dict[str, str]:
+    """Of each network in an open safetensors file."""
+    found = {name: digest for name, digest in _header(file).items() if name != ROUNDED}
+    return found if all(isinstance(v, str) for v in found.values()) else {"": str(found)}
 
 
 def digests_beside(path: Path) -> dict[str, str]:

@@ -25,6 +25,8 @@ NOTES = "d2rkit"  # the entry of a file's metadata that holds what is known of t
 TOLERANCE = 1e-5  # of logits, relative to the largest one where that is above 1
 CHUNK = 250  # images that are compared at once; the last chunk is smaller, so the batch size is tried, too
 
+Network = Callable[[Tensor], Tensor]  # images (B, C, H, W) -> logits, in whatever program
+
 
 class Exported(NamedTuple):
     """path: the file; difference: the largest one between a logit there and here; images: how many were compared."""
@@ -80,7 +82,7 @@ def export_network(
     return Exported(path, difference, len(images))
 
 
-def _difference(network: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor) -> float:
+def _difference(network: nn.Module, run: Network, images: Tensor) -> float:
     worst = 0.0
     for x in images.split(CHUNK):
         here, there = network(x), run(x)
@@ -90,20 +92,24 @@ def _difference(network: nn.Module, run: Callable[[Tensor], Tensor], images: Ten
     return worst
 
 
-def _write_safetensors(network: nn.Module, path: Path, x: Tensor, notes: Mapping[str, Any], name: str | None):
+def _write_safetensors(
+    network: nn.Module, path: Path, x: Tensor, notes: Mapping[str, Any], name: str | None
+) -> Network:
     tensors = {key: tensor.detach().contiguous() for key, tensor in network.state_dict().items()}
     path.write_bytes(save(tensors, metadata={NOTES: json.dumps(notes)}))
     return load_released(path, name, x.shape[-1]).model.eval()
 
 
-def _write_torchscript(network: nn.Module, path: Path, x: Tensor, notes: Mapping[str, Any], name: str | None):
+def _write_torchscript(
+    network: nn.Module, path: Path, x: Tensor, notes: Mapping[str, Any], name: str | None
+) -> Network:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # traced checks of shapes, and that TorchScript is no longer developed
         torch.jit.save(torch.jit.trace(network, x, check_trace=False), path, _extra_files={NOTES: json.dumps(notes)})
         return torch.jit.load(path).eval()
 
 
-def _write_onnx(network: nn.Module, path: Path, x: Tensor, notes: Mapping[str, Any], name: str | None):
+def _write_onnx(network: nn.Module, path: Path, x: Tensor, notes: Mapping[str, Any], name: str | None) -> Network:
     try:
         import onnx
         import onnxruntime
@@ -117,6 +123,7 @@ def _write_onnx(network: nn.Module, path: Path, x: Tensor, notes: Mapping[str, A
             network, (x,), input_names=["images"], output_names=["logits"],
             dynamic_shapes=({0: torch.export.Dim("batch")},), dynamo=True, verbose=False,
         )  # fmt: skip
+    assert program is not None, "dynamo=True returns a program"
     model = program.model_proto
     onnx.helper.set_model_props(model, {NOTES: json.dumps(notes)})
     path.write_bytes(model.SerializeToString())

@@ -63,11 +63,14 @@ def load_released(
         found, build, channels = zoo.find_timm(path, name, key, image_size or (shape[1] if shape else None))
         chosen, notes = name, list(found.notes)
     else:
-        registered = MODELS.get(name or "") and shape
-        with torch.device("meta"):
-            own = list(build_model(name, *shape).state_dict()) if registered else ()
-        found = find_network(path, key, own)
-        seen_name, classes, seen_size, channels = (name, *shape) if registered else architecture(path, found.tensors)
+        if name in MODELS and shape:
+            with torch.device("meta"):
+                expected = list(build_model(name, *shape).state_dict())
+            found = find_network(path, key, expected)
+            seen_name, (classes, seen_size, channels) = name, shape
+        else:
+            found = find_network(path, key)
+            seen_name, classes, seen_size, channels = architecture(path, found.tensors)
         chosen, notes = name or seen_name, list(found.notes)
         if seen_name.endswith(zoo.VARIANTS) and seen_name.startswith(f"{name}-"):
             chosen = seen_name

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ class Normalize(nn.Module):
     """(x - mean) / std per channel, for networks that were trained on normalised pixels:
     `nn.Sequential(Normalize(mean, std), network)` takes pixels in [0, 1] like every other network.
     Both are buffers, so that they belong to the network's weights and to their digest."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
@@ -67,7 +70,8 @@ def checked(mean: Sequence[float], std: Sequence[float], channels: int, source: 
         raise ValueError(f"the std {_listed(std)} ({source}) must be positive in every channel")
     if min(mean) < 0:
         raise ValueError(f"the mean {_listed(mean)} ({source}) must lie in 0..1, as pixels do")
-    return Normalisation(*(tuple(map(float, v)) * (channels // len(v)) for v in (mean, std)), source)
+    mean, std = (tuple(map(float, values)) * (channels // len(values)) for values in (mean, std))
+    return Normalisation(mean, std, source)
 
 
 def parse_normalisation(
@@ -122,9 +126,9 @@ def normalised(model: nn.Module, normalisation: Normalisation | None) -> nn.Modu
     """`model` behind its input normalisation, if it has one; the evaluation compares its image size with its images."""
     if normalisation is None:
         return model
-    built_for, model = getattr(model, "image_size", None), nn.Sequential(Normalize(*normalisation[:2]), model)
-    model.image_size = built_for
-    return model
+    behind: Any = nn.Sequential(Normalize(normalisation.mean, normalisation.std), model)
+    behind.image_size = getattr(model, "image_size", None)
+    return behind
 
 
 def _listed(values: Sequence[float]) -> str:

@@ -200,10 +200,10 @@ def _networks(found: Found, own: Sequence[str]) -> Iterator[Network]:
     beside = {k: v for k, v in found.tensors.items() if not k.startswith(tuple(roots))}
     for root in roots:
         longer = tuple(other for other in roots if other != root and other.startswith(root))
-        own = {k: v for k, v in found.tensors.items() if k.startswith(root) and not k.startswith(longer)}
+        kept = {k: v for k, v in found.tensors.items() if k.startswith(root) and not k.startswith(longer)}
         place = ".".join(filter(None, (found.place, root.removesuffix("."))))
         notes = [f"no tensors and left out: {printable(', '.join(found.others))}"] if found.others else []
-        yield Network(place, root, {k.removeprefix(root): v for k, v in own.items()}, beside, notes)
+        yield Network(place, root, {k.removeprefix(root): v for k, v in kept.items()}, beside, notes)
 
 
 def _chosen(path: str | Path, networks: list[Network], key: str | None) -> Network:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,7 @@ def kit_name(name: str | None) -> str | None:
     return name
 
 
-def is_foreign(name: str | None) -> bool:
+def is_foreign(name: str | None) -> TypeGuard[str]:
     """Whether another library builds this network."""
     return isinstance(name, str) and name.startswith(("timm:", "hf:"))
 
@@ -128,7 +128,9 @@ class SmallImageResNet(nn.Module):
         x = self.conv1(x)
         if self.bn1 is not None:
             x = torch.relu_(self.bn1(x))
-        return self.linear(self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3)))
+        for stage in ("layer1", "layer2", "layer3", "layer4"):
+            x = self.get_submodule(stage)(x)
+        return self.linear(x.mean((2, 3)))
 
 
 class SiLUWideBlock(nn.Module):
@@ -256,10 +258,10 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _checked(mean: Any, std: Any, channels: int, source: Path) -> Normalisation:
     try:
-        numbers = [tuple(map(float, value)) for value in (mean, std)]
+        mean, std = (tuple(map(float, value)) for value in (mean, std))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{source} holds no mean and std of numbers; {GIVE}") from error
-    return checked(*numbers, channels, f"from {source.parent.name}/{source.name}")
+    return checked(mean, std, channels, f"from {source.parent.name}/{source.name}")
 
 
 @contextmanager

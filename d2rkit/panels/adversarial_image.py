@@ -22,7 +22,9 @@ from d2rkit.panels import base
 from d2rkit.panels.controls import Choice, Slider
 from d2rkit.panels.panel import Panel
 from d2rkit.panels.sample_pairs import SamplePair
+from d2rkit.panels.shares import Share
 
+Points = tuple[tuple[float, float], ...]  # (eps in pixel scale, share still right), as `survival` gives them
 ATTACKS = {
     "pgd": "PGD on cross-entropy",
     "fgsm": "FGSM: one big step",
@@ -45,7 +47,7 @@ class Attacked:
     guide_adv: np.ndarray | None
     eps: float
     attack: str
-    curve: tuple[tuple[float, float], ...]  # (eps, accuracy of the target on `curve_images` images)
+    curve: Points  # accuracy of the target on `curve_images` images
     curve_images: int
     accuracy_here: float  # at this eps
     title: str
@@ -53,6 +55,11 @@ class Attacked:
     @property
     def delta(self) -> np.ndarray:
         return self.adversarial - self.clean
+
+    @property
+    def share(self) -> Share:
+        """The accuracy at this eps, between two measured radii to the nearest image."""
+        return Share(round(self.accuracy_here * self.curve_images), self.curve_images)
 
 
 def attack_batch(
@@ -73,7 +80,7 @@ def attack_batch(
 
 def survival(
     target: nn.Module, x: Tensor, y: Tensor, radii: list[float], *, attack: str, steps: int, step_share: float
-) -> tuple[tuple[float, float], ...]:
+) -> Points:
     """(eps, share of images still right) for growing radii. The ball of a smaller eps lies inside that of a
     larger one, so an image that fell once has fallen: only survivors are attacked again."""
     curve = []
@@ -92,7 +99,7 @@ def survival(
 
 def compute(
     sample: SamplePair, image: int, attack: str, eps: float, steps: int, step_share: float,
-    curve: tuple[tuple[float, float], ...] | None = None, curve_images: int = 0,
+    curve: Points | None = None, curve_images: int = 0,
 ) -> Attacked:  # fmt: skip
     """Attack image number `image` of the sample. eps: pixel scale; step_share: step size as a share of eps;
     curve: accuracy against eps from `survival`, if at hand. ValueError if eps or the image is impossible."""
@@ -106,15 +113,15 @@ def compute(
     x_adv = attack_batch(target, x, y, attack=attack, eps=eps, steps=steps, step_size=step_share * eps)
     both = torch.cat([x, x_adv])
 
-    def predict(network: nn.Module | None) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
-        if network is None:
-            return None, None
+    def predict(network: nn.Module) -> tuple[np.ndarray, np.ndarray]:
         with eval_mode(network), torch.no_grad():
-            return tuple(network(both).softmax(1).cpu().numpy())
+            clean, adversarial = network(both).softmax(1).cpu().numpy()
+        return clean, adversarial
 
-    here = np.interp(eps, *zip(*curve, strict=True)) if curve else float("nan")
+    guided = (None, None) if guide is None else predict(guide)
+    here = np.interp(eps, [at for at, _ in curve], [share for _, share in curve]) if curve else float("nan")
     return Attacked(
-        x[0].cpu().numpy(), x_adv[0].cpu().numpy(), int(y), sample.class_names, *predict(target), *predict(guide),
+        x[0].cpu().numpy(), x_adv[0].cpu().numpy(), int(y), sample.class_names, *predict(target), *guided,
         eps, attack, curve or (), curve_images, float(here), sample.title,
     )  # fmt: skip
 
@@ -151,9 +158,9 @@ def draw_probabilities(ax, data: Attacked, ghost: Attacked | None = None) -> Non
     """The true class and the strongest others: from the clean image's probability to the adversarial one's; open and
     grey, the adversarial image of the previous setting."""
     grey = {"color": base.GHOST["color"], "mfc": "white", "ms": 7, "mew": 1.6, "ls": "none", "clip_on": False}
-    before = () if ghost is None else (ghost.target_adv, ghost.guide_adv)
+    before = [] if ghost is None else [p for p in (ghost.target_adv, ghost.guide_adv) if p is not None]
     sides = [("target", data.target_clean, data.target_adv, base.TARGET)]
-    if data.guide_clean is not None:
+    if data.guide_clean is not None and data.guide_adv is not None:
         sides.append(("guide", data.guide_clean, data.guide_adv, base.GUIDE))
     strongest = np.max([p for _, clean, adv, _ in sides for p in (clean, adv)], axis=0)
     strongest[data.label] = 2
@@ -161,7 +168,7 @@ def draw_probabilities(ax, data: Attacked, ghost: Attacked | None = None) -> Non
     base.tidy(ax, "probabilities: ○ clean → ■ adversarial", "", "")
     for place, (who, clean, adv, colour) in enumerate(sides):
         rows = np.arange(len(chosen)) + ((-0.17, 0.17)[place] if len(sides) > 1 else 0)
-        if before:
+        if place < len(before):
             ax.plot(before[place][chosen], rows, "s", **grey)
         ax.hlines(rows, clean[chosen], adv[chosen], color=colour, lw=2, ls="-" if who == "target" else (0, (2, 1)))
         ax.plot(clean[chosen], rows, "o", mfc="white", mec=colour, mew=1.8, ms=7, clip_on=False)
@@ -176,39 +183,50 @@ def draw_probabilities(ax, data: Attacked, ghost: Attacked | None = None) -> Non
 
 
 def draw_curve(ax, data: Attacked, ghost: Attacked | None = None) -> None:
+    """Only as far as the slider has come: what lies beyond is for the student to find out."""
     base.tidy(ax, f"target's accuracy on {data.curve_images} images", "ε in 1/255", "")
     if ghost is not None and ghost.curve:
-        radii, share = np.array(ghost.curve).T
-        ax.plot(255 * radii, share, **base.GHOST)
+        radii, shares = np.array(ghost.curve).T
+        far = radii <= ghost.eps
+        ax.plot(255 * np.append(radii[far], ghost.eps), np.append(shares[far], ghost.accuracy_here), **base.GHOST)
         ax.plot(255 * ghost.eps, ghost.accuracy_here, "D", color=base.GHOST["color"], mfc="white", ms=8, clip_on=False)
     if data.curve:
-        radii, share = np.array(data.curve).T
-        ax.plot(255 * radii, share, "o-", color=base.TARGET, ms=4, lw=2, clip_on=False)
-        ax.axvline(255 * data.eps, color=base.RED, ls="--", lw=1.5)
-        ax.plot(255 * data.eps, data.accuracy_here, "D", color=base.RED, ms=8, clip_on=False)
-        ax.annotate(
-            f"{data.accuracy_here:.0%}",
-            (255 * data.eps, data.accuracy_here),
-            (8, 4),
-            textcoords="offset points",
-            fontsize=9,
-        )
+        radii, shares = np.array(data.curve).T
+        far = radii <= data.eps
+        ax.plot(255 * np.append(radii[far], data.eps), np.append(shares[far], data.accuracy_here), "o-",
+                color=base.TARGET, ms=4, lw=2, clip_on=False)  # fmt: skip
+        share = data.share
+        ax.errorbar(255 * data.eps, share.value, yerr=share.error, fmt="D", color=base.RED, ms=8, capsize=4, lw=1.5,
+                    clip_on=False)  # fmt: skip
+        left = data.eps > 0.7 * radii[-1]
+        ax.annotate(share.percent, (255 * data.eps, share.value), (-10 if left else 10, 4), fontsize=9,
+                    textcoords="offset points", ha="right" if left else "left")  # fmt: skip
         ax.set_xlim(0, 255 * radii[-1])
     ax.set_ylim(0, 1.05)
     ax.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
 
 
-def draw_comparison(curves: dict[str, tuple[tuple[float, float], ...]]) -> Figure:
-    """Accuracy against eps of several networks or attacks; name -> curve from `survival`."""
-    made = base.figure(7.4, 3.6)
-    ax = base.tidy(made.add_axes((0.09, 0.15, 0.6, 0.75)), "accuracy against ε", "ε in 1/255", "")
-    styles = ((base.TARGET, "-", "o"), (base.RED, "--", "s"), (base.GREEN, "-.", "^"), (base.PURPLE, ":", "D"))
-    for (name, curve), (colour, dash, mark) in zip(curves.items(), styles, strict=False):
-        radii, share = np.array(curve).T
-        ax.plot(255 * radii, share, color=colour, ls=dash, marker=mark, ms=5, lw=2, label=name, clip_on=False)
+LOOKS = ((base.TARGET, "-", "o"), (base.RED, "--", "s"), (base.GREEN, "-.", "^"), (base.PURPLE, ":", "D"))
+
+
+def draw_comparison(curves: Mapping[str, Points], images: int) -> Figure:
+    """Accuracy on `images` images against eps, with 95 % intervals, of several networks or attacks: name -> curve from
+    `survival`. The names stand below, where there is room for them."""
+    height = 3.3 + 0.24 * len(curves)
+    made = base.figure(7.4, height)
+    foot = (0.6 + 0.24 * len(curves)) / height
+    ax = made.add_axes((0.09, foot, 0.88, 1 - foot - 0.3 / height))
+    base.tidy(ax, f"accuracy on {images} images against ε, 95 % intervals", "ε in 1/255", "")
+    for shift, ((name, curve), (colour, dash, mark)) in enumerate(zip(curves.items(), LOOKS, strict=False)):
+        radii, shares = np.array(curve).T
+        ends = np.array([[e[0] for e in Share(round(share * images), images).error] for share in shares]).T
+        places = 255 * radii + 0.004 * 255 * radii[-1] * shift  # so that bars do not hide each other
+        ax.errorbar(places, shares, yerr=ends, color=colour, ls=dash, marker=mark, ms=5, lw=2, elinewidth=1, capsize=2,
+                    label=name, clip_on=False)  # fmt: skip
     ax.set(xlim=(0, None), ylim=(0, 1.05))
     ax.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
-    ax.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1.0), handlelength=2.6)
+    ax.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.42 / (height * (1 - foot) - 0.3)),
+              borderaxespad=0, handlelength=2.6)  # fmt: skip
     return made
 
 
@@ -222,9 +240,7 @@ def words(data: Attacked) -> str:
         f"“{names[data.target_adv.argmax()]}” for a “{names[data.label]}”."
     )
     if data.curve:
-        p, n = data.accuracy_here, data.curve_images
-        error = (p * (1 - p) / n) ** 0.5
-        summary += f" On {n} images its accuracy at this ε is about {p:.0%} (standard error {error:.0%})."
+        summary += f" On {data.curve_images} images its accuracy at this ε is about {data.share}."
     rows = []
     for who, clean, adv in (
         ("target", data.target_clean, data.target_adv),
@@ -238,6 +254,22 @@ def words(data: Attacked) -> str:
     return base.sentence(summary) + base.table(header, rows, f"{data.title}: predictions")
 
 
+def comparison_words(curves: Mapping[str, Points], images: int, caption: str) -> str:
+    """The numbers of `draw_comparison` as a table, HTML, and at which ε each has lost half of its clean accuracy."""
+    radii = [eps for eps, _ in next(iter(curves.values()))]
+    rows = [(name, *(Share(round(share * images), images).percent for _, share in points), half_words(points))
+            for name, points in curves.items()]  # fmt: skip
+    return base.table(("ε in 1/255", *(f"{255 * eps:g}" for eps in radii), "half is lost at"), rows, caption)
+
+
+def half_words(points: Points) -> str:
+    """Between which two measured radii half of the clean accuracy is lost."""
+    below = next((i for i, (_, share) in enumerate(points) if share <= points[0][1] / 2), None)
+    if not below:
+        return f"beyond {255 * points[-1][0]:g}"
+    return f"{255 * points[below - 1][0]:g} to {255 * points[below][0]:g}"
+
+
 def takes_steps(at: Mapping[str, Any]) -> bool:
     """Whether the attack of these settings goes in steps: FGSM and random signs are one move of size ε."""
     return at["attack"] in ("pgd", "cw")
@@ -249,19 +281,17 @@ class AdversarialImage(Panel):
     def __init__(
         self, sample: SamplePair, max_eps: float = 32 / 255, curve_images: int = 100, curve_steps: int | None = None
     ):
-        """max_eps: end of the ε slider, pixel scale. curve_images: how many images the accuracy curve takes.
+        """max_eps: end of the ε slider, which starts at 0; pixel scale. curve_images: how many the curve takes.
         curve_steps: None lets the curve follow the sliders for steps and step size; a number fixes its steps (of
         ε/2), for networks too large to attack anew at every move. Curves are kept, so each costs only once."""
         self.sample, self.max_eps, self.curve_steps = sample, max_eps, curve_steps
         self.curve_images = min(curve_images, len(sample.labels))
-        self._curves: dict[tuple, tuple[tuple[float, float], ...]] = {}
+        self._curves: dict[tuple, Points] = {}
         top = round(255 * max_eps)
         controls = {
             "image": Choice("Image", sample.first_right(), sample.choices()),
             "attack": Choice("Attack", "pgd", {words: name for name, words in ATTACKS.items()}),
-            "eps255": Slider(
-                "ε in 1/255", min(round(255 * sample.eps), top), 0, top, 1, "Largest change of a pixel, in 1/255"
-            ),
+            "eps255": Slider("ε in 1/255", 0, 0, top, 1, "Largest change of a pixel, in 1/255"),
             "steps": Slider("Steps", 10, 1, 20, 1, "Gradient steps of PGD and C&W", when=takes_steps),
             "step_share": Slider("Step size / ε", 0.25, 0.05, 1.0, 0.05, "Step size as a share of ε", when=takes_steps),
         }
@@ -271,7 +301,7 @@ class AdversarialImage(Panel):
         curve = self.curve(attack, steps, step_share)
         return compute(self.sample, image, attack, eps255 / 255, steps, step_share, curve, self.curve_images)
 
-    def curve(self, attack: str, steps: int, step_share: float) -> tuple[tuple[float, float], ...]:
+    def curve(self, attack: str, steps: int, step_share: float) -> Points:
         if self.curve_steps is not None:
             steps, step_share = self.curve_steps, 0.5
         key = (attack, *((steps, step_share) if attack in ("pgd", "cw") else ()))

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Okabe & Ito's colours, told apart with any colour vision; every use also has its own marker, dash or label.
-BLUE, ORANGE, GREEN, RED, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
-INK, GREY, PAPER = "#222222", "#6B6B6B", "#FFFFFF"
+from d2rkit.reporting.style import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PURPLE, RED, SKY  # noqa: F401
+
 TARGET, GUIDE = BLUE, ORANGE  # the same in every picture of the kit
 GHOST = {"color": "#8A8A8A", "lw": 1.4, "ls": (0, (3, 2)), "zorder": 1.5}  # the previous setting
 SIGNED = "PuOr_r"  # diverging, colour-blind safe: purple below zero, orange above
 ERROR_CLASS = "d2rkit-error"  # tests and the notebooks' checker look for it in the widgets' state
+PAPER_STYLE = "background:#fff;padding:8px;border:1px solid #bdbdbd;border-radius:4px;max-width:calc(100% - 18px)"
 DPI = 110
 PX = 96  # CSS pixels an inch: pictures keep their size in inches on the screen
 
@@ -37,7 +38,7 @@ def figure(width: float, height: float) -> Figure:
 def to_png(made: Figure) -> tuple[bytes, int]:
     """PNG bytes, and the width in CSS pixels."""
     buffer = io.BytesIO()
-    made.canvas.print_png(buffer, pil_kwargs={"compress_level": 1})
+    cast(FigureCanvasAgg, made.canvas).print_png(buffer, pil_kwargs={"compress_level": 1})
     return buffer.getvalue(), round(made.get_figwidth() * PX)
 
 
@@ -78,15 +79,21 @@ def show_image(ax: Axes, image: Any, title: str = "") -> None:
 
 @dataclass(frozen=True)
 class StaticFigure:
-    """A PNG and its description, shown by any Jupyter front end and by GitHub."""
+    """A PNG and its description, shown by any Jupyter front end and by GitHub. As HTML it has an alt text in
+    JupyterLab, too, and the same white paper as the picture of a panel."""
 
     png: bytes
     width: int  # CSS pixels
     description: str  # HTML
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
-        plain = plain_text(self.description)
-        return {"image/png": self.png, "text/plain": plain}, {"image/png": {"width": self.width, "alt": plain}}
+        plain, alt = plain_text(self.description), html.escape(first_sentence(self.description))
+        source = f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+        picture = f"<img src='{source}' alt='{alt}' style='width:{self.width}px;{PAPER_STYLE}'>"
+        return (
+            {"text/html": picture, "image/png": self.png, "text/plain": plain},
+            {"image/png": {"width": self.width, "alt": plain}},
+        )
 
 
 def still(made: Figure, description: str) -> StaticFigure:
@@ -98,7 +105,7 @@ def still(made: Figure, description: str) -> StaticFigure:
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
     """An HTML table that a screen reader can walk through: first column and first row are headers."""
     cell = "style='padding:0.1em 0.9em 0.1em 0;text-align:left'"
-    head = "".join(f"<th scope='col' {cell}>{html.escape(h)}</th>" for h in header)
+    head = "".join(f"<th scope='col' {cell}>{html.escape(h)}</th>" if h else f"<td {cell}></td>" for h in header)
     body = "".join(
         f"<tr><th scope='row' {cell}>{html.escape(row[0])}</th>"
         + "".join(f"<td {cell}>{html.escape(str(value))}</td>" for value in row[1:])

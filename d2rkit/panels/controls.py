@@ -39,6 +39,8 @@ class Choice:
 class Control:
     """A control's widgets: `main` holds the value; a slider has a numeric field of the same value beside it."""
 
+    main: Any  # a Dropdown, an IntSlider or a FloatSlider
+
     def __init__(self, spec: Slider | Choice):
         self.spec = spec
         style = {"description_width": "8.2em"}  # longer labels take two lines
@@ -60,12 +62,17 @@ class Control:
                 **limits, description=spec.label, continuous_update=False, readout=False, style=style,
                 layout=widgets.Layout(width="auto", flex="1 1 auto", min_width="0"),
             )  # fmt: skip
-            self.number = field(**limits, layout=widgets.Layout(width="4.8em", flex="0 0 auto"))
+            # Its label is there for screen readers only: the slider's says the same to the eye.
+            self.number = field(
+                **limits, description=spec.label, style={"description_width": "0"},
+                layout=widgets.Layout(width="4.8em", flex="0 0 auto"),
+            )  # fmt: skip
+            self.number.add_class("d2rkit-field")
             widgets.link((self.main, "value"), (self.number, "value"))
             parts = [self.main, self.number]
         self.row = widgets.HBox(parts, layout=widgets.Layout(align_items="center", overflow="visible"))
         for widget in filter(None, (self.main, self.number)):
-            # ipywidgets 7 and 8 have different names for the tooltip, which is also the field's accessible name
+            # ipywidgets 7 and 8 have different names for the tooltip
             name = "tooltip" if "tooltip" in widget.trait_names() else "description_tooltip"
             setattr(widget, name, spec.help or spec.label)
 

@@ -6,12 +6,14 @@ somewhere and follows the negative gradient with respect to its logits, as it wo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.tri import Triangulation
 from torch import Tensor
@@ -22,6 +24,7 @@ from d2rkit.panels import base
 from d2rkit.panels.axes import Frame
 from d2rkit.panels.controls import Choice, Slider
 from d2rkit.panels.panel import Panel
+from d2rkit.panels.touch import from_picture, to_picture
 
 CLASSES = ("A", "B", "C")
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 3**0.5 / 2]])
@@ -153,7 +156,8 @@ def descend(measure: Callable, start: Tensor, guide: Tensor, steps: int = STEPS)
 
 # -- picture ----------------------------------------------------------------------------------------------
 OUTLINE = {"markeredgecolor": "white", "markeredgewidth": 1.3, "linestyle": "none"}
-TRIANGLE = (0.0, 0.02, 0.56, 0.9)  # its place in the figure
+SIZE, TRIANGLE = (9.4, 4.5), (0.0, 0.02, 0.56, 0.9)  # inches; the triangle's place in the figure
+LIMITS = {"xlim": (-0.13, 1.13), "ylim": (-0.09, 0.97), "aspect": "equal"}
 MARKS = {
     "target, start": {"marker": "o", "ms": 9, "color": base.INK} | OUTLINE,
     "target, end": {"marker": "s", "ms": 9, "color": base.TARGET} | OUTLINE,
@@ -162,7 +166,7 @@ MARKS = {
 
 
 def draw(data: Landscape, ghost: Landscape | None = None, frame: Frame | None = None) -> Figure:
-    made = base.figure(9.4, 4.5)
+    made = base.figure(*SIZE)
     draw_simplex(made.add_axes(TRIANGLE, xticks=[], yticks=[]), data, ghost=ghost)
     draw_descent(made.add_axes((0.66, 0.62, 0.32, 0.28)), data, ghost, frame)
     draw_predictions(made.add_axes((0.66, 0.13, 0.32, 0.28)), data)
@@ -208,7 +212,7 @@ def draw_simplex(ax, data: Landscape, title: str | None = None, ghost: Landscape
         ax.plot([], [], color=base.RED, ls="--", lw=2, label="blind: the gap is 0")
     for name, (x, y) in zip(CLASSES, CORNERS, strict=True):
         ax.text(x + (x - 0.5) * 0.09, y + (0.035 if y else -0.055), f"class {name}", ha="center", fontsize=10)
-    ax.set(xlim=(-0.13, 1.13), ylim=(-0.09, 0.97), aspect="equal")
+    ax.set(**LIMITS)
     ax.axis("off")
     ax.text(-0.1, 0.955, data.label if title is None else title, fontsize=11, color=base.INK)
     ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.96), fontsize=8, frameon=False, handletextpad=0.4)
@@ -260,12 +264,34 @@ def words(data: Landscape) -> str:
     return base.sentence(summary) + base.side_by_side(places, start)
 
 
+# -- touch ------------------------------------------------------------------------------------------------
+@lru_cache(maxsize=1)
+def triangle_axes() -> Axes:
+    """Empty axes that lie like those of draw()."""
+    return base.figure(*SIZE).add_axes(TRIANGLE, **LIMITS)
+
+
+def settings_at(across: float, down: float) -> tuple[float, float]:
+    """P(A), and the share of the rest that goes to B, of a place in the picture; outside the triangle, of its edge."""
+    x, y = from_picture(triangle_axes(), across, down)
+    p = np.linalg.solve(np.vstack([CORNERS.T, np.ones(3)]), (x, y, 1))
+    p = np.maximum((p - EDGE) / (1 - 3 * EDGE), 0)
+    p /= p.sum()
+    return round(float(p[0]), 2), round(float(p[1] / max(1 - p[0], 1e-9)), 2)
+
+
 class DivergenceExplorer(Panel):
     """Choose a divergence, move the guide and the target's start, see where the target ends."""
 
     def __init__(self, **start: float | str):
         """start: initial settings, as in compute()."""
-        at = {"divergence": "kl", "guide_a": 0.6, "guide_b": 0.75, "start_a": 0.1, "start_b": 0.15} | start
+        at: dict[str, Any] = {
+            "divergence": "kl",
+            "guide_a": 0.6,
+            "guide_b": 0.75,
+            "start_a": 0.1,
+            "start_b": 0.15,
+        } | start
         controls = {
             "divergence": Choice("Divergence", at["divergence"], {label: key for key, (label, _) in CHOICES.items()}),
             "guide_a": Slider("Guide: P(A)", at["guide_a"], 0.0, 1.0, 0.01, "The guide's probability of class A"),
@@ -280,3 +306,16 @@ class DivergenceExplorer(Panel):
             ),
         }
         super().__init__("Divergence explorer", controls, compute, draw, words)
+
+    def on_touch(self, message: Mapping[str, Any]) -> None:
+        """The guide or the target's start was dragged."""
+        if message["kind"] == "move" and message["name"] in ("guide", "start"):
+            first, share = settings_at(message["x"], message["y"])
+            self.drag(message["done"], **{f"{message['name']}_a": first, f"{message['name']}_b": share})
+
+    def _show(self, settings: Mapping[str, Any], data: Landscape) -> None:
+        super()._show(settings, data)
+        if self.touch is not None:
+            places = {"guide": data.guide, "start": data.path[0]}
+            spots = {name: to_picture(triangle_axes(), *(p @ CORNERS)) for name, p in places.items()}
+            self.touch.things = [{"name": name, "x": x, "y": y, "ring": True} for name, (x, y) in spots.items()]

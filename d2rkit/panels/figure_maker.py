@@ -6,10 +6,14 @@ import html
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ipywidgets as widgets
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from d2rkit.core.validation import nearest
@@ -17,11 +21,12 @@ from d2rkit.data.datasets import load_data
 from d2rkit.experiments.experiment import Run, settings_of
 from d2rkit.experiments.presets import PRESETS
 from d2rkit.panels import base
+from d2rkit.panels.base import StaticFigure
 from d2rkit.panels.controls import Choice, Slider
 from d2rkit.panels.panel import Panel
 from d2rkit.panels.table_rows import TITLES, setting_of
 from d2rkit.reporting import figures
-from d2rkit.reporting.export import STYLE, VENUES, export, info_of, set_width, style
+from d2rkit.reporting.export import STYLE, VENUES, KitFigure, export, info_of, set_width, style
 from d2rkit.reporting.frame import attacks_in, tidy
 from d2rkit.reporting.published import published
 
@@ -39,17 +44,17 @@ def strongest(runs: Sequence[Run]) -> str:
     return attack
 
 
-def _clean_vs_robust(runs: Sequence[Run]) -> Figure:
+def _clean_vs_robust(runs: Sequence[Run]) -> KitFigure:
     return figures.draw_clean_vs_robust(tidy(runs), published(), attack=strongest(runs))
 
 
-def _per_class(runs: Sequence[Run]) -> Figure:
+def _per_class(runs: Sequence[Run]) -> KitFigure:
     data = load_data(runs[0].experiment.data, subset=runs[0].experiment.subset or None, download=False)
     return figures.draw_per_class(runs, data, attack=strongest(runs))
 
 
 # stem of the files -> (what a menu calls it, how it is drawn from runs)
-FIGURES: dict[str, tuple[str, Callable[[Sequence[Run]], Figure]]] = {
+FIGURES: dict[str, tuple[str, Callable[[Sequence[Run]], KitFigure]]] = {
     "robustness-against-eps": ("accuracy against ε", figures.draw_eps_curve),
     "accuracy-against-steps": ("accuracy against PGD steps", figures.draw_steps_curve),
     "training-curves": ("training curves", figures.draw_training_curves),
@@ -61,13 +66,15 @@ FIGURES: dict[str, tuple[str, Callable[[Sequence[Run]], Figure]]] = {
 
 @dataclass(frozen=True)
 class Sheet:
-    """What to draw, and at which size. columns: 1 or 2 (the whole width of the text); points: font size."""
+    """What to draw, and at which size. columns: 1 or 2 (the whole width of the text); points: font size; close_up: the
+    accuracy axis spans the data, and not 0 to 100 %."""
 
     name: str
     runs: tuple[Run, ...]
     venue: str = "neurips"
     columns: int = 1
     points: float = POINTS
+    close_up: bool = False
 
     @property
     def width(self) -> float:
@@ -78,10 +85,13 @@ class Sheet:
     def stem(self) -> str:
         """Name of the files; another venue, width or font never overwrites this one."""
         size = "" if self.points == POINTS else f"-{self.points:g}pt"
-        return f"{self.name}-{self.venue}-{self.columns}{size}"
+        return f"{self.name}-{self.venue}-{self.columns}{size}{'-close-up' if self.close_up else ''}"
 
 
-def compute(name: str, runs: Sequence[Run], venue: str = "neurips", columns: int = 1, points: float = POINTS) -> Sheet:
+def compute(
+    name: str, runs: Sequence[Run], venue: str = "neurips", columns: int = 1, points: float = POINTS,
+    close_up: bool = False,
+) -> Sheet:  # fmt: skip
     """ValueError if a name is unknown, there are no runs, or the size makes no sense."""
     if name not in FIGURES:
         raise nearest(name, FIGURES, "figure")
@@ -93,7 +103,17 @@ def compute(name: str, runs: Sequence[Run], venue: str = "neurips", columns: int
         raise ValueError(f"the font size must lie between 4 and 12 points, not {points}")
     if not runs:
         raise ValueError("there are no runs to draw; run `d2rkit reproduce quick`, or the tiny table of the notebook")
-    return Sheet(name, tuple(runs), venue, columns, points)
+    return Sheet(name, tuple(runs), venue, columns, points, close_up)
+
+
+def can_draw(name: str, runs: Sequence[Run]) -> bool:
+    """Whether the runs were measured with what a figure shows; no menu offers a figure that no run can give."""
+    if name == "robustness-against-eps":
+        return any("eps_curve" in run.result for run in runs)
+    attacks = attacks_in(tidy(runs).columns) if runs else []
+    if name == "accuracy-against-steps":
+        return sum(attack.startswith("pgd") for attack in attacks) > 1
+    return attacks[-1:] != ["clean"] if name in ("clean-against-robust", "accuracy-per-class") else True
 
 
 # -- picture and files --------------------------------------------------------------------------------------
@@ -111,10 +131,13 @@ def font_size(points: float) -> Iterator[None]:
         STYLE.update(before)
 
 
-def _made(sheet: Sheet) -> Figure:
+def _made(sheet: Sheet) -> KitFigure:
     made = FIGURES[sheet.name][1](sheet.runs)
     # Larger type needs more height, for itself and for the lines of the legend, or axis labels are cut off.
     made.d2r_ratio *= max(1.0, (sheet.points / POINTS) ** 1.5)
+    if sheet.close_up:
+        for axes in made.axes:
+            axes.autoscale(axis="y")
     return made
 
 
@@ -129,11 +152,22 @@ def draw(sheet: Sheet) -> Figure:
 
 
 def write(sheet: Sheet, folder: str | Path) -> list[Path]:
-    """PDF, SVG, PNG, CSV and JSON with one stem in `folder`; returns the files."""
+    """PDF, SVG, PNG, CSV and JSON with one stem in `folder`; returns the files. Nothing is overwritten: where files of
+    this name hold another figure, this one gets a number."""
     info = {"font_size": sheet.points, **info_of(sheet.runs)}
-    stem = Path(folder).expanduser() / sheet.stem
-    with font_size(sheet.points):
-        return export(_made(sheet), stem, venue=sheet.venue, columns=sheet.columns, info=info)
+    folder = Path(folder).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    with font_size(sheet.points), TemporaryDirectory(dir=folder, prefix=".draft-") as draft:
+        for number in count(1):
+            stem = sheet.stem if number == 1 else f"{sheet.stem}-{number}"
+            drafts = export(_made(sheet), Path(draft) / stem, venue=sheet.venue, columns=sheet.columns, info=info)
+            files = [folder / file.name for file in drafts]
+            pairs = list(zip(drafts, files, strict=True))
+            if all(not file.exists() or file.read_bytes() == new.read_bytes() for new, file in pairs):
+                for new, file in pairs:
+                    new.replace(file)
+                return files
+    raise AssertionError("there is always another number")
 
 
 # -- words --------------------------------------------------------------------------------------------------
@@ -148,9 +182,51 @@ def words(sheet: Sheet) -> str:
         f"{FIGURES[sheet.name][0].capitalize()}, from {len(sheet.runs)} runs ({methods} methods, {seeds} seeds) on "
         f"{TITLES.get(first.data, first.data)}. {VENUE_NAMES[sheet.venue]}: {sheet.width:g} inches wide ({place}), "
         f"type of {sheet.points:g} points, shown at true size."
+        + (" The accuracy axis does not begin at 0." if sheet.close_up else "")
     )
     line = rf"\includegraphics{{{sheet.stem}.pdf}}  % no width=: scaling would scale the type too"
     return base.sentence(summary) + f"<p>In LaTeX: <code>{html.escape(line)}</code></p>"
+
+
+def shrunk(narrow: Sheet, wide: Sheet) -> dict[str, Any]:
+    """What is left of the wide figure's type when it is scaled to the narrow one's width; for `Prediction.reveal`."""
+    left = wide.points * narrow.width / wide.width
+    words = (
+        f"Above: drawn at {narrow.width:g} inches, type of {narrow.points:g} points. Below, the control: drawn at "
+        f"{wide.width:g} inches and scaled to {narrow.width:g}, type of {left:.1f} points."
+    )
+    return {"actual": round(left, 1), "close": 0.3, "words": words}
+
+
+def side_by_side(narrow: Sheet, wide: Sheet) -> StaticFigure:
+    """The narrow figure, and under it the wide one scaled to its width, at true size."""
+    pictures = [pixels_of(draw(sheet)) for sheet in (narrow, wide)]
+    heights = [narrow.width * image.shape[0] / image.shape[1] for image in pictures]
+    made = base.figure(narrow.width, sum(heights) + 0.3)
+    made.set_dpi(SHARP)
+    top = 1.0
+    for image, height in zip(pictures, heights, strict=True):
+        share = height / made.get_figheight()
+        ax = made.add_axes((0, top - share, 1, share))
+        ax.imshow(image, interpolation="antialiased", aspect="auto")
+        ax.axis("off")
+        top -= share + 0.3 / made.get_figheight()
+    return base.still(made, f"Above drawn at {narrow.width:g} inches, below drawn wider and shrunk to it.")
+
+
+def pixels_of(made: Figure) -> np.ndarray:
+    """A figure as pixels, (H, W, 4)."""
+    canvas = FigureCanvasAgg(made)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba()).copy()
+
+
+def heights(narrow: Sheet, wide: Sheet) -> dict[str, Any]:
+    """Which of two sheets is higher on paper; for `Prediction.reveal`."""
+    small, large = (draw(sheet).get_figheight() for sheet in (narrow, wide))
+    actual = "higher" if small > 1.02 * large else "lower" if small < 0.98 * large else "same"
+    words = f"At {narrow.width:g} inches it is {small:.2f} inches high, at {wide.width:g} inches {large:.2f}."
+    return {"actual": actual, "words": words}
 
 
 def file_words(files: Sequence[Path]) -> str:
@@ -187,8 +263,10 @@ class FigureMaker(Panel):
         groups = list(tables.values()) or [[]]
         titles = {f"{title} ({len(group)} runs)": i for i, (title, group) in enumerate(tables.items())}
 
-        def make(name: str, table: int, venue: str, columns: int, points: float) -> Sheet:
-            return compute(name, groups[table], venue, columns, points)
+        def make(name: str, table: int, venue: str, columns: int, points: float, close_up: bool) -> Sheet:
+            return compute(name, groups[table], venue, columns, points, close_up)
+
+        offered = {title: key for key, (title, _) in FIGURES.items() if any(can_draw(key, group) for group in groups)}
 
         self.folder = widgets.Text(
             value=str(folder), description="Folder", style={"description_width": "9.5em"},
@@ -199,11 +277,14 @@ class FigureMaker(Panel):
         self.files: list[Path] = []
         self.written = widgets.HTML()
         controls = {
-            "name": Choice("Figure", name, {title: key for key, (title, _) in FIGURES.items()}),
+            "name": Choice("Figure", name if name in offered.values() else next(iter(offered.values())), offered),
             "table": Choice("Runs", 0, titles or {"no runs": 0}, "Runs of one table"),
             "venue": Choice("Venue", "neurips", {title: key for key, title in VENUE_NAMES.items()}),
             "columns": Choice("Columns", 2, {"1": 1, "2: the whole width of the text": 2}),
             "points": Slider("Font size (points)", float(POINTS), 5.0, 11.0, 0.5, "Size of axis labels, in points"),
+            "close_up": Choice(
+                "Accuracy axis", False, {"0 to 100 %, where it fits": False, "as far as the data": True}
+            ),
         }
         super().__init__("Figures for papers", controls, make, draw, words)
         self.box.children = (*self.box.children, self.folder, self.button, self.written)

@@ -6,17 +6,20 @@ own attacks and objectives run on them unchanged: x: (N, 2, 1, 1) in [0, 1], eps
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from d2rkit.core.validation import nearest
-from d2rkit.methods import attacks
 from d2rkit.methods.catalogue import Method
 from d2rkit.methods.objectives import D2R_WEIGHTS, d2r
 from d2rkit.methods.pair import GuidedPair
@@ -25,17 +28,19 @@ from d2rkit.networks.normalisation import Normalize
 from d2rkit.panels import base
 from d2rkit.panels.axes import Frame
 from d2rkit.panels.controls import Choice, Slider
+from d2rkit.panels.decision_regions import PIXELS, look
 from d2rkit.panels.panel import Panel
+from d2rkit.panels.point_editor import PointEditor, Points
+from d2rkit.panels.scrubber import Scrubber
 
 WIDTH, STEPS, ATTACK_STEPS, RATE = 32, 150, 2, 0.04
+EVERY = 10  # steps between two moments of the training that one can look at
 DEFAULT = D2R_WEIGHTS["symmetric"]  # where the sliders start
-CLASS_COLOURS, CLASS_MARKS = (base.BLUE, base.ORANGE, base.GREEN), ("o", "^", "s")
-PIXELS = 90  # of a side of the decision map
-VARIANTS = {
-    "symmetric KL: the paper's text": "symmetric",
-    "gap: the authors' code": "released",
-}
+# Classes have colours of their own: blue is the target and orange the guide, in every picture of the kit.
+CLASS_COLOURS, CLASS_MARKS = (base.GREEN, base.PURPLE, "#7A5C00"), ("o", "^", "s")
+VARIANTS = {"symmetric KL: the paper's text": "symmetric", "gap: the authors' code": "released"}
 TERMS = {"ce": "CE of the guide", "mse": "MSE of logits", "clean": "clean KL term", "adv": "adversarial KL term"}
+TERM_LOOKS = {"ce": (base.GUIDE, "-"), "mse": (base.INK, "--"), "clean": (base.TARGET, "-."), "adv": (base.RED, ":")}
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class Trained:
     guide_clean: np.ndarray
     history: dict[str, np.ndarray]  # weighted terms of the loss, one value a step
     words: str  # the settings
+    states: tuple[dict[str, Tensor], ...] = ()  # the pair before the first step and after every EVERY of them
+    step: int = STEPS  # at which moment of the training all this is
 
     @property
     def accuracy(self) -> dict[str, float]:
@@ -80,25 +87,22 @@ def build_mlp_pair(seed: int = 0) -> GuidedPair:
 
 
 def train(
-    pair: GuidedPair,
-    x: Tensor,
-    y: Tensor,
-    *,
-    eps: float,
-    attack: str = "cag",
-    seed: int = 0,
-    **terms: float | str | bool,
-) -> dict[str, np.ndarray]:
+    pair: GuidedPair, x: Tensor, y: Tensor, *, eps: float, attack: str = "cag", seed: int = 0,
+    states: list[dict[str, Tensor]] | None = None, **terms: float | str | bool,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """STEPS full-batch steps of the D2R loss, in place; `terms` go to objectives.d2r. Returns the weighted terms.
+    states: gets a copy of the pair's state before the first step and after every EVERY steps.
 
     Adam with one cycle of the learning rate, where the recipe for images has SGD: it stands any weights the
     sliders can ask for. ValueError if the loss becomes infinite or NaN."""
     method = Method("D2R in the plane", d2r, attack, needs_guide=True, uniform_start=True)
-    optimizer = torch.optim.Adam(pair.parameters(), RATE)
+    optimizer = torch.optim.Adam(pair.parameters(), RATE, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
     generator = torch.Generator().manual_seed(seed)
     history: dict[str, list[float]] = {}
-    for _ in range(STEPS):
+    for step in range(STEPS):
+        if states is not None and step % EVERY == 0:
+            states.append(copy.deepcopy(pair.state_dict()))
         x_adv = method.perturb(pair, x, y, eps=eps, step_size=0.75 * eps, steps=ATTACK_STEPS, generator=generator)
         loss = method.loss(method.forward(pair, x, x_adv), y, terms)
         if not torch.isfinite(loss.total):
@@ -109,16 +113,25 @@ def train(
         schedule.step()
         for name, part in loss.parts.items():
             history.setdefault(name, []).append(part.item())
+    if states is not None:
+        states.append(copy.deepcopy(pair.state_dict()))
     return {name: np.array(values) for name, values in history.items()}
+
+
+def at_step(data: Trained, step: int) -> Trained:
+    """The same training after `step` steps, a multiple of EVERY."""
+    pair = build_mlp_pair()
+    pair.load_state_dict(data.states[step // EVERY])
+    return replace(data, step=step, **look(pair, *Points(data.points, data.labels).tensors(), data.eps))
 
 
 def compute(
     variant: str = "symmetric", w_ce: float = DEFAULT["w_ce"], w_mse: float = DEFAULT["w_mse"],
     w_clean: float = DEFAULT["w_clean"], w_adv: float = DEFAULT["w_adv"],
-    eps: float = 0.03, attack: str = "cag", detach_guide: bool = False, seed: int = 0,
+    eps: float = 0.03, attack: str = "cag", detach_guide: bool = False, seed: int = 0, points: Points | None = None,
 ) -> Trained:  # fmt: skip
-    """Train a pair with these weights of the D2R loss and look at it. ValueError for weights below 0, an
-    impossible eps, an unknown variant or attack, or a training that diverges."""
+    """Train a pair with these weights of the D2R loss and look at it; on `points`, or on the spirals. ValueError for
+    weights below 0, an impossible eps, an unknown variant or attack, or a training that diverges."""
     if variant not in D2R_WEIGHTS:
         raise nearest(variant, D2R_WEIGHTS, "D2R variant")
     if attack not in ("cag", "kl-self", "ce"):
@@ -129,57 +142,52 @@ def compute(
             raise ValueError(f"{name} must not be negative, not {value}")
     if not 0 <= eps <= 0.2:
         raise ValueError(f"eps must lie in [0, 0.2], in units of the square's side, not {eps}")
-    x, y = spirals()
-    pair = build_mlp_pair(seed)
-    history = train(
-        pair, x, y, eps=eps, attack=attack, seed=seed, variant=variant, detach_guide=detach_guide, **weights
+    x, y = (
+        spirals()
+        if points is None
+        else (torch.from_numpy(points.xy).view(-1, 2, 1, 1), torch.from_numpy(points.labels))
     )
-    x_adv = attacks.pgd_ce(pair.target, x, y, eps=eps, step_size=eps / 4, steps=10)
-    with torch.no_grad():
-        target_map, guide_map = (decision_map(network) for network in (pair.target, pair.guide))
-        logits = pair.target(x), pair.target(x_adv), pair.guide(x)
-    margins = [(-attacks.margin(z, y)).numpy() for z in logits]
+    pair, states = build_mlp_pair(seed), []
+    history = train(
+        pair, x, y, eps=eps, attack=attack, seed=seed, states=states, variant=variant, detach_guide=detach_guide,
+        **weights,
+    )  # fmt: skip
     settings = (
         f"{variant}, weights CE {w_ce:g}, MSE {w_mse:g}, clean {w_clean:g}, adversarial {w_adv:g}, ε {eps:g}, {attack}"
     )
     if detach_guide:
         settings += ", guide detached"
     return Trained(
-        x.flatten(1).numpy(),
-        x_adv.flatten(1).numpy(),
-        y.numpy(),
-        eps,
-        target_map,
-        guide_map,
-        *margins,
-        history,
-        settings,
-    )
-
-
-def decision_map(network: nn.Module) -> np.ndarray:
-    """Class at each of PIXELS x PIXELS places of the unit square."""
-    side = (torch.arange(PIXELS) + 0.5) / PIXELS
-    v, u = torch.meshgrid(side, side, indexing="ij")
-    return network(torch.stack([u, v], -1).view(-1, 2, 1, 1)).argmax(1).view(PIXELS, PIXELS).numpy()
+        points=x.flatten(1).numpy(), labels=y.numpy(), eps=eps, history=history, words=settings, states=tuple(states),
+        **look(pair, x, y, eps),
+    )  # fmt: skip
 
 
 # -- picture ----------------------------------------------------------------------------------------------
 PALE = ListedColormap([0.72 + 0.28 * np.array(to_rgb(c)) for c in CLASS_COLOURS])
 
 
+SIZE, MAPS = (9.4, 5.6), ((0.02, 0.42, 0.32, 0.52), (0.36, 0.42, 0.32, 0.52))  # inches; of guide and target
+
+
+def map_axes() -> list[Axes]:
+    """Empty axes that lie like the maps of draw()."""
+    made = base.figure(*SIZE)
+    return [made.add_axes(place, xlim=(0, 1), ylim=(0, 1), aspect="equal") for place in MAPS]
+
+
 def draw(data: Trained, ghost: Trained | None = None, frame: Frame | None = None) -> Figure:
-    made = base.figure(9.4, 5.6)
+    made = base.figure(*SIZE)
     accuracy = data.accuracy
-    draw_map(made.add_axes((0.02, 0.42, 0.32, 0.52)), data, data.guide_map, f"guide: {accuracy['guide']:.0%} right",
+    draw_map(made.add_axes(MAPS[0]), data, data.guide_map, f"guide: {accuracy['guide']:.0%} right",
              before=None if ghost is None else ghost.guide_map)  # fmt: skip
     draw_map(
-        made.add_axes((0.36, 0.42, 0.32, 0.52)), data, data.target_map,
+        made.add_axes(MAPS[1]), data, data.target_map,
         f"target: {accuracy['target']:.0%} right, {accuracy['target, attacked']:.0%} attacked", attacked=True,
         before=None if ghost is None else ghost.target_map,
     )  # fmt: skip
     draw_margins(made.add_axes((0.75, 0.5, 0.24, 0.44)), data, ghost, frame)
-    draw_history(made.add_axes((0.07, 0.09, 0.55, 0.22)), data, ghost, frame)
+    draw_history(made.add_axes((0.07, 0.09, 0.92, 0.22)), data, ghost, frame)
     return made
 
 
@@ -226,7 +234,9 @@ def draw_margins(ax, data: Trained, ghost: Trained | None = None, frame: Frame |
     ax.axvline(0, color=base.GREY, lw=1)
     ax.set_ylim(0, 1)
     ax.set_yticks([0, 0.5, 1])
-    ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.45, -0.28), handlelength=2.4)
+    # A distribution rises to the right, so the upper left is free.
+    ax.legend(fontsize=8, frameon=True, framealpha=0.85, edgecolor="none", loc="upper left", handlelength=2.2,
+              borderaxespad=0.1)  # fmt: skip
 
 
 def draw_history(ax, data: Trained, ghost: Trained | None = None, frame: Frame | None = None) -> None:
@@ -234,14 +244,19 @@ def draw_history(ax, data: Trained, ghost: Trained | None = None, frame: Frame |
     totals = [sum(each.history.values()) for each in (data, ghost) if each is not None]
     if ghost is not None:
         ax.plot(totals[1], **base.GHOST, label="total, before")
-    dashes, colours = ("-", "--", "-.", ":"), (base.ORANGE, base.GREEN, base.PURPLE, base.RED)
-    ax.plot(totals[0], color=base.INK, lw=1, label="total")
-    for (name, values), dash, colour in zip(data.history.items(), dashes, colours, strict=True):
+    ax.plot(totals[0], color=base.GREY, lw=1, label="total")
+    for name, values in data.history.items():
+        colour, dash = TERM_LOOKS[name]
         ax.plot(values, color=colour, ls=dash, lw=2, label=TERMS[name])
     ax.set_xlim(0, STEPS)
+    if data.step < STEPS:
+        ax.axvline(data.step, color=base.INK, lw=1.4, ls=(0, (4, 2)))
+        ax.annotate(f"step {data.step}", (data.step, 1), (3, -2), xycoords=("data", "axes fraction"),
+                    textcoords="offset points", fontsize=8, va="top")  # fmt: skip
     highest = max(float(np.quantile(total, 0.97)) for total in totals)
-    ax.set_ylim(*(frame or Frame()).hold("history", 0, max(1.05 * highest, 1e-3)))
-    ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.1), handlelength=2.6)
+    # Room for the legend above the lines.
+    ax.set_ylim(*(frame or Frame()).hold("history", 0, max(1.4 * highest, 1e-3)))
+    ax.legend(fontsize=8, frameon=False, loc="upper right", ncols=6, handlelength=2.6, borderaxespad=0)
 
 
 # -- words ------------------------------------------------------------------------------------------------
@@ -251,6 +266,8 @@ def words(data: Trained) -> str:
         f"Trained with {data.words}. Guide right on {accuracy['guide']:.1%}, target on {accuracy['target']:.1%} "
         f"of {len(data.labels)} points, on {accuracy['target, attacked']:.1%} of them under PGD-10 at ε {data.eps:g}."
     )
+    if data.step < STEPS:
+        summary = f"After {data.step} of {STEPS} steps: {summary}"
     if accuracy["target"] < 0.4:
         summary += " The target is at chance."
     margins = base.table(
@@ -279,7 +296,7 @@ class GuideAndTarget(Panel):
     def __init__(self, **start: float | str | bool):
         """start: initial settings, as in compute()."""
         fixed = {"variant": "symmetric", "eps": 0.03, "attack": "cag", "detach_guide": False}
-        at = fixed | DEFAULT | start
+        at: dict[str, Any] = fixed | DEFAULT | start
         attack_names = {"CAG: away from the guide": "cag", "self-KL, as TRADES": "kl-self", "cross-entropy": "ce"}
         controls = {
             "variant": Choice("Clean term", at["variant"], VARIANTS),
@@ -305,4 +322,28 @@ class GuideAndTarget(Panel):
                 when=lambda at: at["w_mse"] + at["w_clean"] + at["w_adv"] > 0,
             ),
         }
-        super().__init__("Guide and target in the plane", controls, compute, draw, words)
+        x, y = spirals()
+        classes = {"● class 1": 0, "▲ class 2": 1, "■ class 3": 2}
+        self.editor = PointEditor(Points(x.flatten(1).numpy(), y.numpy()), classes, self.refresh)
+        self.scrub = Scrubber("Step of training", self._on_scrub)
+
+        def run(**settings: Any) -> Trained:
+            return compute(**settings, points=self.editor.points)
+
+        super().__init__("Guide and target in the plane", controls, run, draw, words)
+        self.more.children = (self.scrub.row, self.editor.row)
+        if self.touch is not None:
+            self.editor.follow(self.touch, map_axes())
+
+    def on_touch(self, message: Mapping[str, Any]) -> None:
+        """A point was dragged, added or removed."""
+        self.editor.attempt(lambda: self.editor.on_touch(message))
+
+    def _show(self, settings: Mapping[str, Any], data: Trained) -> None:
+        super()._show(settings, data)
+        self.scrub.over(range(0, STEPS + 1, EVERY))
+
+    def _on_scrub(self, step: int) -> None:
+        """Look at a moment of the training that is over; nothing is trained."""
+        if self._shown is not None:
+            self._paint(self._shown.settings, at_step(self._shown.data, step))

@@ -27,7 +27,9 @@ from d2rkit.panels.base import StaticFigure
 from d2rkit.panels.controls import Choice, Control, Slider, grid
 from d2rkit.panels.panel import Box
 from d2rkit.panels.picture import Picture, Sheet, heading
+from d2rkit.panels.scrubber import Scrubber
 from d2rkit.panels.takeaway import links
+from d2rkit.panels.touch import make_touch
 from d2rkit.panels.training_curves import draw, words
 from d2rkit.panels.training_session import (
     SCENARIOS,
@@ -110,8 +112,10 @@ class LiveTraining:
         self.title = f"Training, live · {data.name}"
         rows = grid([control.row for control in self.controls.values()])
         row = widgets.HBox([*self.buttons.values(), self.bar], layout=widgets.Layout(flex_flow="row wrap"))
-        parts = [heading(self.title), rows, row, self.waiting, self.message, self.picture, self.text, self.take]
-        self.widget = Box(self.title, parts)
+        self.scrub = Scrubber("Epoch", self._on_scrub)
+        self.text.add_class("d2rkit-words")
+        parts = [heading(self.title), rows, row, self.waiting, self.message, self.picture, self.scrub.row, self.text]
+        self.widget = Box(self.title, [*parts, self.take, *filter(None, [make_touch()])])
         try:
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:  # no kernel: whoever uses the panel calls show()
@@ -194,17 +198,28 @@ class LiveTraining:
         self.buttons["start"].disabled = curves.status == "running"
         self.buttons["pause"].disabled = curves.status != "running"
         self.buttons["resume"].disabled = curves.status != "paused"
+        epochs = len(curves.history)
+        self.scrub.over(range(1, epochs + 1), alive=epochs > 1 and curves.status != "running")
         self.text.value = words(curves)
         # Drawing takes from the training, so: only what is new, and while it runs a fifth of the time at most.
         seen = (id(self.session), len(curves.history), curves.pauses, curves.status)
         began = time.monotonic()
         if seen != self._drawn and not (curves.status == "running" and began < self._rest):
-            sheet = Sheet.of(draw(curves), f"{self.title}: {base.first_sentence(self.text.value)}")
-            self.picture.show(sheet)
-            self.take.value = links(self.title, sheet, self.text.value)
+            self._put(draw(curves))
             self._drawn, self._rest = seen, began + 5 * (time.monotonic() - began)
         if self.session.error:
             self.message.value = base.error_words(self.session.error, True)
+
+    def _put(self, made: base.Figure) -> None:
+        sheet = Sheet.of(made, f"{self.title}: {base.first_sentence(self.text.value)}")
+        self.picture.show(sheet)
+        self.take.value = links(self.title, sheet, self.text.value)
+
+    def _on_scrub(self, epoch: int) -> None:
+        """Look at one epoch of the run so far."""
+        curves = self.session.curves
+        self.text.value = words(curves, epoch)
+        self._put(draw(curves, epoch))
 
     def _prepare(self) -> None:
         if hasattr(self, "session"):

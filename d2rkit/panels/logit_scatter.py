@@ -64,9 +64,11 @@ def compute(sample: SamplePair, eps: float, attack: str = "pgd", steps: int = 10
     x_adv = attack_batch(target, x, y, attack=attack, eps=eps, steps=steps, step_size=eps / 4)
     with eval_mode(target, guide), torch.no_grad():
         g, f, f_adv = guide(x), target(x), target(x_adv)
-    gaps = [divergences.kl(z, g).mean().item() for z in (f, f_adv)]
-    arrays = [z.cpu().numpy() for z in (g, f, f_adv, y)]
-    return Scatter(*arrays, eps, attack, *gaps, sample.title)
+    clean_gap, adv_gap = (divergences.kl(z, g).mean().item() for z in (f, f_adv))
+    guide_clean, target_clean, target_adv, labels = (z.cpu().numpy() for z in (g, f, f_adv, y))
+    return Scatter(
+        guide_clean, target_clean, target_adv, labels, eps, attack, clean_gap, adv_gap, sample.title
+    )  # fmt: skip
 
 
 def draw(data: Scatter, ghost: Scatter | None = None, frame: Frame | None = None) -> Figure:
@@ -130,9 +132,7 @@ class LogitScatter(Panel):
             return compute(sample, eps255 / 255, attack, steps, count)
 
         controls = {
-            "eps255": Slider(
-                "ε in 1/255", min(round(255 * sample.eps), top), 0, top, 1, "Largest change of a pixel, in 1/255"
-            ),
+            "eps255": Slider("ε in 1/255", 0, 0, top, 1, "Largest change of a pixel, in 1/255"),
             "steps": Slider("Steps", 10, 1, 20, 1, "Gradient steps of PGD and C&W", when=takes_steps),
             "attack": Choice("Attack", "pgd", {words: name for name, words in ATTACKS.items()}),
         }

@@ -26,6 +26,7 @@ from d2rkit.panels.base import StaticFigure, error_words, first_sentence, to_png
 from d2rkit.panels.controls import Choice, Control, Slider, grid
 from d2rkit.panels.picture import Picture, Sheet, heading
 from d2rkit.panels.takeaway import links
+from d2rkit.panels.touch import make_touch
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ class Panel:
         self.controls = {name: Control(spec) for name, spec in controls.items()}
         self.data: Any = None
         self._shown: Shown | None = None
+        self._note = ""
         self._before: Shown | None = None
+        self._held: Shown | None = None  # what was shown when a drag began
         self._frame = Frame()
         self._start: dict[str, Any] | None = None  # from when the panel is displayed
         self.picture, self.text, self.message = Picture(), widgets.HTML(), widgets.HTML()
@@ -79,8 +82,11 @@ class Panel:
             layout=widgets.Layout(flex_flow="row wrap", align_items="center", grid_gap="0 1em", overflow="visible"),
         )
         rows = grid([control.row for control in self.controls.values()])
-        parts = [heading(title), rows, row, self.message, self.picture, self.text, self.changed, self.take]
-        self.box = Box(title, parts)
+        self.more = widgets.VBox([], layout=widgets.Layout(overflow="visible"))  # what some panels have besides
+        self.touch = make_touch(self.on_touch)
+        parts = [heading(title), rows, row, self.message, self.picture, self.more, self.changed, self.text, self.take]
+        self.box = Box(title, [*parts, *filter(None, [self.touch])])
+        self.text.add_class("d2rkit-words")
         self._quiet = False
         for control in self.controls.values():
             control.main.observe(self._on_change, names="value")
@@ -114,8 +120,19 @@ class Panel:
             self._quiet = False
         self.refresh()
 
-    def refresh(self) -> None:
-        """Compute and show what the controls stand for."""
+    def drag(self, done: bool, **values: Any) -> None:
+        """The same for a moment of a drag: until it is `done`, the ghost is what was shown when it began."""
+        self._held = self._held or self._shown
+        if any(self.settings[name] != value for name, value in values.items()):
+            self.set(**values)
+        if done:
+            self._held = None
+
+    def on_touch(self, message: Mapping[str, Any]) -> None:
+        """Something in the picture was dragged (see touch.py); panels that can be touched say what it does."""
+
+    def refresh(self, note: str = "") -> None:
+        """Compute and show what the controls stand for. note: what was changed besides them."""
         settings = self.settings
         for control in self.controls.values():
             control.grey_out(settings)
@@ -123,8 +140,8 @@ class Panel:
         self.picture.dim(self._shown is not None)
         try:
             data = self.compute(**settings)
-            if self._shown is not None and settings != self._shown.settings:
-                self._before = self._shown
+            if self._shown is not None and (note or settings != self._shown.settings):
+                self._before, self._note = self._held or self._shown, note
                 if any(isinstance(self.controls[name].spec, Choice) for name in self._moved(settings)):
                     self._frame.clear()
             self._show(settings, data)
@@ -142,6 +159,10 @@ class Panel:
         return StaticFigure(*to_png(self.draw(data)), self.words(data))
 
     def _show(self, settings: Mapping[str, Any], data: Any) -> None:
+        self.data, self._shown = data, self._paint(settings, data)
+
+    def _paint(self, settings: Mapping[str, Any], data: Any) -> Shown:
+        """Put picture and words of `data` on the page."""
         text, ghost = self.words(data), self._before if self.keep.value else None
         extras = {"frame": self._frame} if self._draws("frame") else {}
         if ghost is not None and self._draws("ghost"):
@@ -153,18 +174,19 @@ class Panel:
         self.changed.value = self._change_words(ghost, settings)
         self.take.value = links(self.title, sheet, text)
         labels = {name: control.shown(settings[name]) for name, control in self.controls.items()}
-        self.data, self._shown = data, Shown(settings, labels, data, text, sheet)
+        return Shown(settings, labels, data, text, sheet)
 
     def _change_words(self, ghost: Shown | None, settings: Mapping[str, Any]) -> str:
         """What was changed, from what to what, and what the panel said before."""
         if ghost is None:
             return ""
-        moves = "; ".join(
+        moves = [self._note] if self._note else []
+        moves += [
             f"{control.spec.label} {ghost.labels[name]} → {control.shown(settings[name])}"
             for name, control in self.controls.items()
             if ghost.settings[name] != settings[name]
-        )
-        said = f"Changed: {moves}. Before: {first_sentence(ghost.words)}"
+        ]
+        said = f"Changed: {'; '.join(moves) or 'nothing'}. Before: {first_sentence(ghost.words)}"
         return f"<p class='d2rkit-changed'>{html.escape(said)}</p>"
 
     def _moved(self, settings: Mapping[str, Any]) -> list[str]:
@@ -194,6 +216,6 @@ class Box(widgets.VBox):
         self.add_class("d2rkit-panel")
 
     def _repr_mimebundle_(self, **keywords: Any) -> dict[str, Any]:
-        bundle = super()._repr_mimebundle_(**keywords)
+        bundle: dict[str, Any] = super()._repr_mimebundle_(**keywords) or {}
         bundle["text/plain"] = f"The panel “{self.title}” is alive only while its notebook runs: run this cell."
         return bundle

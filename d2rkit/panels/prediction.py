@@ -16,7 +16,6 @@ import base64
 import html
 import math
 from collections.abc import Callable, Mapping, Sequence
-from string import ascii_lowercase
 from typing import Any
 
 import ipywidgets as widgets
@@ -27,14 +26,9 @@ from d2rkit.exercises import answers
 from d2rkit.exercises.answers import CONFIDENCES
 from d2rkit.panels import base
 from d2rkit.panels.base import StaticFigure, plain_text
+from d2rkit.panels.questions import Options, Shown, choosing, heading, lettered, problem, row, status
 
 COMMIT_FIRST = "Commit your prediction first"
-CLASS = "d2rkit-question"
-# Long options wrap instead of being cut.
-STYLE = (
-    f"<style>.{CLASS} .widget-radio-box label{{white-space:normal;height:auto;line-height:1.4;margin:.15em 0}}"
-    f".{CLASS} .widget-radio-box input{{flex:none}}</style>"
-)
 CALIBRATED = {
     (True, "guess"): "Right. You called it a guess: can you say now why it had to come out so?",
     (True, "fairly sure"): "Right, and you were fairly sure.",
@@ -47,56 +41,23 @@ CALIBRATED = {
 
 
 # -- words ------------------------------------------------------------------------------------------------
-def with_unit(value: float, unit: str) -> str:
-    return f"{value:.4g}{unit if unit.startswith('/') else ' ' + unit if unit else ''}"
-
-
-def answer_words(entry: Mapping[str, Any], key: str = "answer") -> str:
-    """What was answered, or (key "actual") what came out, in words."""
-    value = entry[key]
-    if entry["kind"] == "number":
-        return with_unit(value, entry["unit"])
-    text = entry["options"][value]
-    return f"{value}) {text}" if len(value) == 1 else text
-
-
-def distance_words(entry: Mapping[str, Any]) -> str:
-    """How far off a number was."""
-    off = entry["answer"] - entry["actual"]
-    if not off:
-        return "exactly so"
-    distance = with_unit(float(f"{abs(off):.3g}"), "percentage points" if entry["unit"] == "%" else entry["unit"])
-    return f"{distance} too {'high' if off > 0 else 'low'}"
-
-
 def outcome(entry: Mapping[str, Any], note: str = "") -> str:
     """HTML: the student's answer beside what came out. note: an interval, say, that goes with what came out."""
-    came = answer_words(entry, "actual") + (f" ({note})" if note else "")
+    came = answers.answer_words(entry, "actual") + (f" ({note})" if note else "")
     if "answer" not in entry:
         return status("What came out", f"You committed no prediction. It came out: {came}.", base.GREY)
-    rows = [("You predicted", f"{answer_words(entry)} ({entry['confidence']})"), ("It came out", came)]
+    rows = [("You predicted", f"{answers.answer_words(entry)} ({entry['confidence']})"), ("It came out", came)]
     if entry["kind"] == "number":
-        rows.append(("You were", distance_words(entry)))
+        rows.append(("You were", answers.distance_words(entry)))
+    style = "text-align:left;padding-right:1em;white-space:nowrap;vertical-align:top"
     cells = "".join(
-        f"<tr><th scope='row' style='text-align:left;padding-right:1em'>{word}</th>"
-        f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
+        f"<tr><th scope='row' style='{style}'>{word}</th><td style='text-align:left'>{html.escape(text)}</td></tr>"
         for word, text in rows
     )
     verdict = CALIBRATED[entry["right"], entry["confidence"]]
     verdict += " You answered after it had been shown." if entry.get("late") else ""
     head, colour = ("✔ As you predicted", base.BLUE) if entry["right"] else ("✘ Not as you predicted", base.RED)
     return status(head, verdict, colour, f"<table>{cells}</table>")
-
-
-def status(head: str, text: str, colour: str, more: str = "", role: str = "status") -> str:
-    return (
-        f"<div role='{role}' style='border-left:6px solid {colour};padding:.3em 1em;margin:.3em 0;line-height:1.4;"
-        f"max-width:60em'><b>{html.escape(head)}</b>{more}<p style='margin:.2em 0'>{html.escape(text)}</p></div>"
-    )
-
-
-def problem(text: str) -> str:
-    return status("Not yet", text, base.RED, role="alert")
 
 
 def as_html(words: str) -> str:
@@ -112,41 +73,6 @@ def as_image(picture: StaticFigure | Figure | None) -> str:
     data = base64.b64encode(picture.png).decode()
     alt = html.escape(plain_text(picture.description), quote=True)
     return f"<img src='data:image/png;base64,{data}' width='{picture.width}' style='max-width:100%' alt='{alt}'>"
-
-
-# -- parts that the quiz has, too ---------------------------------------------------------------------------
-class Shown:
-    """Something with a `.widget` that is shown as the last line of a cell; where there are no widgets, as its words."""
-
-    widget: widgets.Widget
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict:
-        return self.widget._repr_mimebundle_(include=include, exclude=exclude) | {"text/plain": repr(self)}
-
-
-def lettered(options: Sequence[str] | Mapping[str, str], most: int = 5) -> dict[str, str]:
-    """Options by key; those of a sequence are a, b, c. ValueError unless there are 2 to `most` of them."""
-    found = dict(options) if isinstance(options, Mapping) else dict(zip(ascii_lowercase, options, strict=False))
-    if isinstance(options, str) or not 2 <= len(options) <= most or len(set(found.values())) < len(found):
-        raise ValueError(f"a choice has 2 to {most} different options, not {shown(options)}")
-    if not all(isinstance(text, str) and text for text in (*found, *found.values())):
-        raise ValueError(f"keys and options of a choice are texts, not {shown(options)}")
-    return found
-
-
-def radio(options: Mapping[str, str], label: str, name: str) -> widgets.RadioButtons:
-    """Nothing is chosen at first: a default would be a suggestion."""
-    shown_as = [(f"{key}) {text}" if len(key) == 1 else text, key) for key, text in options.items()]
-    return widgets.RadioButtons(
-        options=shown_as, value=None, description=label, tooltip=name, style={"description_width": "8em"},
-        layout=widgets.Layout(width="auto", max_width="60em"),
-    )  # fmt: skip
-
-
-def heading(word: str, question: str) -> widgets.HTML:
-    return widgets.HTML(
-        f"{STYLE}<p style='margin:.2em 0;max-width:60em;line-height:1.4'><b>{word}.</b> {html.escape(question)}</p>"
-    )
 
 
 # -- the question -----------------------------------------------------------------------------------------
@@ -169,25 +95,28 @@ class Prediction(Shown):
         self.about: dict[str, Any] = {"question": question}
         if options is not None:
             self.about |= {"kind": "choice", "options": lettered(options)}
-            self.field: Any = radio(self.about["options"], "Your answer", question)
+            self.field: Any = choosing(self.about["options"], "Your answer")
         else:
+            assert between is not None
             check_number("low", between[0], -math.inf, math.inf)
             check_number("high", between[1], between[0], math.inf)
             self.about |= {"kind": "number", "unit": unit}
             span = f"{between[0]:g} to {between[1]:g}" + (f" ({unit})" if unit else "")
             self.field = widgets.Text(
                 description="Your number", placeholder=span, tooltip=f"{question} A number, {span}",
-                style={"description_width": "8em"}, layout=widgets.Layout(width="22em", max_width="99%"),
+                style={"description_width": "initial"}, layout=widgets.Layout(width="16em", max_width="99%"),
             )  # fmt: skip
-        self.sure = radio({word: word for word in CONFIDENCES}, "You are", "How sure are you?")
+        self.sure = Options({word: word for word in CONFIDENCES}, "Confidence", across=True)
         self.button = widgets.Button(
-            description="Commit", tooltip="Store this prediction; it cannot be changed afterwards"
+            description="Commit",
+            tooltip="Store this prediction; it cannot be changed afterwards",
+            button_style="primary",
         )
         self.button.on_click(lambda _: self.commit())
         self.message = widgets.HTML()
-        parts = [heading("Predict", question), self.field, self.sure, self.button, self.message]
-        self.widget = widgets.VBox(parts)
-        self.widget.add_class(CLASS)
+        field = getattr(self.field, "widget", self.field)
+        sure = row(widgets.HTML("Confidence"), self.sure.widget, self.button)
+        self.widget = widgets.VBox([heading("Predict", question), field, sure, self.message])
         self.entry: dict[str, Any] = dict(self.about)
         self._reveal: Reveal | None = None
         self._load()
@@ -231,14 +160,15 @@ class Prediction(Shown):
                 raise ValueError(f"{self.name}: {shown(actual)} is none of {', '.join(self.about['options'])}")
             return self._revealing({"actual": actual}, lambda answer: answer == actual, "", words, picture)
         check_number("actual", actual, -math.inf, math.inf)
-        near = 0.05 * (self.between[1] - self.between[0]) if close is None else close
-        low, high = interval if interval is not None else (actual, actual)
+        came, (lowest, highest) = float(actual), self._range()
+        near = 0.05 * (highest - lowest) if close is None else close
+        low, high = interval if interval is not None else (came, came)
         note = f"95 % interval {low:.3g} to {high:.3g}" if interval is not None else ""
 
         def right(answer: float) -> bool:
-            return low <= answer <= high or abs(answer - actual) <= near
+            return low <= answer <= high or abs(answer - came) <= near
 
-        return self._revealing({"actual": float(actual)}, right, note, words, picture)
+        return self._revealing({"actual": came}, right, note, words, picture)
 
     def _revealing(
         self, came: dict, right: Callable[[Any], bool], note: str, words: str, picture: StaticFigure | Figure | None
@@ -252,12 +182,16 @@ class Prediction(Shown):
         self._reveal = Reveal(self, show)
         return self._reveal
 
+    def _range(self) -> tuple[float, float]:
+        assert self.between is not None, "only a number has a range"
+        return self.between
+
     def _value(self) -> str | float:
         if self.about["kind"] == "choice":
             if self.field.value is None:
                 raise ValueError("choose one of the options")
             return self.field.value
-        low, high = self.between
+        low, high = self._range()
         text = self.field.value.strip().removesuffix(self.about["unit"]).strip().replace(",", ".").replace("−", "-")
         try:
             value = float(text)
@@ -293,11 +227,12 @@ class Prediction(Shown):
         self.field.value = f"{self.answer:g}" if self.about["kind"] == "number" else self.answer
         self.sure.value = self.entry["confidence"]
         self.button.description = "Committed"
-        text = f"You predicted: {answer_words(self.entry)} ({self.entry['confidence']}). Read on to see what comes out."
+        given = f"{answers.answer_words(self.entry)} ({self.entry['confidence']})"
+        text = f"You predicted: {given}. Read on to see what comes out."
         self.message.value = (problem(note) if note else "") + status("Committed", text, base.BLUE)
 
     def __repr__(self) -> str:
-        given = f"you predicted {answer_words(self.entry)}" if self.committed else "not committed yet"
+        given = f"you predicted {answers.answer_words(self.entry)}" if self.committed else "not committed yet"
         return f"Predict. {self.question} ({given})"
 
 

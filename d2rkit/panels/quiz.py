@@ -21,7 +21,7 @@ import ipywidgets as widgets
 
 from d2rkit.exercises import answers
 from d2rkit.panels import base
-from d2rkit.panels.prediction import CLASS, Shown, heading, lettered, problem, radio, status
+from d2rkit.panels.questions import Shown, choosing, heading, lettered, problem, status
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Question:
 
     def __post_init__(self) -> None:
         lettered([text for text, _ in self.options])
-        letters = ascii_lowercase[: len(self.options)]
-        if self.right not in tuple(letters):
-            raise ValueError(f"the right choice of {self.text!r} is one of {', '.join(letters)}, not {self.right!r}")
-        silent = [key for key, (_, why) in zip(letters, self.options, strict=True) if not why and key != self.right]
+        keys = ascii_lowercase[: len(self.options)]
+        if self.right not in tuple(keys):
+            raise ValueError(f"the right choice of {self.text!r} is one of {', '.join(keys)}, not {self.right!r}")
+        silent = [key for key, (_, why) in zip(keys, self.options, strict=True) if not why and key != self.right]
         if silent:
             raise ValueError(f"{self.text!r} has no reason for the wrong choice {', '.join(silent)}")
 
@@ -77,15 +77,14 @@ class Part:
         self.reasons = dict(zip(options, (why for _, why in question.options), strict=True))
         self.about = {"kind": "quiz", "question": question.text, "options": options}
         self.tries: list[str] = []
-        self.field = radio(options, "Your choice", question.text)
+        self.field = choosing(options, "Your choice")
         self.button = widgets.Button(description="Answer", tooltip=f"Answer question {number}")
         self.button.on_click(lambda _: self.submit())
         self.message = widgets.HTML()
         self.widget = widgets.VBox(
-            [heading(f"Question {number}", question.text), self.field, self.button, self.message],
+            [heading(f"Question {number}", question.text), self.field.widget, self.button, self.message],
             layout=widgets.Layout(margin="0 0 .8em 0"),
         )
-        self.widget.add_class(CLASS)
         self._load()
 
     @property

@@ -22,6 +22,7 @@ from d2rkit.panels import base
 from d2rkit.panels.controls import Choice, Slider
 from d2rkit.panels.panel import Panel
 from d2rkit.panels.sample_pairs import SamplePair
+from d2rkit.panels.shares import Share
 
 ATTACKS = {
     "clean": "none (clean images)",
@@ -89,14 +90,9 @@ class Measured:
         """(N,) bool: right on the clean image and under every attack tried."""
         return np.logical_and.reduce(list(self.flags.values()))
 
-    def accuracy(self, attack: str) -> tuple[float, float]:
-        """Share and binomial standard error; "all" for the worst case over the attacks tried."""
-        return share_and_error(self.worst if attack == "all" else self.flags[attack])
-
-
-def share_and_error(flags: np.ndarray) -> tuple[float, float]:
-    p = float(flags.mean())
-    return p, math.sqrt(p * (1 - p) / len(flags))
+    def accuracy(self, attack: str) -> Share:
+        """How many are right; "all" for the worst case over the attacks tried."""
+        return Share.of(self.worst if attack == "all" else self.flags[attack])
 
 
 def attack_name(attack: str, steps: int) -> str:
@@ -143,29 +139,34 @@ def draw_grid(ax, data: Measured) -> None:
         colour = base.SKY if right else base.RED
         canvas[top : top + side + 2 * edge, left : left + side + 2 * edge] = to_rgb(colour)
         pixels = image.transpose(1, 2, 0).repeat(3 // channels, 2)
-        canvas[top + edge : top + edge + side, left + edge : left + edge + side] = pixels if right else 0.45 * pixels
+        canvas[top + edge : top + edge + side, left + edge : left + edge + side] = pixels
     ax.imshow(canvas, interpolation="nearest")
     ax.set_anchor("NW")
-    middle = edge + side / 2 - 0.5
-    fallen = np.array([(left + middle, top + middle) for (top, left), f in zip(places, flags, strict=True) if not f])
+    # The cross stands in the corner of the frame, so that the image can be seen.
+    corner = side + edge - 0.5
+    fallen = np.array(
+        [(left + corner, top + edge - 0.5) for (top, left), f in zip(places, flags, strict=True) if not f]
+    )
     if len(fallen):
-        ax.plot(*fallen.T, "x", color="white", ms=9, mew=2.2)
-    base.bare(ax, f"{count} images under {data.attack}: blue right, red crossed wrong")
+        ax.plot(*fallen.T, "o", color=base.RED, ms=9, mew=0)
+        ax.plot(*fallen.T, "x", color="white", ms=5, mew=1.6)
+    what = "clean images" if data.attack == "clean" else f"images (shown clean) under {data.attack}"
+    base.bare(ax, f"{count} {what}: blue right, red crossed wrong")
     for spine in ax.spines.values():
         spine.set_visible(False)
 
 
 def draw_tried(ax, data: Measured) -> None:
-    """Accuracy with one standard error of each attack tried, and of all together."""
+    """Accuracy with its 95 % interval under each attack tried, and under all together."""
     names = [*data.flags, *(["all"] if len(data.flags) > 1 else [])]
     base.tidy(ax, f"right, at ε = {255 * data.eps:g}/255", "", "")
     for row, name in enumerate(names):
-        share, error = data.accuracy(name)
+        share = data.accuracy(name)
         chosen, together = name == data.attack, name == "all"
         colour = base.INK if together else base.TARGET if chosen else base.GREY
-        ax.errorbar(share, row, xerr=error, fmt="D" if together else "o", color=colour, ms=7, capsize=4, lw=1.8,
-                    clip_on=False)  # fmt: skip
-        ax.annotate(f"{share:.0%}", (share, row), (0, 8), textcoords="offset points", fontsize=8, ha="center")
+        ax.errorbar(share.value, row, xerr=share.error, fmt="D" if together else "o", color=colour, ms=7, capsize=4,
+                    lw=1.8, clip_on=False)  # fmt: skip
+        ax.annotate(share.percent, (share.value, row), (0, 8), textcoords="offset points", fontsize=8, ha="center")
     ax.set(xlim=(0, 1), ylim=(max(len(names), 4) - 0.4, -0.6))
     ax.set_yticks(range(len(names)), [{"all": "all of these"}.get(n, n) for n in names])
     ax.set_xticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
@@ -174,21 +175,21 @@ def draw_tried(ax, data: Measured) -> None:
 
 
 def to_rgb(colour: str) -> tuple[float, float, float]:
-    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue
 
 
 def draw_claims(claims: Mapping[str, tuple[np.ndarray, np.ndarray]], first: str, second: str) -> Figure:
-    """name -> flags (N,) under two attacks: what the first claims, what the second leaves; one standard error."""
+    """name -> flags (N,) under two attacks: what the first claims, what the second leaves, with 95 % intervals."""
     made = base.figure(8.6, 0.9 + 0.55 * len(claims))
     height = 0.55 * len(claims) / (0.9 + 0.55 * len(claims))
     ax = base.tidy(made.add_axes((0.22, 0.5 / (0.9 + 0.55 * len(claims)), 0.57, height)))
     for row, flags in enumerate(claims.values()):
-        (p, p_error), (q, q_error) = map(share_and_error, flags)
-        ax.plot([p, q], [row - 0.11, row + 0.11], color="#BBBBBB", lw=3, zorder=1)
-        looks = ((p, p_error, -0.11, "o", base.SKY, first), (q, q_error, 0.11, "s", base.RED, second))
-        for share, error, shift, mark, colour, label in looks:
-            ax.errorbar(share, row + shift, xerr=error, fmt=mark, color=colour, ms=8, capsize=4, lw=1.8, clip_on=False,
-                        label=label if row == 0 else None)  # fmt: skip
+        p, q = map(Share.of, flags)
+        ax.plot([p.value, q.value], [row - 0.11, row + 0.11], color=base.GHOST["color"], lw=3, zorder=1)
+        for share, shift, mark, colour, label in ((p, -0.11, "o", base.SKY, first), (q, 0.11, "s", base.RED, second)):
+            ax.errorbar(share.value, row + shift, xerr=share.error, fmt=mark, color=colour, ms=8, capsize=4, lw=1.8,
+                        clip_on=False, label=label if row == 0 else None)  # fmt: skip
     ax.set(xlim=(0, 1), ylim=(len(claims) - 0.5, -0.5))
     ax.set_yticks(range(len(claims)), list(claims), fontsize=9)
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
@@ -210,26 +211,23 @@ def draw_flags(flags: Mapping[str, np.ndarray]) -> Figure:
     ax.set_yticks(range(len(flags)), list(flags))
     for line in range(1, len(flags)):
         ax.axhline(line - 0.5, color="white", lw=3)
-    for row, share in enumerate(table.mean(1)):
-        ax.annotate(f"{share:.0%}", (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+    for row, each in enumerate(table):
+        ax.annotate(Share.of(each).percent, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
     return made
 
 
 # -- words ------------------------------------------------------------------------------------------------
 def words(data: Measured) -> str:
-    n, (share, error) = len(data.images), data.accuracy(data.attack)
-    worst, worst_error = data.accuracy("all")
+    share = data.accuracy(data.attack)
     summary = (
-        f"{data.title}: {round(share * n)} of {n} images are right under {data.attack} at ε = {255 * data.eps:g}/255, "
-        f"{share:.0%} with a standard error of {error:.0%}. Right under everything tried so far: {worst:.0%} ± "
-        f"{worst_error:.0%}, which is an upper bound of the robust accuracy."
+        f"{data.title}: {share.counted} images are right under {data.attack} at ε = {255 * data.eps:g}/255, {share}. "
+        f"Right under everything tried so far: {data.accuracy('all')}, which is an upper bound of the robust accuracy."
     )
     rows = [
-        (name, f"{p:.1%} ± {e:.1%}", str(int((~flags & data.flags["clean"]).sum())))
+        (name, str(Share.of(flags)), str(int((~flags & data.flags["clean"]).sum())))
         for name, flags in data.flags.items()
-        for p, e in [share_and_error(flags)]
     ]
-    header = ("attack", "right (± one standard error)", "images turned wrong")
+    header = ("attack", "right (95 % interval)", "images turned wrong")
     return base.sentence(summary) + base.table(header, rows, "Tried at this ε")
 
 

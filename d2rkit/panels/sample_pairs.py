@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,11 +21,15 @@ from d2rkit.core.paths import shipped
 from d2rkit.core.validation import nearest
 from d2rkit.data.datasets import load_data
 from d2rkit.data.sample_images import CIFAR10_CLASSES, cifar10_20
+from d2rkit.evaluation.evaluate import evaluate
+from d2rkit.experiments.experiment import Experiment, read_run
 from d2rkit.methods.catalogue import METHODS, get_method
 from d2rkit.methods.pair import GuidedPair
 from d2rkit.networks.architectures import build_model
 from d2rkit.networks.checkpoints import load_weights
 from d2rkit.networks.loading import load_released
+from d2rkit.panels.shares import Share
+from d2rkit.reporting.significance import flags_of
 from d2rkit.training.guides import by_method
 from d2rkit.training.loop import Recipe, fit, generator_for
 
@@ -41,7 +46,7 @@ class SamplePair:
     """A trained pair, in eval mode, and images it has not seen.
 
     images: (N, C, H, W) in [0, 1]; labels: (N,); eps: the radius it was trained for, pixel scale;
-    title: a few words; source: which data and networks these are, in a sentence."""
+    title: a few words; source: which data and networks these are, in a sentence; experiment: of a shipped one."""
 
     pair: GuidedPair
     images: Tensor
@@ -50,6 +55,12 @@ class SamplePair:
     eps: float
     title: str
     source: str
+    experiment: Experiment | None = None
+
+    @property
+    def parameters(self) -> int:
+        """Of the target."""
+        return sum(p.numel() for p in self.pair.target.parameters())
 
     def choices(self, count: int = 20) -> dict[str, int]:
         """The first `count` images to choose from: what they are called, and their number."""
@@ -77,37 +88,93 @@ def best_pair(
     if data == "digits":
         return digits_pair(method, seed, report=report)
     try:
-        return shipped_pair(method)
+        found = shipped_pair(method)
     except ValueError:
         if data == "cifar10-20":
             raise
         return digits_pair(method, seed, report=report)
+    if report:
+        report(1.0, "read")
+    return found
 
 
-def shipped_pair(method: str, folder: Path | None = None) -> SamplePair:
-    """The first CIFAR-10 checkpoint of `method` in data/checkpoints, with the 20 sample images."""
+def shipped_pair(method: str, folder: Path | None = None, like: Experiment | None = None) -> SamplePair:
+    """The first CIFAR-10 checkpoint of `method` in data/checkpoints, with the 20 sample images. like: only of the same
+    target and training images as this experiment. ValueError if there is none."""
     folder = folder or shipped("checkpoints")
     for file in sorted(folder.glob("*.json")):
         config = read_json(file)
         config = config.get("experiment", config.get("config", config))
-        if (
-            config.get("data") == "cifar10"
-            and config.get("method") == method
-            and file.with_suffix(".safetensors").exists()
-        ):
+        if (config.get("data"), config.get("method")) != ("cifar10", method):
+            continue
+        if like and any(config.get(name) != getattr(like, name) for name in ("target", "subset")):
+            continue
+        if file.with_suffix(".safetensors").exists():
             break
     else:
-        raise ValueError(f"no CIFAR-10 checkpoint of {method} in {folder}; use data 'digits', which trains here")
+        same = f" with the target and the training images of {like.run_name}" if like else ""
+        raise ValueError(f"no CIFAR-10 checkpoint of {method}{same} in {folder}; use data 'digits', which trains here")
     images, labels, names = cifar10_20()
     target = build_model(config["target"], 10)
     guide = build_model(config["guide"], 10) if METHODS[method].needs_guide else None
     pair = load_weights(file.with_suffix(".safetensors"), GuidedPair(target, guide)).eval()
     title = f"{METHODS[method].title} on CIFAR-10"
+    beside = f", guide {config['guide']}" if guide else ""
     source = (
-        f"Shown: {title}, target {config['target']}, guide {config['guide']}, from the shipped checkpoint {file.stem}; "
+        f"Shown: {title}, target {config['target']}{beside}, from the shipped checkpoint {file.stem}; "
         "the images are 20 CIFAR-10 test images."
     )
-    return SamplePair(pair, images, labels, names, config.get("eps", 8 / 255), title, source)
+    experiment = Experiment.from_dict(config) if "eps" in config else None
+    return SamplePair(pair, images, labels, names, config.get("eps", 8 / 255), title, source, experiment)
+
+
+def control_for(
+    defended: SamplePair, otherwise: SamplePair, report: Callable[[float, str], None] | None = None
+) -> tuple[SamplePair, str]:
+    """A network without defence to compare `defended` with, and in a sentence what else differs.
+
+    It is of the same size and saw the same images: trained here for digits, a shipped checkpoint for CIFAR-10. Where no
+    such checkpoint is shipped it is `otherwise`, and the sentence says that the comparison is confounded."""
+    if defended.images.shape[-1] < 32:
+        return digits_pair("natural", report=report), "The same network, trained on the same images; no defence."
+    try:
+        if defended.experiment is None:
+            raise ValueError("its recipe is not known")
+        control = shipped_pair("natural", like=defended.experiment)
+    except ValueError:
+        return otherwise, (
+            f"Beware: confounded. No undefended network of the same size, trained on the same images, is shipped. "
+            f"{otherwise.title} has {otherwise.parameters:,} parameters, the "
+            f"defended target {defended.parameters:,}, and it saw other images for longer: what differs below is due "
+            "to all of that."
+        )
+    if report:
+        report(1.0, "read")
+    return control, (
+        f"The same network ({control.parameters:,} parameters), the same training images, as many epochs at the same "
+        "learning rate; only the defence is missing. Of the control it is the last epoch: PGD on validation images "
+        "has nothing to choose there."
+    )
+
+
+def flags_at_hand(
+    sample: SamplePair, count: int | None = None, attacks: tuple[str, ...] = ("clean", "pgd20")
+) -> dict[str, np.ndarray]:
+    """Which test images the target gets right at its eps: (N,) bool. Of a shipped checkpoint those of its shipped run;
+    of others, or with `count`, on the first `count` of the sample's own images, now."""
+    folder = None
+    if count is None and sample.experiment:
+        folder = next(iter(sorted(shipped("results").glob(f"*/runs/{sample.experiment.run_name}"))), None)
+    if folder:
+        run = read_run(folder)
+        return {name: flags_of(run, name, next(iter(run.result["accuracy"]))) for name in attacks}
+    found = evaluate(sample.pair, (sample.images[:count], sample.labels[:count]), attacks, sample.eps)
+    return {name: flags.numpy() for name, flags in found.flags.items()}
+
+
+def measured(sample: SamplePair) -> dict[str, Share]:
+    """`flags_at_hand` as shares."""
+    return {name: Share.of(flags) for name, flags in flags_at_hand(sample).items()}
 
 
 def digits_pair(

@@ -7,6 +7,7 @@ and the one experiment that the chosen preset and method stand for.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,7 +22,7 @@ from matplotlib.patches import FancyBboxPatch
 from d2rkit.core.devices import resolve
 from d2rkit.core.paths import home, shipped
 from d2rkit.core.validation import nearest
-from d2rkit.data.datasets import DATASETS, load_data
+from d2rkit.data.datasets import DATASETS, ImageData, load_data
 from d2rkit.data.sample_images import cifar10_20
 from d2rkit.experiments.experiment import Experiment, machine
 from d2rkit.experiments.presets import PRESETS, Preset, get_preset
@@ -107,6 +108,24 @@ def check_words(items: list[Item]) -> str:
         for i in items
     ]
     return base.sentence(verdict) + base.table(("part", "found", "verdict", "what to do"), rows, "This machine")
+
+
+class NotHere(ValueError):
+    """Data that are not on this machine: in a notebook one sentence, not a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+def load_here(experiment: Experiment) -> ImageData:
+    """The data of an experiment, never downloaded; NotHere, with the command that gets them, if they are not here."""
+    try:
+        return load_data(experiment.data, subset=experiment.subset or None, download=False)
+    except (ValueError, OSError):
+        raise NotHere(
+            f"{experiment.data} is not on this machine: run `d2rkit data {experiment.data}` in a terminal, or choose a "
+            "preset on digits above, and run this cell again."
+        ) from None
 
 
 # -- what a preset stands for -----------------------------------------------------------------------------
@@ -235,7 +254,12 @@ def words(data: Choices) -> str:
         ("what came out", preset.expect),
         ("this one pair", f"{data.method.title} ({data.method.source}), seed {plan.seed}"),
     ]
-    return base.sentence(images + todo) + base.table(("", ""), rows, f"Preset {preset.name}")
+    return as_code(base.sentence(images + todo) + base.table(("", ""), rows, f"Preset {preset.name}"))
+
+
+def as_code(markup: str) -> str:
+    """HTML in which what stands between backticks is set as code, as in the sentences of presets."""
+    return re.sub(r"`([^`<]+)`", r"<code>\1</code>", markup)
 
 
 class StartHere(Panel):

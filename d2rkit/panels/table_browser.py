@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,9 @@ from d2rkit.reporting.render import signed, to_html, to_latex, to_markdown
 def draw(data: Browsed) -> Figure:
     """A row a method, an axis an attack: ours filled with its spread, every published source an open diamond."""
     names = list(dict.fromkeys(entry.label for entry in data.entries))
-    made = base.figure(9.4, 1.4 + 0.27 * max(len(names), 3))
+    shown = [textwrap.fill(name, 34) for name in names]
+    lines = sum(name.count("\n") + 1 for name in shown)
+    made = base.figure(9.4, 1.4 + 0.2 * lines + 0.07 * max(len(names), 3))
     frame = made.subplots(1, len(data.attacks), sharey=True, squeeze=False)[0]
     high = made.get_figheight()
     made.subplots_adjust(left=0.27, right=0.985, top=1 - 0.62 / high, bottom=0.62 / high)
@@ -47,7 +50,8 @@ def draw(data: Browsed) -> Figure:
         ax.margins(x=0.12)
         ax.set_axisbelow(True)
     waiting = {entry.label for entry in data.entries if entry.command and not entry.seeds}
-    frame[0].set_yticks(range(len(names)), [f"{n} · not run" if n in waiting else n for n in names], fontsize=9)
+    ticks = [f"{text} · not run" if name in waiting else text for name, text in zip(names, shown, strict=True)]
+    frame[0].set_yticks(range(len(names)), ticks, fontsize=9)
     frame[0].set_ylim(len(names) - 0.5, -0.5)
     kinds = (("o", base.BLUE, base.BLUE), ("d", base.GREY, "white"))
     keys = [Line2D([], [], marker=mark, color=c, markerfacecolor=face, linestyle="") for mark, c, face in kinds]
@@ -59,15 +63,20 @@ def draw(data: Browsed) -> Figure:
 STYLE = """<style>
 .d2rkit-browser table { border-collapse: collapse; line-height: 1.4; }
 .d2rkit-browser caption { text-align: left; padding-bottom: .4em; max-width: 60em; }
+.d2rkit-browser { overflow-x: auto; }
 .d2rkit-browser th, .d2rkit-browser td { padding: .1em .9em .1em 0; text-align: left; vertical-align: top; }
-.d2rkit-browser tbody th { font-weight: normal; white-space: nowrap; }
+.d2rkit-browser tbody th { font-weight: normal; max-width: 22em; }
+.d2rkit-browser tbody td { white-space: nowrap; }
+.d2rkit-browser tbody td:last-child { white-space: normal; }
 .d2rkit-browser thead { border-bottom: 1px solid; }
 .d2rkit-browser p { margin: .15em 0; max-width: 70em; line-height: 1.4; }
 </style>"""
 
 
 def words(data: Browsed) -> str:
-    missing = len({entry.command for entry in data.entries if entry.command})
+    rows = {entry.label: entry for entry in data.entries if entry.seeds or entry.command}  # a row has several sources
+    new = sum(not entry.seeds for entry in rows.values())
+    short = sum(bool(entry.command and entry.seeds) for entry in rows.values())
     where = f"{data.title}, {data.setting.title}: {', '.join(map(attack_words, data.attacks))}"
     if data.runs == 0:
         summary = f"{where}. This machine has no runs: every number below is published by others, none is ours."
@@ -81,8 +90,9 @@ def words(data: Browsed) -> str:
             gap, label, attack = max(gaps, key=lambda found: abs(found[0]))
             summary += f"; furthest from a published number: {label} under {attack_words(attack)}, {signed(gap)} points"
         summary += "."
-    if missing:
-        summary += f" {missing} row(s) of ours are missing or lack seeds; notes name the command that fills each."
+    if new or short:
+        told = " and ".join(f"{n} {what}" for n, what in ((new, "not run"), (short, "short of seeds")) if n)
+        summary += f" Of {len(rows)} rows of ours, {told}; the notes name the command that fills each."
     return f"{base.sentence(summary)}<div class='d2rkit-browser'>{to_html(data.table)}</div>"
 
 
@@ -96,8 +106,10 @@ class TableBrowser(Panel):
         what: str = "",
         attack: str = ALL,
         title: str = "Tables",
+        setting: Setting | None = None,
     ):
-        """runs: ours, e.g. find_runs().runs. what: a data set or "preset:NAME"; empty for the first that has runs."""
+        """runs: ours, e.g. find_runs().runs. what: a data set or "preset:NAME"; empty for the first that has runs.
+        setting: where to begin; None for the first that there is."""
         self.runs, self.presets = tuple(runs), presets
         names = {f"preset {p.name}: {p.title}": f"preset:{p.name}" for p in presets.values()}
         ours = {run.experiment.data for run in self.runs}
@@ -119,15 +131,17 @@ class TableBrowser(Panel):
         attacks = {"all attacks": ALL} | {attack_words(a): a for a in ATTACKS}
         controls = {
             "what": Choice("Table", what, names, "A preset, or a data set"),
-            "setting": Choice("Target and ε", settings[0], {s.title: s for s in settings}, "Network and radius"),
+            "setting": Choice(
+                "Target and ε", setting or settings[0], {s.title: s for s in settings}, "Network and radius"
+            ),
             "attack": Choice("Attack", attack, attacks),
         }
         super().__init__(title, controls, find, draw, words)
         # Beside the words, not in them: the static figure's description is words alone.
         self.box.children = (*self.box.children, widgets.HTML(STYLE), self.markdown, self.latex)
 
-    def refresh(self) -> None:
-        super().refresh()
+    def refresh(self, note: str = "") -> None:
+        super().refresh(note)
         if not self.error:
             self.markdown.value, self.latex.value = to_markdown(self.data.table), to_latex(self.data.table)
 

@@ -95,7 +95,8 @@ def settings_for(what: str, runs: Sequence[Run], presets: Mapping[str, Preset] =
     ours = sorted({setting_of(run.experiment) for run in runs if run.experiment.data == what}, key=lambda s: s.title)
     known = published()
     known = known[(known["dataset"] == what) & known["radius"].notna()]
-    theirs = [Setting(what, target, eps) for target, eps in known.groupby(["target", "radius"], sort=False).groups]
+    pairs = known[["target", "radius"]].drop_duplicates().itertuples(index=False)
+    theirs = [Setting(what, target, eps) for target, eps in pairs]
     # A published table that stands beside runs of ours already needs no second entry.
     beside = [(s.target, round(s.eps, 6)) for s in ours if not s.subset]
     return ours + [s for s in theirs if (s.target, round(s.eps, 6)) not in beside]
@@ -193,7 +194,7 @@ def _entries(
     if preset is None:
         in_kit = {PUBLISHED_AS[method] for method in METHODS if method in PUBLISHED_AS}
         for method, found in theirs[~theirs["method"].isin(in_kit)].groupby("method", sort=False):
-            entries += [Entry(method, {}, numbers, source=source) for numbers, source in _published(found)]
+            entries += [Entry(str(method), {}, numbers, source=source) for numbers, source in _published(found)]
     return entries
 
 

@@ -10,6 +10,7 @@ import html
 import io
 import re
 from html.parser import HTMLParser
+from textwrap import shorten
 
 from d2rkit.panels.picture import Sheet
 
@@ -68,11 +69,12 @@ def links(title: str, sheet: Sheet, markup: str) -> str:
         f"<a download='{stem(title)}.png' href='{sheet.address}'>Save the picture</a>",
         "<button type='button' data-copy='picture'>Copy the picture</button>",
     ]
-    for number, (caption, rows) in enumerate(tables_in(markup)):
-        name = html.escape(caption or title)
+    found = tables_in(markup)
+    for number, (caption, rows) in enumerate(found):
+        name = f"“{html.escape(shorten(caption or title, 40, placeholder=' …'))}”" if len(found) > 1 else "the table"
         address = "data:text/csv;base64," + base64.b64encode(to_csv(rows).encode("utf-8-sig")).decode()
         parts += [
-            f"<a download='{stem(caption or title)}.csv' href='{address}'>Save “{name}” (CSV)</a>",
-            f"<button type='button' data-copy='{number}'>Copy “{name}”</button>",
+            f"<a download='{stem(caption or title)}.csv' href='{address}'>Save {name} (CSV)</a>",
+            f"<button type='button' data-copy='{number}'>Copy {name}</button>",
         ]
     return f"<div class='d2rkit-take'>{''.join(parts)}</div>"

@@ -27,10 +27,17 @@ MEASURES = (  # column, label, colour, dash, mark
 )
 
 
-def draw(data: Curves) -> Figure:
+def draw(data: Curves, at: int | None = None) -> Figure:
+    """at: an epoch to point at, counted from 1."""
     made = base.figure(9.4, 4.1)
-    draw_accuracy(made.add_axes((0.065, 0.27, 0.5, 0.64)), data)
-    draw_loss(made.add_axes((0.66, 0.27, 0.33, 0.64)), data)
+    for ax, draw_one in ((made.add_axes((0.065, 0.27, 0.5, 0.64)), draw_accuracy),
+                         (made.add_axes((0.66, 0.27, 0.33, 0.64)), draw_loss)):  # fmt: skip
+        draw_one(ax, data)
+        if at is not None:
+            epoch = data.history[at - 1]["epoch"]
+            ax.axvline(epoch, color=base.INK, lw=1.2, ls=(0, (4, 2)))
+            ax.annotate(f"epoch {epoch:g}", (epoch, 1), (3, -3), xycoords=("data", "axes fraction"),
+                        textcoords="offset points", fontsize=8, va="top")  # fmt: skip
     return made
 
 
@@ -146,13 +153,16 @@ def _or_dash(value: float, form: str) -> str:
     return "–" if np.isnan(value) else format(value, form)
 
 
-def words(data: Curves) -> str:
+def words(data: Curves, at: int | None = None) -> str:
+    """at: an epoch to tell as well, counted from 1."""
     plan = data.experiment
     setting = f"{data.title}, {data.images[0]:,} training images, learning rate {plan.lr:g}. "
     text = base.sentence(setting + state_words(data) + verdict(data))
     if not data.history:
         return text
     chosen = {"first epoch": 0, "best epoch": data.best, "latest epoch": len(data.history) - 1}
+    if at is not None:
+        chosen["pointed at: epoch"] = at - 1
     rows = []
     for column, label, *_ in MEASURES:
         if column in data.history[-1]:

@@ -128,8 +128,11 @@ def evaluation_seconds(
     if not experiment.attacks:
         return 0.0
     images = counts_of(experiment).test
+    costs: dict[str, EvaluationCost | GuideCost] = {"target": target}
+    if guide is not None:
+        costs["guide"] = guide
     return sum(
-        measurement_seconds(each, images, guide if each.network == "guide" else target, survivors)
+        measurement_seconds(each, images, costs[each.network], survivors)
         for checkpoint in experiment.checkpoints
         for each in measurements(experiment, checkpoint)
     )
@@ -142,6 +145,7 @@ def measurement_seconds(
     if measurement.attack == "prepare":
         return cost.prepare * max(1.0, images / EVALUATION_BATCH)
     if measurement.attack == "autoattack":
+        assert isinstance(cost, EvaluationCost), "AutoAttack never works on a guide"
         return images * sum(cost.passes[s] * PASSES[s] * survivors.attacked[s] for s in PASSES)
     steps = TRANSFER_STEPS if measurement.network == "guide" else parse_attack(measurement.attack)[1]
     return steps * cost.pgd_step * survivors.clean * images

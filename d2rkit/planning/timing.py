@@ -29,7 +29,7 @@ from d2rkit.evaluation.autoattack import STAGES, AutoAttackBudget
 from d2rkit.evaluation.evaluator import Budget, Evaluator
 from d2rkit.experiments.experiment import Experiment, build_pair
 from d2rkit.experiments.run_evaluation import evaluate_checkpoint
-from d2rkit.methods.pair import GuidedPair
+from d2rkit.methods.pair import GuidedPair, required_guide
 from d2rkit.planning.synthetic import (
     HARMLESS,
     Counts,
@@ -250,7 +250,7 @@ def _target_cost(experiment: Experiment, shares: Mapping[str, float], device: st
 
     def prepare() -> None:
         evaluator = Evaluator(network, (stage.images, stage.labels))
-        evaluator.clean, evaluator.attacked  # noqa: B018  (both are made when they are first asked for)
+        _ = evaluator.clean, evaluator.attacked  # both are made when they are first asked for
 
     def pgd(steps: int, images: Tensor, labels: Tensor) -> None:
         Evaluator(network, (images, labels)).flags(f"pgd{steps}", HARMLESS)
@@ -264,10 +264,10 @@ def _target_cost(experiment: Experiment, shares: Mapping[str, float], device: st
 
 def _guide_cost(experiment: Experiment, share: float, device: str, clock: str) -> GuideCost:
     stage = _staged(experiment, device, clock)
-    pair = stage.pair
+    target, guide = stage.pair.target, required_guide(stage.pair)
 
     def transfer(steps: int, images: Tensor, labels: Tensor) -> None:
-        Evaluator(pair.target, (images, labels)).transferred(pair.guide, steps, HARMLESS)
+        Evaluator(target, (images, labels)).transferred(guide, steps, HARMLESS)
 
-    prepare = stage.seconds(lambda: Evaluator(pair.guide, (stage.images, stage.labels)).clean)
+    prepare = stage.seconds(lambda: Evaluator(guide, (stage.images, stage.labels)).clean)
     return GuideCost(prepare, stage.each(share, 10, transfer))

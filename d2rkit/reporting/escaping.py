@@ -60,11 +60,11 @@ def _latex_sign(sign: str) -> str:
     if ord(sign) < 0x180:
         return sign
     plain = unicodedata.normalize("NFKC", sign)  # ₁ is 1, ﬁ is fi
-    return "".join(map(_latex_sign, plain)) if plain != sign else "?"
+    return "".join(map(_latex_sign, plain)) if plain != sign else f"[U+{ord(sign):04X}]"
 
 
 def latex_text(text: str) -> str:
-    """Plain text made safe for LaTeX; a sign that pdflatex could not set is written as a question mark."""
+    """Plain text made safe for LaTeX; of a sign that pdflatex could not set, its number: [U+65E5]."""
     parts = re.split(r"`([^`]+)`", unicodedata.normalize("NFC", one_line(text)))
     parts = ["".join(map(_latex_sign, part)) for part in parts]
     parts[1::2] = [rf"\texttt{{{code.replace('--', '-{}-')}}}" for code in parts[1::2]]

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
@@ -30,6 +31,7 @@ from d2rkit.core.files import write_atomically, write_json
 from d2rkit.core.paths import PROJECT
 from d2rkit.core.validation import nearest
 from d2rkit.methods.catalogue import METHODS
+from d2rkit.reporting.style import BLACK, BLUE, GREEN, GREY, GRID, ORANGE, OWN_COLOURS, PURPLE, RED, SKY
 
 # Inches: (one column, whole text). From the venues' LaTeX styles: neurips_2024.sty and iclr2024_conference.sty
 # \textwidth 5.5in; icml2024.sty \textwidth 6.75in, \columnsep 0.25in; cvpr.sty \textwidth 6.875in, \columnsep
@@ -58,7 +60,7 @@ STYLE: dict[str, Any] = {
     "axes.linewidth": 0.6,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
+    "grid.color": GRID,
     "grid.linewidth": 0.5,
     "lines.linewidth": 1.3,
     "lines.markersize": 4,
@@ -71,11 +73,6 @@ STYLE: dict[str, Any] = {
     "savefig.dpi": 300,
 }
 
-# Okabe & Ito's palette, told apart with any colour vision; marker and dashes say the same a second time.
-BLACK, GREY, BLUE, RED, ORANGE, GREEN, SKY, PURPLE = (
-    "#000000", "#6B6B6B", "#0072B2", "#D55E00", "#E69F00", "#009E73", "#56B4E9", "#CC79A7",
-)  # fmt: skip
-OWN_COLOURS = ("#882255", "#999933", "#332288")  # of Tol's muted scheme, for registered methods
 OWN_MARKERS = ("*", "d", "X", "h", "p", "v", "P", "8")
 DASHES = {"solid": "-", "dashed": (0, (4, 1.5)), "dotted": (0, (1, 1.2)), "dashdot": (0, (5, 1.5, 1, 1.5))}
 
@@ -89,10 +86,10 @@ class Look:
     dashes: str
     hollow: bool = False
 
-    def line(self) -> dict[str, Any]:
-        """Keyword arguments of Axes.plot."""
-        face = "white" if self.hollow else self.color
-        return {"color": self.color, "marker": self.marker, "linestyle": DASHES[self.dashes], "markerfacecolor": face}
+    def line(self, **changes: Any) -> dict[str, Any]:
+        """Keyword arguments of Axes.plot, some of them changed."""
+        face, dashes = "white" if self.hollow else self.color, DASHES[self.dashes]
+        return {"color": self.color, "marker": self.marker, "linestyle": dashes, "markerfacecolor": face, **changes}
 
 
 LOOKS = {
@@ -147,16 +144,24 @@ def style() -> Iterator[None]:
     """The kit's look, for everything drawn or saved inside; nothing stays changed afterwards."""
     # Not the backend: rc_context would not set it back.
     defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith("backend")}
-    with matplotlib.rc_context(defaults | STYLE):
+    settings: dict[Any, Any] = {**defaults, **STYLE}
+    with matplotlib.rc_context(settings):
         yield
 
 
-def new_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
+class KitFigure(Figure):
+    """A figure that carries what it shows."""
+
+    d2r_data: pd.DataFrame | None = None
+    d2r_ratio: float  # height over width, without the legend, which gets its own lines
+
+
+def new_figure(width: float, height: float, panels: int = 1) -> tuple[KitFigure, list[Axes]]:
     """A figure that pyplot does not know, with panels side by side; set_width() stacks them where the width
     is too small. Call inside style()."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = KitFigure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.d2r_ratio = height / width  # without the legend, which gets its own lines
+    figure.d2r_ratio = height / width
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
 
@@ -177,7 +182,7 @@ def legend_below(figure: Figure) -> None:
         old.remove()
     if not entries:
         return
-    renderer = figure.canvas.get_renderer()
+    renderer = _renderer(figure)
     size = matplotlib.rcParams["legend.fontsize"]
     words = []
     for name in entries:
@@ -197,7 +202,7 @@ def legend_below(figure: Figure) -> None:
 def spread_labels(figure: Figure) -> None:
     """Move the names of points (annotations in offset points) to whichever side of their point is free."""
     figure.draw_without_rendering()
-    renderer = figure.canvas.get_renderer()
+    renderer = _renderer(figure)
     for axes in figure.axes:
         names = [text for text in axes.texts if isinstance(text, Annotation)]
         points = [line.get_transform().transform(line.get_xydata()) for line in axes.get_lines()]
@@ -212,6 +217,11 @@ def spread_labels(figure: Figure) -> None:
             dx, dy, side = OFFSETS[int(np.argmin(costs))]
             name.set(position=(dx, dy), horizontalalignment=side)
             taken.append(name.get_window_extent(renderer))
+
+
+def _renderer(figure: Figure) -> RendererBase:
+    """What measures texts: every figure of the kit has Agg's canvas."""
+    return cast(FigureCanvasAgg, figure.canvas).get_renderer()
 
 
 def _legend_width(words: Sequence[float], columns: int) -> float:
@@ -234,8 +244,8 @@ def set_width(figure: Figure, width: float) -> None:
         return
     stacked = width < NARROW and len(figure.axes) > 1
     grid = figure.add_gridspec(len(figure.axes), 1) if stacked else figure.add_gridspec(1, len(figure.axes))
-    for axes, place in zip(figure.axes, grid, strict=True):
-        axes.set_subplotspec(place)
+    for number, axes in enumerate(figure.axes):
+        axes.set_subplotspec(grid[number])
     rows = len(figure.axes) if stacked else 1
     figure.set_size_inches(width, max(width * ratio, 1.75) * rows)
     if figure.legends:

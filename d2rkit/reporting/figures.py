@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
@@ -26,6 +26,7 @@ from d2rkit.experiments.run_folders import history_of
 from d2rkit.reporting.export import (
     GREY,
     VENUES,
+    KitFigure,
     Look,
     export,
     info_of,
@@ -39,6 +40,7 @@ from d2rkit.reporting.frame import attack_title, attacks_in, eps_words, one_tabl
 from d2rkit.reporting.published import published as read_published
 from d2rkit.reporting.published import same_setting, why_not
 from d2rkit.reporting.significance import flags_of
+from d2rkit.reporting.style import GRID
 
 __all__ = [
     "VENUES",
@@ -59,7 +61,7 @@ ROW = ["method", "label", "settings"]
 MANY_CLASSES = 20
 
 
-def draw_eps_curve(runs: Sequence[Run]) -> Figure:
+def draw_eps_curve(runs: Sequence[Run]) -> KitFigure:
     """Accuracy under PGD-20 against the radius of the ball, down to about 0 where an evaluation is sound."""
     runs = [run for run in runs if "eps_curve" in run.result]
     shared = one_table(tidy(runs))
@@ -81,7 +83,7 @@ def draw_eps_curve(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def draw_steps_curve(runs: Sequence[Run], checkpoint: str = "best") -> Figure:
+def draw_steps_curve(runs: Sequence[Run], checkpoint: str = "best") -> KitFigure:
     """Accuracy under PGD against its number of steps: it must fall and level off; if it rises, gradients are
     masked. Needs runs evaluated with several, e.g. attacks pgd1 pgd5 pgd20 pgd100."""
     frame = tidy(runs)
@@ -107,7 +109,7 @@ def draw_steps_curve(runs: Sequence[Run], checkpoint: str = "best") -> Figure:
     return figure
 
 
-def draw_training_curves(runs: Sequence[Run]) -> Figure:
+def draw_training_curves(runs: Sequence[Run]) -> KitFigure:
     """Accuracy on the validation images by epoch: clean and under PGD."""
     histories = _histories(runs)
     kinds = {"val_clean": "clean", "val_pgd": "PGD"}
@@ -124,7 +126,7 @@ def draw_training_curves(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def draw_overfitting(runs: Sequence[Run]) -> Figure:
+def draw_overfitting(runs: Sequence[Run]) -> KitFigure:
     """Robust overfitting: accuracy under attack on training images (thin) goes on rising while that on
     validation images (thick) falls. Ring: the best epoch of the mean over seeds; filled marker: the last."""
     histories = _histories(runs)
@@ -134,13 +136,12 @@ def draw_overfitting(runs: Sequence[Run]) -> Figure:
     with style():
         figure, (axes,) = new_figure(WIDE, 2.6)
         for label, its_look, part in _each(data):
-            line = its_look.line() | {"marker": ""}
             seen, val = (part[part["measure"] == name] for name in ("train_adv", "val_pgd"))
-            axes.plot(seen["epoch"], 100 * seen["mean"], **line | {"linewidth": 0.7, "alpha": 0.8})
-            axes.plot(val["epoch"], 100 * val["mean"], label=label, **its_look.line() | {"markevery": [-1]})
-            best = val.loc[val["mean"].idxmax()]
-            ring = {"markersize": 8, "linestyle": "", "markerfacecolor": "none"}
-            axes.plot(best["epoch"], 100 * best["mean"], **its_look.line() | ring)
+            axes.plot(seen["epoch"], 100 * seen["mean"], **its_look.line(marker="", linewidth=0.7, alpha=0.8))
+            axes.plot(val["epoch"], 100 * val["mean"], label=label, **its_look.line(markevery=[-1]))
+            best = val.iloc[val["mean"].argmax()]
+            ring = its_look.line(markersize=8, linestyle="", markerfacecolor="none")
+            axes.plot(best["epoch"], 100 * best["mean"], **ring)
         _epochs(axes, "accuracy under attack (%)")
         axes.set_title("thick: validation images, PGD (ring: best epoch); thin: training images", fontsize=7)
         legend_below(figure)
@@ -150,7 +151,7 @@ def draw_overfitting(runs: Sequence[Run]) -> Figure:
 
 def draw_clean_vs_robust(
     frame: pd.DataFrame, published: pd.DataFrame | None = None, *, attack: str = "autoattack", checkpoint: str = "best"
-) -> Figure:
+) -> KitFigure:
     """Clean accuracy against accuracy under attack, mean ± std over seeds; up and right is better.
 
     frame: from tidy(). published: published.published(); its numbers for the same data set, network and eps
@@ -173,7 +174,7 @@ def draw_clean_vs_robust(
         for label, its_look, part in _each(ours):
             axes.errorbar(
                 100 * part["clean"], 100 * part["robust"], 100 * part["robust_std"], 100 * part["clean_std"],
-                label=label, elinewidth=0.8, **its_look.line() | {"linestyle": "", "markersize": 6},
+                label=label, elinewidth=0.8, **its_look.line(linestyle="", markersize=6),
             )  # fmt: skip
         for _, point in theirs.iterrows():
             axes.annotate(
@@ -181,7 +182,7 @@ def draw_clean_vs_robust(
                 fontsize=6, color=GREY,
             )  # fmt: skip
         if not theirs.empty:
-            shape = {"marker": "d", "linestyle": "", "color": GREY, "markerfacecolor": "white"}
+            shape: dict[str, Any] = {"marker": "d", "linestyle": "", "color": GREY, "markerfacecolor": "white"}
             axes.plot(100 * theirs["clean"], 100 * theirs["robust"], label="published", **shape, zorder=1)
         axes.margins(0.1)
         axes.set(xlabel="clean accuracy (%)", ylabel=f"{attack_title(attack)} accuracy (%)")
@@ -193,7 +194,7 @@ def draw_clean_vs_robust(
 
 def draw_per_class(
     runs: Sequence[Run], data: ImageData, attack: str = "autoattack", checkpoint: str = "best"
-) -> Figure:
+) -> KitFigure:
     """Accuracy under attack of each class, mean ± std over seeds; of more than 20 classes the 20 hardest.
 
     data: the data set the runs were evaluated on (load_data(...)), for labels and class names."""
@@ -219,13 +220,13 @@ def draw_per_class(
             x = part["class"].map(places) + (at - (len(groups) - 1) / 2) * 0.7 / len(groups)
             axes.errorbar(
                 x, 100 * part["mean"], 100 * part["std"], label=label, elinewidth=0.6,
-                **its_look.line() | {"linestyle": "", "markersize": 3.5},
+                **its_look.line(linestyle="", markersize=3.5),
             )  # fmt: skip
         names = shown.drop_duplicates("class").sort_values("class")["class_name"]
         axes.set_xticks(range(len(names)), names, rotation=0 if names.str.len().max() < 4 else 40)
         axes.grid(False, axis="x")
         for at in range(1, len(names)):
-            axes.axvline(at - 0.5, color="#DDDDDD", linewidth=0.5)
+            axes.axvline(at - 0.5, color=GRID, linewidth=0.5)
         left_out = table["class"].nunique() - len(names)
         words = f"class (the {len(names)} hardest of {len(names) + left_out})" if left_out else "class"
         axes.set(xlabel=words, ylabel=f"{attack_title(attack)} accuracy (%)", xlim=(-0.5, len(names) - 0.5))
@@ -241,7 +242,7 @@ def write_figures(preset: Preset, runs: Sequence[Run], folder: str | Path) -> li
     runs = [run for run in runs if settings_of(run.experiment) in wanted]
     info = {"preset": preset.name, "command": preset.command, **info_of(runs)}
     folder, frame = Path(folder), tidy(runs)
-    figures: dict[str, Figure] = {}
+    figures: dict[str, KitFigure] = {}
     if any("eps_curve" in run.result for run in runs):
         figures["robustness-against-eps"] = draw_eps_curve(runs)
     if any(history_of(run) for run in runs):
@@ -279,7 +280,8 @@ def _over_seeds(frame: pd.DataFrame, x: list[str], y: str) -> pd.DataFrame:
 def _each(data: pd.DataFrame) -> Iterator[tuple[str, Look, pd.DataFrame]]:
     """Label, look and data of each row, in the order of the data; rows of one method differ in look."""
     seen: dict[str, int] = {}
-    for (method, label, _), part in data.groupby(ROW, sort=False):
+    for _, part in data.groupby(ROW, sort=False):
+        method, label = (str(part[name].iloc[0]) for name in ("method", "label"))
         variant = seen.get(method, 0)
         seen[method] = variant + 1
         yield label.replace("$", r"\$"), look(method, variant), part  # a $ in a name is a $, no formula

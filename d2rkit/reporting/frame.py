@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -61,7 +62,7 @@ def tidy(runs: Sequence[Run]) -> pd.DataFrame:
                     "checkpoint": checkpoint,
                     "status": result["status"],
                     "n_test": result["n_test"],
-                    **_exact(result.get("accuracy", {}).get(checkpoint, {}), result["n_test"]),
+                    **result.get("accuracy", {}).get(checkpoint, {}),
                     "guide_clean": result.get("guide_clean", math.nan) if first else math.nan,
                     "epochs": result.get("epochs", len(history_of(run))),
                     "best_epoch": best_epoch,
@@ -81,14 +82,9 @@ def tidy(runs: Sequence[Run]) -> pd.DataFrame:
     where = columns.index("n_test") + 1
     frame = frame[columns[:where] + attacks_in(frame) + columns[where:]]
     order = {name: number for number, name in enumerate(METHODS)}
-    keys = pd.DataFrame({"at": frame["method"].map(order).fillna(len(order)), "is_last": frame["checkpoint"] == "last"})
-    frame = frame.assign(**keys).sort_values([*TABLE, "at", "label", "is_last", "seed"], kind="stable")
+    at, is_last = frame["method"].map(order).fillna(len(order)), frame["checkpoint"] == "last"
+    frame = frame.assign(at=at, is_last=is_last).sort_values([*TABLE, "at", "label", "is_last", "seed"], kind="stable")
     return frame.drop(columns=["at", "is_last"]).reset_index(drop=True)
-
-
-def _exact(accuracies: dict[str, float], n: int) -> dict[str, float]:
-    """Accuracies are stored as float32 means; the count of images behind each gives all digits back."""
-    return {attack: round(value * n) / n for attack, value in accuracies.items()}
 
 
 def is_attack(column: object) -> bool:
@@ -99,8 +95,8 @@ def attacks_in(names: Iterable[Any]) -> list[str]:
     """The attacks among `names`, from weak to strong: clean, FGSM, PGD and C&W by steps, AutoAttack."""
 
     def strength(name: str) -> tuple[int, int]:
-        kind, steps = re.fullmatch(r"([a-z]+)(\d*)", name).groups()
-        return ["clean", "fgsm", "pgd", "cw", "autoattack"].index(kind), int(steps or 0)
+        kind = name.rstrip(string.digits)
+        return ["clean", "fgsm", "pgd", "cw", "autoattack"].index(kind), int(name.removeprefix(kind) or 0)
 
     return sorted((name for name in names if is_attack(name)), key=strength)
 

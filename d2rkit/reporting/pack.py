@@ -8,23 +8,29 @@ data/results/small/runs` makes the same table, bit for bit, and find_runs() find
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from d2rkit.core.files import write_atomically
 from d2rkit.experiments.experiment import Run, settings_of
 from d2rkit.experiments.presets import Preset
+from d2rkit.networks.checkpoints import half_precision
 from d2rkit.reporting.tables import write_table
 
 KEPT = ("config.json", "history.csv", "result.json", "evaluation*/*.npz")
 
 
 def pack(
-    preset: Preset, runs: Sequence[Run], folder: str | Path, weights: str | Path | None = None, seed: int = 0
+    preset: Preset,
+    runs: Sequence[Run],
+    folder: str | Path,
+    weights: str | Path | None = None,
+    seed: int = 0,
+    half: bool = False,
 ) -> list[Path]:
     """Copy the preset's runs to folder/runs, write its table to folder; return the files. weights: a folder that gets
-    NAME.safetensors and NAME.json (the experiment) of each row's run of that `seed`.
+    NAME.safetensors and NAME.json (the experiment) of each row's run of that `seed`. half: in float16, which rounds
+    the weights; verify() says how many flags that turns.
 
     ValueError if there is no run of the preset, or if a file is there with other content: nothing is replaced
     but the table, which follows from the runs."""
@@ -44,12 +50,15 @@ def pack(
                 (run.folder / f"{run.experiment.checkpoints[0]}.safetensors", Path(weights) / f"{name}.safetensors")
             )
             copies.append((run.folder / "config.json", Path(weights) / f"{name}.json"))
+    contents = {}
     for source, copy in copies:
         if not source.is_file():
             raise ValueError(f"{source} does not exist, so that it cannot be packed")
-        if copy.exists() and copy.read_bytes() != source.read_bytes():
+        rounds = half and source.suffix == ".safetensors"
+        contents[copy] = half_precision(source) if rounds else source.read_bytes()
+        if copy.exists() and copy.read_bytes() != contents[copy]:
             raise ValueError(f"{copy} is there with other content; choose another folder")
-    for source, copy in copies:
+    for copy, content in contents.items():
         with write_atomically(copy) as draft:
-            shutil.copyfile(source, draft)
+            draft.write_bytes(content)
     return [copy for _, copy in copies] + write_table(preset, chosen, folder)

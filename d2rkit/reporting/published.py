@@ -50,7 +50,8 @@ def published() -> pd.DataFrame:
 
 def same_setting(frame: pd.DataFrame, data: str, target: str, eps: float) -> pd.DataFrame:
     """The published rows with numbers for this data set, network and eps (0.031 is not 8/255)."""
-    same_eps = frame["radius"].map(lambda radius: math.isclose(radius, eps, rel_tol=1e-6)).astype(bool)
+    close = [math.isclose(radius, eps, rel_tol=1e-6) for radius in frame["radius"]]
+    same_eps = pd.Series(close, frame.index, dtype=bool)
     return frame[(frame["dataset"] == data) & (frame["target"] == target) & same_eps]
 
 
@@ -80,7 +81,8 @@ def compare(frame: pd.DataFrame, data: str, target: str, *, checkpoint: str | No
         return Comparison(empty, (f"Nothing published is comparable: {reason}.",))
     known = published()
     rows, notes = [], []
-    for (_, label, method, eps), group in ours.groupby(["settings", "label", "method", "eps"], sort=False):
+    for _, group in ours.groupby(["settings", "label", "method", "eps"], sort=False):
+        label, method, eps = (group[name].iloc[0] for name in ("label", "method", "eps"))
         named = known[known["method"] == PUBLISHED_AS.get(method, "")]
         here = same_setting(named, data, target, eps)
         for _, entry in here.iterrows():

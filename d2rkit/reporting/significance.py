@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from d2rkit.core import binomial
 from d2rkit.core.validation import check_count, check_number, shown
 from d2rkit.experiments.experiment import Run
 from d2rkit.experiments.run_files import read_flags
@@ -44,8 +45,7 @@ def standard_error(flags: ArrayLike) -> float:
     flags = _flags(flags)
     if len(flags) > 1:
         raise ValueError(f"standard_error takes the flags of one run, (N,), not of {len(flags)}")
-    p = flags.mean()
-    return math.sqrt(p * (1 - p) / flags.size)
+    return binomial.standard_error(float(flags.mean()), flags.size)
 
 
 def mcnemar(flags_a: ArrayLike, flags_b: ArrayLike) -> McNemar:
@@ -100,13 +100,13 @@ def bootstrap_difference(
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """p values made fit for asking several questions at once (Holm 1979)."""
-    p_values = _numbers(p_values)
-    if p_values.ndim != 1 or not ((p_values >= 0) & (p_values <= 1)).all():
-        raise ValueError(f"p values must be numbers in [0, 1], one a question, not {shown(p_values.tolist())}")
-    order = np.argsort(p_values, kind="stable")
-    found, worst = [0.0] * len(p_values), 0.0
+    values = _numbers(p_values)
+    if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"p values must be numbers in [0, 1], one a question, not {shown(values.tolist())}")
+    order = np.argsort(values, kind="stable")
+    found, worst = [0.0] * len(values), 0.0
     for rank, at in enumerate(order):
-        worst = max(worst, min(1.0, (len(order) - rank) * float(p_values[at])))
+        worst = max(worst, min(1.0, (len(order) - rank) * float(values[at])))
         found[at] = worst
     return found
 
@@ -145,7 +145,7 @@ def paired_table(
     names: dict[str, tuple[str, str]] = {}
     for _, row in frame.drop_duplicates("folder").iterrows():
         groups.setdefault(row["settings"], {})[row["seed"]] = by_folder[row["folder"]]
-        names[row["settings"]] = (row["method"], (named or {}).get(row["settings"], row["label"]))
+        names[row["settings"]] = (row["method"], (named or {}).get(row["settings"], str(row["label"])))
     chosen = [key for key, name in names.items() if reference in name]
     if len(chosen) != 1:
         shown = ", ".join(f"{method} ({label})" for method, label in names.values())

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from d2rkit.core.binomial import standard_error
 from d2rkit.core.files import write_atomically
 from d2rkit.experiments.experiment import Run, settings_of
 from d2rkit.experiments.presets import Preset
@@ -74,7 +75,7 @@ def pivot(frame: pd.DataFrame, preset: Preset | None = None, checkpoint: str | N
     bold = {attack: _best(numbers, attack) for attack in columns}
     notes: dict[str, str] = {}
     body = []
-    for row, (at, values) in zip(rows, numbers.iterrows(), strict=True):
+    for at, row in enumerate(rows):
         group = frame[frame["settings"] == row.settings]
         words = "; ".join(_remarks(group))
         mark = notes.setdefault(words, _letter(len(notes))) if words else ""
@@ -82,7 +83,7 @@ def pivot(frame: pd.DataFrame, preset: Preset | None = None, checkpoint: str | N
         if group.empty:
             cells.append(Cell(row.command, code=True) if row.command else Cell("not run"))
         else:
-            cells += [_cell(values, attack, bool(bold[attack][at])) for attack in columns]
+            cells += [_cell(numbers.iloc[at], attack, bool(bold[attack].iloc[at])) for attack in columns]
             cells.append(Cell(_of(len(group), len(row.seeds))))
         body.append(tuple(cells))
     return Table(
@@ -196,11 +197,10 @@ def _paired(preset: Preset, runs: Sequence[Run], frame: pd.DataFrame, rows: Mapp
     attack = attacks_in(preset.base.attacks)[-1]
     try:
         found = paired_table(runs, attack, reference, checkpoint=preset.base.checkpoints[0], named=rows)
-        reason = "no two rows share a seed" if found.empty else ""
+        if found.empty:
+            raise ValueError("no two rows share a seed")
     except ValueError as error:
-        reason = str(error)
-    if reason:
-        return Table(f"{preset.name}-paired", f"No paired tests: {reason}.", (), ())
+        return Table(f"{preset.name}-paired", f"No paired tests: {error}.", (), ())
     return paired_as_table(found, f"{preset.name}-paired")
 
 
@@ -233,7 +233,7 @@ def _rows_found(frame: pd.DataFrame) -> list[Row]:
     """The rows that the runs at hand make."""
     one_table(frame)
     return [
-        Row(group["method"].iloc[0], group["label"].iloc[0], settings, tuple(sorted(set(group["seed"]))))
+        Row(group["method"].iloc[0], group["label"].iloc[0], str(settings), tuple(sorted(set(group["seed"]))))
         for settings, group in frame.groupby("settings", sort=False)
     ]
 
@@ -265,9 +265,9 @@ def _best(numbers: pd.DataFrame, attack: str) -> pd.Series:
     means = numbers[f"{attack}_mean"].where(numbers["n_failed"] == 0)
     if means.isna().all():
         return pd.Series(False, numbers.index)
-    at = means.idxmax()
-    spread = numbers.loc[at, f"{attack}_std"]
-    return means >= means[at] - (0.0 if math.isnan(spread) else spread)
+    at = means.argmax()
+    spread = numbers[f"{attack}_std"].iloc[at]
+    return means >= means.iloc[at] - (0.0 if math.isnan(spread) else spread)
 
 
 def _cell(values: pd.Series, attack: str, bold: bool) -> Cell:
@@ -330,7 +330,7 @@ def _caption(frame: pd.DataFrame, preset: Preset | None, checkpoint: str) -> str
     else:
         words += "; one seed, so that no spread is known"
         rule = "Bold: the best of its column"
-    error = 100 * math.sqrt(0.25 / n)
+    error = 100 * standard_error(0.5, n)
     return f"{words}. {rule}. The test images alone give one accuracy a standard error of up to {error:.1f} points."
 
 

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from d2rkit.core.arithmetic import FOREACH
+
 
 @torch.no_grad()
 def blend(average: nn.Module, network: nn.Module, decay: float) -> None:
@@ -13,7 +15,7 @@ def blend(average: nn.Module, network: nn.Module, decay: float) -> None:
     pairs = _pairs(average, network)
     floats = [pair for pair in pairs if pair[0].is_floating_point()]
     if floats:
-        torch._foreach_lerp_([mine for mine, _ in floats], [theirs for _, theirs in floats], 1 - decay)
+        FOREACH._foreach_lerp_([mine for mine, _ in floats], [theirs for _, theirs in floats], 1 - decay)
     for mine, theirs in pairs:
         if not mine.is_floating_point():
             mine.copy_(mine * decay + theirs * (1 - decay))

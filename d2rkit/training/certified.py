@@ -60,6 +60,7 @@ def fit_relu_mlp(
     steps = epochs * -(-len(y) // BATCH)
     optimizer = torch.optim.Adam(network.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
+    order: Sequence[Tensor] = ()
     for step in range(steps):
         if step % (steps // epochs) == 0:
             order = torch.randperm(len(y), generator=generator).split(BATCH)

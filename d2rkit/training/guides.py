@@ -15,8 +15,8 @@ from torch import Tensor
 from d2rkit.core import devices
 from d2rkit.methods import attacks
 from d2rkit.methods.catalogue import METHODS, Method, get_method
-from d2rkit.methods.objectives import Logits
-from d2rkit.methods.pair import GuidedPair
+from d2rkit.methods.objectives import Logits, needed
+from d2rkit.methods.pair import GuidedPair, required_guide
 from d2rkit.training.averaging import blend
 from d2rkit.training.recipe import Recipe
 
@@ -67,7 +67,8 @@ def check_pair(pair: GuidedPair, method: Method) -> None:
     if method.needs_guide and pair.guide is None:
         raise ValueError(f"{method.title} trains a guide beside the target, but the pair has none")
     if method.guide == "average":
-        shapes = [{name: value.shape for name, value in net.state_dict().items()} for net in (pair.target, pair.guide)]
+        networks = pair.target, required_guide(pair)
+        shapes = [{name: value.shape for name, value in network.state_dict().items()} for network in networks]
         if shapes[0] != shapes[1]:
             words = f"the guide of {method.title} is an average of the target"
             raise ValueError(f"{words}, so both must be the same network, with the same parameters")
@@ -81,7 +82,8 @@ def warm_up_images(
     if method.guide != "frozen":
         return x
     start = attacks.uniform_start(x, recipe.eps, generator)
-    return attacks.pgd_ce(pair.guide, x, y, start=start, eps=recipe.eps, step_size=recipe.step_size, steps=recipe.steps)
+    guide = required_guide(pair)
+    return attacks.pgd_ce(guide, x, y, start=start, eps=recipe.eps, step_size=recipe.step_size, steps=recipe.steps)
 
 
 def decay_at(step: int) -> float:
@@ -97,7 +99,7 @@ class Beside:
         self.method, self.pair = method, pair
         self.averages = method.guide == "average"
         if self.averages:  # the guide begins as the target; a state that is gone on with replaces both
-            pair.guide.load_state_dict(pair.target.state_dict())
+            required_guide(pair).load_state_dict(pair.target.state_dict())
         self.counts_classes = "class_means" in method.handed
         if self.counts_classes:
             self.means = torch.full((classes, classes), 1 / classes, device=device)
@@ -111,7 +113,7 @@ class Beside:
     def see(self, logits: Logits, y: Tensor) -> None:
         """Count what was predicted on clean images in a step."""
         if self.counts_classes:
-            clean = logits.guide_clean if self.method.needs_guide else logits.target_clean
+            (clean,) = needed(logits, y, "guide_clean" if self.method.needs_guide else "target_clean")
             of_class = (torch.arange(len(self.sums), device=y.device)[:, None] == y).to(self.sums.dtype)
             self.sums += of_class @ clean.detach().to(self.sums.dtype).softmax(1)
 
@@ -119,7 +121,7 @@ class Beside:
         """After a step of the optimiser, counted from 0."""
         if self.averages:
             devices.sync_batchnorm_stats(self.pair.target)
-            blend(self.pair.guide, self.pair.target, decay_at(step))
+            blend(required_guide(self.pair), self.pair.target, decay_at(step))
 
     def finish_epoch(self) -> None:
         """Take what was counted for the next epoch's class means; a class without an image keeps the ones it had."""

@@ -75,16 +75,16 @@ def fit(
     began = time.monotonic()
     try:
         loop = _Loop(pair, data, recipe, method, Path(folder) if folder else None, device)
-        with polite_stop() as asked, devices.training_math(recipe.speed == "exact", loop.fabric.device):
-            stopped = loop.run(
-                lambda: asked.is_set() or bool(should_stop and should_stop()), report, on_epoch, save_every
-            )
-    except NonFinite as error:
-        status = f"failed: {error} in epoch {loop.epoch + 1}, step {loop.step + 1}"
-        log.warning("%s; the last good state is kept", status)
-        loop.restore()
-    else:
-        status = "interrupted" if stopped else "stuck at chance" if loop.stuck() else "done"
+        try:
+            with polite_stop() as asked, devices.training_math(recipe.speed == "exact", loop.fabric.device):
+                stopped = loop.run(
+                    lambda: asked.is_set() or bool(should_stop and should_stop()), report, on_epoch, save_every
+                )
+            status = "interrupted" if stopped else "stuck at chance" if loop.stuck() else "done"
+        except NonFinite as error:
+            status = f"failed: {error} in epoch {loop.epoch + 1}, step {loop.step + 1}"
+            log.warning("%s; the last good state is kept", status)
+            loop.restore()
     finally:
         if recipe.speed == "fast":
             restore(pair)
@@ -283,15 +283,15 @@ class _Loop:
         if self.folder is None:
             self.good = copy.deepcopy(state)
         elif devices.rank() == 0:
-            self.write(state, better)
+            self.write(self.folder, state, better)
         self.fabric.barrier()
 
-    def write(self, state: dict, better: bool) -> None:
+    def write(self, folder: Path, state: dict, better: bool) -> None:
         if self.step == 0:
-            write_history(self.folder / "history.csv", self.history)
+            write_history(folder / "history.csv", self.history)
             for name in ("last", "best") if better else ("last",):
-                save_weights(self.folder / f"{name}.safetensors", self.evaluated, self.pair.guide)
-        save_resume(self.folder / "resume.pt", state)
+                save_weights(folder / f"{name}.safetensors", self.evaluated, self.pair.guide)
+        save_resume(folder / "resume.pt", state)
 
     def restore(self) -> bool:
         """Go on from the last saved state; False if there is none."""

@@ -76,6 +76,11 @@ class Recipe:
     val_steps: int = 10
     """Steps of the PGD attack on the validation images by which the best epoch is chosen."""
 
+    def __hash__(self) -> int:
+        """Of every setting; loss options, a mapping, in no order."""
+        values = (getattr(self, each.name) for each in fields(self))
+        return hash(tuple(frozenset(v.items()) if isinstance(v, Mapping) else v for v in values))
+
     def check(self) -> Method:
         """The method; ValueError, in one sentence, for a value that makes no sense."""
         check_types(self)
@@ -130,7 +135,7 @@ def check_types(settings: Any) -> None:
         if each.name == "loss":
             _check_loss(value)
             continue
-        kind, words = KINDS.get(each.type, (Mapping, "digests by name"))
+        kind, words = KINDS.get(str(each.type), (Mapping, "digests by name"))
         if not isinstance(value, kind) or (each.type in NUMBERS and isinstance(value, bool)):
             raise ValueError(f"{each.name} must be {words}, not {_shown(value)}")
         if each.type in NUMBERS:

@@ -20,6 +20,7 @@ from d2rkit.training.weight_perturbation import perturbed_weights
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from lightning_fabric.wrappers import _FabricModule
 
     from d2rkit.training.guides import Beside
 
@@ -39,7 +40,7 @@ class TrainState:
     share of training that is over."""
 
     fabric: Fabric
-    model: nn.Module
+    model: _FabricModule
     pair: GuidedPair
     optimizer: torch.optim.Optimizer
     method: Method
@@ -76,9 +77,11 @@ def training_step(state: TrainState, x: Tensor, y: Tensor, weight: float = 1.0) 
         loss = partial(_loss, state, piece, _attack(state, piece))
         ascent = partial(_total, loss, partial(_autocast, state))
         with perturbed_weights(state.pair.target, ascent, state.awp) if state.awp else nullcontext():
-            for terms in TWO_STEP if state.recipe.update == "two-step" else (None,):
-                logits, found = _descend(state, piece, loss, terms)
-                _add(parts, found)
+            updates = TWO_STEP if state.recipe.update == "two-step" else (None,)
+            done = [_descend(state, piece, loss, terms) for terms in updates]
+        for _, found in done:
+            _add(parts, found)
+        logits, _ = done[-1]
         _add(correct, _right(logits, piece.y))
         if state.beside:
             state.beside.see(logits, piece.y)

@@ -1,230 +1,260 @@
-"""The notebooks in a real JupyterLab and a real Chromium, driven by keyboard.
+"""The notebooks in a real JupyterLab and a real Chromium, by keyboard and by mouse, in light and in dark.
 
 Skipped where there is no Chromium. D2RKIT_SCREENSHOTS names a folder to keep what was seen.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
 
-import nbformat
 import pytest
 
-PROJECT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-SIZES = {"1280x800": (1280, 800), "1920x1080": (1920, 1080)}
+from tests.browser.driver import (
+    ARGUMENTS,
+    CHROMIUM,
+    Lab,
+    cut_or_wide,
+    row_of,
+    running_lab,
+    serious,
+    settle,
+    wait_for_change,
+    words,
+)
 
-# notebook -> (panel's heading, a slider or None, a dropdown, an option of it)
+# notebook -> (panel's heading, a slider or None, a menu or None, an option of it)
 PANELS = {
+    "00_start_here": ("Data and preset", None, "Method", "TRADES"),
     "01_function_space": ("Divergence explorer", "Guide: P(A)", "Divergence", "Jensen–Shannon"),
     "02_adversarial_examples": ("Adversarial image", "ε in 1/255", "Attack", "FGSM: one big step"),
-    "03_guide_and_target": ("Guide and target in the plane", "Weight: MSE", "Training attack", "cross-entropy"),
+    "03_guide_and_target": ("Guide and target in the plane", "Weight: MSE", None, ""),
     "04_collaborative_generation": ("Three attacks", "ε in 1/255", "Image", re.compile("^3:")),
+    "05_training": ("Training, live", None, None, ""),
+    "06_measuring_robustness": ("Measuring robustness", "ε in 1/255", "Attack", "FGSM"),
     "07_tables": ("Tables", None, "Attack", "AutoAttack"),
+    "08_figures_for_papers": ("Figures for papers", "Font size (points)", "Columns", "1"),
+    "09_your_own_loss": ("Divergence explorer", "Guide: P(A)", "Divergence", "total variation"),
 }
-# What is not this kit's: JupyterLab's own remarks in a headless browser.
-HARMLESS = ("favicon", "WebGL", "SharedArrayBuffer", "ResizeObserver", "language server", "lsp", "DevTools")
+WIDE, NARROW, LARGE = (1280, 800), (900, 700), (1920, 1080)
+ZOOMED = (640, 400)  # 1280 x 800 at 200 %
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
 ]
-
-
-def up_to_the_first_panel(name: str) -> nbformat.NotebookNode:
-    notebook = nbformat.read(PROJECT / "notebooks" / f"{name}.ipynb", 4)
-    last = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code" and ".static(" in cell.source)
-    notebook.cells = notebook.cells[: last + 1]
-    return notebook
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """A JupyterLab on copies of the notebooks up to their first panel's static figure: its address. What comes after is
-    run by tests/notebooks."""
+    """One JupyterLab in one page of one Chromium for all tests of this file, since starting them costs the most."""
     pytest.importorskip("jupyterlab")
-    root = tmp_path_factory.mktemp("lab")
-    for name in PANELS:
-        nbformat.write(up_to_the_first_panel(name), root / f"{name}.ipynb")
-    quiet = root / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    quiet.parent.mkdir(parents=True)
-    quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = [
-        "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1", "--IdentityProvider.token=",
-        f"--ServerApp.root_dir={root}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-    ]  # fmt: skip
-    environment = os.environ | {
-        "JUPYTER_CONFIG_DIR": str(root / "config"), "JUPYTER_DATA_DIR": str(root / "data"),
-        "JUPYTERLAB_SETTINGS_DIR": str(root / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(root / "workspaces"),
-    }  # fmt: skip
-    with (root / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *settings], stdout=log, stderr=log, cwd=root, env=environment
-        )
-        address = f"http://127.0.0.1:{port}"
-        try:
-            for _ in range(240):
-                try:
-                    urllib.request.urlopen(f"{address}/api/status", timeout=2)
-                    break
-                except OSError:
-                    time.sleep(0.5)
-            else:
-                pytest.fail("JupyterLab did not start: " + (root / "server.log").read_text()[-500:])
-            yield address
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-@pytest.fixture(scope="module")
-def browser():
     api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as playwright:
+    with running_lab(tmp_path_factory.mktemp("lab"), list(PANELS)) as address, api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
+        context = chromium.new_context(permissions=["clipboard-read", "clipboard-write"])
+        yield Lab(context.new_page(), address)
         chromium.close()
 
 
-def open_and_run(page, lab: str, name: str) -> None:
-    """Open the notebook and run all its cells; returns when the kernel is idle."""
-    page.goto(f"{lab}/lab/tree/{name}.ipynb?reset", wait_until="domcontentloaded")
-    page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=120_000)
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(timeout=120_000)
-    choose = page.locator(".jp-Dialog button", has_text="Select")
-    for _ in range(20):  # JupyterLab may ask for a kernel while it is starting one
-        if choose.count():
-            choose.first.click()
-        page.wait_for_timeout(200)
-    page.get_by_text("Python 3 (ipykernel) | Idle").first.wait_for(timeout=120_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
-    page.get_by_text("Python 3 (ipykernel) | Busy").first.wait_for(timeout=20_000)
-    numbered = sum(cell.cell_type == "code" for cell in up_to_the_first_panel(name).cells)
-    # JupyterLab draws only the cells in view; the kernel's last number says that all have run
-    page.wait_for_function(
-        """count => [...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes(`[${count}]`))
-              || document.querySelector('.jp-OutputArea-output[data-mime-type*="stderr"]')""",
-        arg=numbered,
-        timeout=240_000,
-    )
+@pytest.fixture(autouse=True)
+def clean(lab, request):
+    """Every test has a wide light window, and closes its notebooks."""
+    lab.page.set_viewport_size(dict(zip(("width", "height"), WIDE, strict=True)))
+    yield
+    lab.keep(f"end-{re.sub(r'[^a-z0-9]+', '-', request.node.name)[-60:]}")
+    lab.theme(dark=False)
+    lab.close_all()
+    lab.complaints.clear()
 
 
-def find_panel(page, heading: str):
-    """The first panel with this heading, scrolled into view."""
-    panel = page.locator(".jp-OutputArea-output .widget-vbox", has=page.locator("h3", has_text=heading)).first
-    page.mouse.wheel(0, -100_000)
-    page.wait_for_timeout(500)
-    for _ in range(60):  # the notebook is drawn as one scrolls
-        if panel.count():
-            break
-        page.mouse.wheel(0, 500)
-        page.wait_for_timeout(150)
-    panel.scroll_into_view_if_needed()
-    return panel
+def resize(lab, size: tuple[int, int], heading: str):
+    lab.page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+    lab.page.wait_for_timeout(300)
+    return lab.panel(heading)
 
 
-def words(panel) -> str:
-    return panel.locator("p[role=status]").first.inner_text()
-
-
-def wait_for_change(page, panel, before: str) -> str:
-    for _ in range(300):
-        now = words(panel)
-        if now != before:
-            return now
-        page.wait_for_timeout(100)
-    raise AssertionError(f"the words did not change from: {before}")
-
-
-def _move_and_type(page, panel, slider: str, stem: str) -> str:
-    """Move a slider by keyboard, then type in its numeric field; returns the words after both."""
-    row = panel.locator(".widget-hbox", has=page.locator(".widget-label", has_text=slider)).first
-
-    before = words(panel)
-    image = panel.locator("img").first
-    picture = image.get_attribute("src")
-    handle = row.locator("[role=slider]").first
-    handle.focus()
-    page.keyboard.press("ArrowRight")
-    moved = wait_for_change(page, panel, before)
-    page.wait_for_function("([image, src]) => image.src !== src", arg=[image.element_handle(), picture])
-    _keep(page, panel, stem)
-
-    number = row.locator("input[type=number]").first
-    number.focus()
-    value = float(number.input_value())
-    number.fill(f"{value - float(number.get_attribute('step')) * 2:g}")
+def by_keyboard(panel, slider: str) -> None:
+    """One step of a slider, then a number typed into its field: the words follow, and say what was changed."""
+    row, page = row_of(panel, slider), panel.page
+    before, picture = words(panel), panel.locator("img").first.get_attribute("src")
+    field = row.locator("input[type=number]")
+    value = float(field.input_value())
+    row.get_by_role("slider", name=slider).focus()
+    page.keyboard.press("ArrowLeft" if value >= float(field.get_attribute("max")) else "ArrowRight")
+    moved = wait_for_change(panel, before)
+    settle(panel)
+    assert panel.locator("img").first.get_attribute("src") != picture
+    changed = panel.locator(".d2rkit-changed")
+    if panel.get_by_role("checkbox", name="Keep the previous setting").is_checked():
+        assert f"{slider} {value:g} → " in changed.inner_text()
+    field = row.get_by_role("spinbutton", name=slider)
+    field.fill(f"{value - float(field.get_attribute('step')) * 2:g}")
     page.keyboard.press("Enter")
-    return wait_for_change(page, panel, moved)
+    wait_for_change(panel, moved)
+    settle(panel)
 
 
-def _choose(page, panel, dropdown: str, option: str | re.Pattern) -> str:
-    """Choose in a menu and wait until the words follow; returns what was chosen before."""
-    menu = (
-        panel.locator(".widget-dropdown", has=page.locator(".widget-label", has_text=dropdown)).locator("select").first
-    )
-    labels = menu.locator("option").all_inner_texts()
+def by_mouse(panel, slider: str) -> None:
+    """The handle of a slider is drawn to another place."""
+    before, page = words(panel), panel.page
+    handle = row_of(panel, slider).locator(".noUi-handle")
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 40, y, steps=3)
+    page.mouse.up()
+    wait_for_change(panel, before)
+    settle(panel)
+
+
+def choose(panel, menu: str, option: str | re.Pattern) -> None:
+    select = panel.get_by_role("combobox", name=menu)
+    labels = select.locator("option").all_inner_texts()
     label = option if isinstance(option, str) else next(text for text in labels if option.match(text))
-    chosen = menu.locator("option:checked").inner_text()
-    typed = words(panel)
-    menu.select_option(label=label)
-    wait_for_change(page, panel, typed)
-    return chosen
+    before = words(panel)
+    select.select_option(label=label)
+    wait_for_change(panel, before)
+    settle(panel)
 
 
 @pytest.mark.parametrize("name", list(PANELS))
-def test_a_panel_answers_the_keyboard_in_a_small_and_in_a_large_window(lab, browser, name):
-    heading, slider, dropdown, option = PANELS[name]
-    page = browser.new_page()
-    page.set_default_timeout(60_000)
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("response", lambda r: complaints.append(f"{r.status} {r.url}") if r.status >= 500 else None)
-    try:
-        for number, (size, (width, height)) in enumerate(SIZES.items()):
-            stem = f"{name}-{size}"
-            page.set_viewport_size({"width": width, "height": height})
-            page.mouse.move(width * 0.6, height * 0.6)
-            if number == 0:
-                open_and_run(page, lab, name)
-                assert page.locator(".jp-OutputArea-output[data-mime-type*='stderr']").count() == 0
-            panel = find_panel(page, heading)
-            if slider:
-                _move_and_type(page, panel, slider, stem)
-            else:
-                _keep(page, panel, stem)
-            option = _choose(page, panel, dropdown, option)  # in the next window it goes back
-
-            assert panel.locator(".d2rkit-error").count() == 0
-            box, frame = panel.locator("img").first.bounding_box(), panel.bounding_box()
-            assert box["x"] + box["width"] <= frame["x"] + frame["width"] + 1, "the picture is wider than the panel"
-            assert [c for c in complaints if not any(h.lower() in c.lower() for h in HARMLESS)] == []
-    finally:
-        _keep(page, None, f"{name}-end")
-        page.close()
+def test_a_panel_answers_keyboard_and_mouse_in_light_and_dark_and_in_every_window(lab, name):
+    heading, slider, menu, option = PANELS[name]
+    lab.open_and_run(name)
+    panel = lab.panel(heading)
+    assert serious(panel) == []
+    if slider:
+        width = row_of(panel, slider).locator(".noUi-base").bounding_box()["width"]
+        assert width >= 260, f"a slider of {width} pixels"
+        by_keyboard(panel, slider)
+        by_mouse(panel, slider)
+    lab.keep(f"{name}-light")
+    lab.theme(dark=True)
+    if menu:
+        choose(panel, menu, option)
+    assert serious(panel) == []
+    assert panel.locator("img").first.get_attribute("alt").startswith(heading)
+    lab.keep(f"{name}-dark")
+    for size in (ZOOMED, NARROW, LARGE):
+        panel = resize(lab, size, heading)
+        assert cut_or_wide(panel) == [], size
+        lab.keep(f"{name}-{size[0]}")
+    assert panel.locator(".d2rkit-error").count() == 0
+    assert lab.faults() == []
 
 
-def _keep(page, panel, stem: str) -> None:
-    folder = os.environ.get("D2RKIT_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        if panel is not None:
-            panel.scroll_into_view_if_needed()
-            page.wait_for_timeout(300)
-        page.screenshot(path=Path(folder) / f"{stem}.png")
+def test_guide_and_start_are_dragged_on_the_triangle(lab):
+    lab.open_and_run("01_function_space")
+    panel, page = lab.panel("Divergence explorer"), lab.page
+    before, field = words(panel), row_of(panel, "Guide: P(A)").locator("input[type=number]")
+    value = field.input_value()
+    panel.locator("img").first.scroll_into_view_if_needed()
+    box = panel.locator(".d2rkit-ring").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 50, y - 60, steps=5)
+    wait_for_change(panel, before)  # while it is being dragged
+    page.mouse.up()
+    page.wait_for_function("([f, v]) => f.value !== v", arg=[field.element_handle(), value])
+    settle(panel)
+    assert f"Guide: P(A) {value} → {field.input_value()}" in panel.locator(".d2rkit-changed").inner_text()
+    panel.get_by_role("button", name="Back to the start").click()
+    page.wait_for_function("([f, v]) => f.value === v", arg=[field.element_handle(), value])
+    assert lab.faults() == []
+
+
+def test_points_are_dragged_and_added_and_the_training_is_played(lab):
+    lab.open_and_run("03_guide_and_target")
+    panel, page = lab.panel("Guide and target in the plane"), lab.page
+    picture = panel.locator(".d2rkit-picture img").first
+    picture.scroll_into_view_if_needed()
+    box = picture.bounding_box()
+    numbered = panel.get_by_role("spinbutton", name="Point", exact=True)
+    count = int(numbered.get_attribute("max"))
+    # The spiral's first point lies near the middle of the guide's map; the pointer looks for it.
+    middle = box["x"] + 0.18 * box["width"], box["y"] + 0.32 * box["height"]
+    for dx, dy in ((a, b) for a in range(-40, 60, 10) for b in range(-60, 60, 10)):
+        page.mouse.move(middle[0] + dx, middle[1] + dy)
+        if panel.locator(".d2rkit-ring").count():
+            break
+    before = words(panel)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.5 * box["height"], steps=4)
+    page.mouse.up()
+    wait_for_change(panel, before)
+    assert re.search(r"Changed: point \d+ moved to", panel.locator(".d2rkit-changed").inner_text())
+    settle(panel)
+    panel.get_by_role("combobox", name="In the maps, the pointer").select_option(label="adds ▲ class 2")
+    before, box = words(panel), picture.bounding_box()
+    place = box["x"] + 0.1 * box["width"], box["y"] + 0.15 * box["height"]
+    for _ in range(100):
+        page.mouse.move(*place)
+        if panel.locator(".d2rkit-picture").evaluate("e => e.style.cursor") == "crosshair":
+            break
+        page.wait_for_timeout(100)
+    page.mouse.click(*place)
+    wait_for_change(panel, before)
+    assert "▲ class 2 added" in panel.locator(".d2rkit-changed").inner_text()
+    assert int(numbered.get_attribute("max")) == count + 1
+    settle(panel)
+    assert "After" not in words(panel)
+    panel.get_by_role("button", name="Play or pause").click()
+    page.wait_for_function(
+        "p => /^After [1-9]0 of/.test(p.querySelector('p[role=status]').innerText)", arg=panel.element_handle(),
+        polling=100,
+    )  # fmt: skip
+    panel.get_by_role("button", name="Play or pause").click()
+    row_of(panel, "Step of training").get_by_role("slider", name="Step of training").focus()
+    page.keyboard.press("Home")
+    page.wait_for_function(
+        "p => /^After 0 of/.test(p.querySelector('p[role=status]').innerText)", arg=panel.element_handle(),
+        polling=100,
+    )  # fmt: skip
+    assert lab.faults() == []
+
+
+def test_a_training_starts_grey_controls_are_dead_and_its_epochs_can_be_gone_through(lab):
+    lab.open_and_run("05_training")
+    panel, page = lab.panel("Training, live"), lab.page
+    for label, value in (("Epochs", "2"), ("Training images", "40")):
+        panel.get_by_role("spinbutton", name=label, exact=True).fill(value)
+        page.keyboard.press("Enter")
+    panel.get_by_text("Changed, for the next Start").wait_for()
+    panel.get_by_role("combobox", name="Method").select_option(label="PGD-AT")
+    page.wait_for_function(
+        "field => field.disabled", arg=panel.get_by_role("spinbutton", name="Weight: clean").element_handle()
+    )
+    panel.get_by_role("button", name="Start", exact=True).click()
+    panel.locator("p[role=status]", has_text="Done: 2 epochs").wait_for()
+    panel.get_by_role("slider", name="Epoch", exact=True).focus()
+    page.keyboard.press("ArrowLeft")
+    panel.locator("th", has_text="pointed at: epoch (1)").wait_for()
+    assert serious(panel) == []
+    assert lab.faults() == []
+
+
+def test_tables_are_copied_and_saved_and_a_notebook_opened_again_has_no_errors(lab):
+    lab.open_and_run("09_your_own_loss")
+    panel, page = lab.panel("Divergence explorer"), lab.page
+    panel.get_by_role("button", name="Copy “Probabilities”").click()
+    page.wait_for_function("navigator.clipboard.readText().then(t => t.includes('class B'))")
+    assert page.evaluate("navigator.clipboard.readText()").splitlines()[1].startswith("guide\t")
+    with page.expect_download() as download:
+        panel.get_by_role("link", name="Save “Probabilities” (CSV)").click()
+    assert download.value.suggested_filename == "probabilities.csv"
+    assert download.value.path().read_text("utf-8-sig").splitlines()[1].startswith("guide,")
+    page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    lab.close_all()
+    lab.command("docmanager:open", path="mine/09_your_own_loss.ipynb", factory="Notebook")
+    words_left = page.get_by_text("is alive only while its notebook runs")
+    page.mouse.move(800, 500)
+    for _ in range(40):
+        if words_left.count():
+            break
+        page.mouse.wheel(0, 500)
+        page.wait_for_timeout(150)
+    assert words_left.count() == 1 and page.get_by_text("model not found").count() == 0
+    assert page.get_by_text("official Jupyter news").count() == 0

@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
+import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -249,6 +251,22 @@ def test_an_error_of_one_process_ends_them_all(tmp_path):
     with pytest.raises(ValueError, match="the second process meets a broken file"):
         launch(2, failing, (tmp_path,))
     assert time.monotonic() - began < 40
+
+
+def killed(path, *, report=None, should_stop=None):
+    report(0.5, "half of it")
+    while not Path(path, "told").exists():
+        time.sleep(0.05)
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def test_a_process_that_dies_ends_them_all_in_one_sentence(tmp_path):
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"^a process of 2 died \(out of memory\?\); the state of its last save is"):
+        launch(2, killed, (tmp_path,), report=lambda done, words: (tmp_path / "told").write_text(f"{done} {words}"))
+    assert time.monotonic() - began < 40 and (tmp_path / "told").read_text() == "0.5 half of it"
 
 
 @pytest.mark.parametrize(("count", "words"), [(0, "between 1 and"), (10_000, "between 1 and the batch size 100")])

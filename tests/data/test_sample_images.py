@@ -86,3 +86,22 @@ def test_a_shipped_checkpoint_is_found(tmp_path):
 def test_a_short_digits_run():
     sample = sample_pairs.digits_pair("natural", epochs=1)
     assert sample.pair.guide is None and "1 epochs" in sample.source and not sample.pair.training
+
+
+def test_a_control_has_the_size_and_the_images_of_the_defended():
+    defended = sample_pairs.shipped_pair("d2r-cag")
+    control, words = sample_pairs.control_for(defended, defended)
+    for name in ("target", "subset", "epochs", "lr", "seed"):
+        assert getattr(control.experiment, name) == getattr(defended.experiment, name)
+    assert control.parameters == defended.parameters and "only the defence is missing" in words
+    scores = sample_pairs.measured(control)
+    assert scores["clean"].n == 500 and scores["pgd20"].value < 0.1 < scores["clean"].value
+
+
+def test_without_such_a_control_the_comparison_is_called_confounded():
+    from dataclasses import replace
+
+    defended = sample_pairs.shipped_pair("d2r-cag")
+    other = replace(defended, experiment=replace(defended.experiment, target="wrn-34-10"))
+    control, words = sample_pairs.control_for(other, defended)
+    assert control is defended and "confounded" in words

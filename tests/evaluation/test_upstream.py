@@ -39,6 +39,13 @@ def test_what_is_gone_upstream_is_one_sentence(monkeypatch):
     )
 
 
+def test_a_file_that_is_gone_upstream_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("pyautoattack.__file__", __file__)
+    assert changes() == [
+        "pyautoattack carries no examples/model_test.pt any more, the undefended network of panels/sample_pairs.py."
+    ]
+
+
 def test_an_attribute_that_was_renamed_upstream_is_one_sentence(monkeypatch):
     make = AutoAttack.__init__
 

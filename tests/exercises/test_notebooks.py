@@ -158,3 +158,15 @@ def test_solution_notebooks_run_without_error_or_noise(ran, stem):
     assert noise == []
     shown = "\n".join(str(output.get("data", "")) for _, output in outputs_of(notebook))
     assert re.search(rf"✔ {stem[3:]}: passed", shown)
+
+
+@pytest.mark.timeout(600)
+def test_what_comes_after_the_check_agrees_with_a_correct_student(ran):
+    """Wherever a solved notebook puts the student's numbers beside the kit's, they are the same."""
+    found = {}
+    for stem in STEMS:
+        notebook, _ = ran["solution", stem]
+        printed = "".join(output.get("text", "") for _, output in outputs_of(notebook))
+        found[stem] = re.findall(r"yours\s+(\S+)\s+the kit's\s+(\S+)", printed)
+    assert len(found["06_d2r_loss"]) == 4
+    assert [(stem, pair) for stem, pairs in found.items() for pair in pairs if pair[0] != pair[1]] == []

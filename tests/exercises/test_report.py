@@ -5,13 +5,15 @@ import os
 
 import pytest
 
-from d2rkit.exercises import NAMES, check, collect, exercise, report
+from d2rkit.exercises import NAMES, OWN, answers, check, collect, exercise, register_exercise, report
 from d2rkit.exercises import report as report_function
+from d2rkit.exercises.checking import Step
 from d2rkit.exercises.handin import SESSION, attempts, forget, read_handin
 
 
 @pytest.fixture(autouse=True)
-def fresh():
+def fresh(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("D2RKIT_ANSWERS", str(tmp_path_factory.mktemp("answers")))
     forget()
     yield
     forget()
@@ -107,6 +109,70 @@ def test_a_lecturer_reads_a_folder(tmp_path):
     assert "no hand-in" in table.loc["broken.json", "problem"]
 
 
+CHOICE = {"kind": "choice", "question": "What?", "options": {"up": "it rises", "down": "it falls"}}
+
+
+def test_predictions_are_listed_and_handed_in(tmp_path):
+    answers.store("02/eps", **CHOICE, answer="up", confidence="certain", when="2026-01-02", actual="down", right=False)
+    answers.store("02/peek", **CHOICE, seen="2026-01-02")
+    number = {"kind": "number", "question": "?", "unit": "%"}
+    answers.store("03/x", **number, answer=40.0, confidence="guess", when="2026-01-02")
+    for i, tries in enumerate((["up", "down"], ["down"]), 1):
+        right = tries[0] == "down"
+        answers.store(
+            f"03/quiz-{i}", **{**CHOICE, "kind": "quiz"}, answer=tries[0], right=right, tries=tries, when="2026"
+        )
+    found = report("Ada")
+    for text in (repr(found), found._repr_html_()):
+        assert "predicted: a) it rises (certain); it came out: b) it falls" in text and "40 % (guess)" in text
+        assert "02/peek" in text and "shown without a prediction" in text and "1 of 2 right at the first try" in text
+    found.save(tmp_path / "handin.json")
+    kept = read_handin(tmp_path / "handin.json")["answers"]
+    assert kept["02/eps"]["answer"] == "up" and set(kept) == {"02/eps", "02/peek", "03/x", "03/quiz-1", "03/quiz-2"}
+
+
+def test_the_first_prediction_stays_in_a_hand_in(tmp_path, monkeypatch):
+    file = tmp_path / "handin.json"
+    answers.store("02/eps", **CHOICE, answer="up", confidence="certain", when="2026-01-02")
+    report().save(file)
+    monkeypatch.setenv("D2RKIT_ANSWERS", str(tmp_path / "another"))  # the stored answer was thrown away
+    answers.store("02/eps", **CHOICE, answer="down", confidence="certain", when="2026-01-03", actual="down", right=True)
+    answers.store("02/new", **CHOICE, answer="down", confidence="certain", when="2026-01-03")
+    whole = report().save(file)
+    assert whole.answers["02/eps"]["answer"] == "up" and whole.answers["02/new"]["answer"] == "down"
+
+
+def test_a_damaged_file_of_answers_is_named_and_stops_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("D2RKIT_ANSWERS", str(tmp_path))
+    (tmp_path / "02.json").write_text("{")
+    found = report()
+    assert "02.json" in repr(found) and "02.json" in found._repr_html_() and found.save(tmp_path / "handin")
+
+
+def test_an_exercise_of_ones_own_is_checked_listed_and_handed_in(tmp_path):
+    @register_exercise("twice", reference=lambda x: 2 * x, title="Twice a number")
+    def probe(solution):
+        yield Step("doubles", solution(2) == 4, str(solution(2)), "4", "add it to itself")
+
+    try:
+        assert not check("twice", lambda x: x) and check("twice", lambda x: x + x)
+        text = repr(report().save(tmp_path / "handin.json"))
+        assert "1 of 12 exercises passed" in text and "twice" in text
+        entry = read_handin(tmp_path / "handin.json")["exercises"]["twice"]
+        assert (entry["title"], entry["status"], attempts(entry)) == ("Twice a number", "passed", 2)
+    finally:
+        OWN.pop("twice")
+    assert report().save(tmp_path / "handin.json").exercises["twice"]["status"] == "passed"  # a notebook without it
+
+
+def test_the_failing_step_is_handed_in():
+    check("kl", lambda p, q: (p, q))
+    entry = report().exercises["kl"]
+    assert entry["step"] == "KL has one number an example"
+    solve("kl")
+    assert report().exercises["kl"]["step"] == ""
+
+
 def test_the_public_name_is_the_function():
     assert callable(report_function)
 
@@ -124,7 +190,10 @@ def test_no_file_stops_the_collection(tmp_path):
         "future.json": '{"format": 2, "exercises": {}}',
         "status.json": hand_in(status=["passed"]), "other.json": hand_in(status="excellent"),
         "tries.json": hand_in(tries={"a": "1"}), "nan.json": hand_in(tries={"a": float("nan")}),
-        "title.json": hand_in(title=None), "entry.json": '{"format": 1, "exercises": {"kl": 3}}',
+        "title.json": hand_in(title=None), "code.json": hand_in(code=3),
+        "answers.json": '{"format": 1, "exercises": {}, "answers": {"x": {"kind": "choice", "question": "?", '
+        '"options": {"a": "b"}, "answer": "c", "when": ""}}}',
+        "entry.json": '{"format": 1, "exercises": {"kl": 3}}',
     }  # fmt: skip
     for name, text in bad.items():
         (tmp_path / name).write_text(text)

@@ -106,6 +106,11 @@ def test_an_error_counts_until_somebody_works_on_the_run_again(tmp_path):
     assert progress([broken], tmp_path)[0].state == "stopped"
 
 
+def test_a_run_whose_folder_goes_while_we_look_has_no_age(tmp_path):
+    cell = dataclasses.replace(only_cell(tmp_path), state="running", epoch=1, age=None)
+    assert progress_table(["tiny"], [cell]).splitlines()[-1].rstrip().endswith(f"running 1/{cell.epochs}")
+
+
 def test_the_table_has_a_line_a_row_and_a_column_a_seed_and_fits_the_terminal(tmp_path):
     quick = get_preset("quick")
     cells, whole = progress(quick.experiments(), tmp_path), quick.base.epochs

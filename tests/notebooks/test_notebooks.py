@@ -64,6 +64,26 @@ def test_has_the_sections(file):
         assert section in words, f"{file.name} lacks {section!r}"
 
 
+@every_notebook
+def test_asks_before_it_tells(file):
+    """Three to six predictions, each revealed in a later cell than the one that asks; a quiz; sheet and glossary."""
+    if int(file.stem[:2]) > 9:
+        pytest.skip("of 00 to 09")
+    notebook = nbformat.read(file, as_version=4)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    asked = {
+        name: i for i, cell in enumerate(code) for name in re.findall(r"^(\w+) = Prediction\(", cell, re.MULTILINE)
+    }
+    assert 3 <= len(asked) <= 6
+    for name, i in asked.items():
+        assert code[i].rstrip().endswith(f"\n{name}"), f"{name} is not shown"
+        later = [k for k, cell in enumerate(code) if f"{name}.reveal(" in cell]
+        assert later and later[0] > i, f"{name} is not revealed after it was asked"
+    assert f'quiz("{file.stem[:2]}")' in code
+    words = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert "../docs/formulas.md" in words and "../docs/glossary.md" in words
+
+
 def test_what_there_is_to_try_is_found():
     found = {file.stem[:2]: snippets(nbformat.read(file, as_version=4)) for file in NOTEBOOKS}
     assert {number for number, code in found.items() if code} >= {"00", "05", "06", "07"}

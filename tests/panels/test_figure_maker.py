@@ -70,6 +70,40 @@ def test_files_share_a_stem_and_repeat_to_the_byte(panel, tmp_path):
     assert facts["size_in_inches"][0] == pytest.approx(4.803) and facts["seeds"] == [0, 1] and facts["font_size"] == 8
 
 
+def test_nothing_is_overwritten(runs, tmp_path):
+    sheet = maker.compute("training-curves", runs)
+    first = maker.write(sheet, tmp_path)
+    before = {file: file.read_bytes() for file in first}
+    assert maker.write(sheet, tmp_path) == first, "the same figure is the same file"
+    other = maker.write(maker.compute("training-curves", runs[:2]), tmp_path)
+    assert {file.stem for file in other} == {f"{sheet.stem}-2"}
+    assert {file: file.read_bytes() for file in first} == before
+    assert len(list(tmp_path.iterdir())) == 10, "no draft is left"
+
+
+def test_no_figure_is_offered_that_no_run_can_give(runs, tmp_path):
+    assert set(dict(FigureMaker(runs).controls["name"].main.options).values()) == set(FIGURES)
+    few = runs_of(preset(attacks=("clean", "pgd20"), test_images=100), tmp_path)
+    offered = set(dict(FigureMaker(few).controls["name"].main.options).values())
+    assert "accuracy-against-steps" not in offered and "training-curves" in offered
+    for name in offered:
+        assert maker.draw(maker.compute(name, few))
+
+
+def test_a_close_up_spans_the_data_and_is_another_file(runs):
+    far, near = (maker.compute("robustness-against-eps", runs, close_up=close) for close in (False, True))
+    low, high = maker.draw(near).axes[0].get_ylim()
+    assert maker.draw(far).axes[0].get_ylim() == (-2, 102) and high - low < 104 and far.stem != near.stem
+    assert "does not begin at 0" in maker.words(near) and "does not begin at 0" not in maker.words(far)
+
+
+def test_scaled_type_and_heights(runs):
+    narrow, wide = (maker.compute("training-curves", runs, "neurips", columns) for columns in (1, 2))
+    assert maker.shrunk(narrow, wide)["actual"] == round(8 * narrow.width / wide.width, 1)
+    assert maker.heights(narrow, wide)["actual"] in ("lower", "same", "higher")
+    assert maker.side_by_side(narrow, wide).width == round(96 * narrow.width)
+
+
 def test_another_size_is_another_file(runs):
     stems = {maker.compute("training-curves", runs, *size).stem for size in (("icml", 1), ("icml", 2), ("icml", 2, 9))}
     assert len(stems) == 3

@@ -50,13 +50,37 @@ def test_survival_falls_and_starts_at_clean_accuracy(sample):
 
 def test_image_panel(sample):
     panel = AdversarialImage(sample, max_eps=0.4, curve_images=20)
-    text, png = panel.text.value, panel.picture.value
-    assert panel.error == "" and "51/255" in text
+    png = panel.picture.value
+    assert panel.error == "" and "ε = 0/255" in panel.text.value  # what a larger one does is for the student to see
     panel.controls["eps255"].main.value = 10
     assert "10/255 = 0.0392" in panel.text.value and panel.picture.value != png
     panel.controls["image"].main.value = 5
     panel.controls["attack"].main.value = "noise"
     assert panel.error == "" and "random signs" in panel.text.value
+
+
+def test_the_curve_goes_no_further_than_the_slider(sample):
+    curve = tuple((eps, 1 - 2 * eps) for eps in (0.0, 0.1, 0.2, 0.4))
+    for eps, last in ((0.0, 0), (0.15, 38), (0.4, 102)):
+        data = image_panel.compute(sample, 0, "pgd", eps, 2, 0.5, curve, 20)
+        places = [x for line in image_panel.draw(data).axes[-1].get_lines() for x in line.get_xdata()]
+        assert round(max(places)) == last
+
+
+def test_long_names_stay_on_the_picture():
+    curves = {f"{what}: D2R+CAG (symmetric) on CIFAR-10, ten epochs": ((0.0, 0.5), (0.1, 0.0)) for what in "abc"}
+    made = image_panel.draw_comparison(curves, 20)
+    made.canvas.draw()
+    (ax,) = made.axes
+    legend, sheet = ax.get_legend().get_window_extent(), made.bbox
+    assert legend.x0 >= 0 and legend.x1 <= sheet.x1 and legend.y0 >= 0
+    assert legend.y1 <= ax.xaxis.label.get_window_extent().y0
+
+
+def test_comparison_words():
+    curves = {"a": ((0.0, 1.0), (0.1, 0.6), (0.2, 0.4)), "b": ((0.0, 1.0), (0.1, 0.9), (0.2, 0.8))}
+    words = image_panel.comparison_words(curves, 10, "caption")
+    assert "25.5 to 51" in words and "beyond 51" in words and "60 %" in words
 
 
 def test_image_panel_without_guide(lonely):
@@ -123,9 +147,36 @@ def test_comparison_numbers(sample):
     np.testing.assert_allclose(data.cosines, data.cosines.T, atol=1e-6)
     a, b = (data.deltas[name].ravel() for name in ("ce", "cag"))
     assert data.cosines[0, 2] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-5)
-    assert data.transfer.shape == (4, 2) and ((data.transfer >= 0) & (data.transfer <= 1)).all()
+    right = (data.transfer["ce"].target.n, data.transfer["ce"].guide.n)
+    assert all((t.target.n, t.guide.n, t.raised.n) == (*right, 20) for t in data.transfer.values())
     starts = [path[0] for path in data.paths.values()]
     np.testing.assert_allclose(starts, [starts[0]] * 3)
+
+
+def test_one_quantity_has_one_value(sample):
+    """The panel's matrix is the notebook's, and its image walks as it walks among the many."""
+    data = compare.compute(sample, 2, EPS, steps=5, count=20)
+    x, y = sample.images[:20], sample.labels[:20]
+    torch.rand(7)  # whatever else has been drawn
+    found = compare.transfer_matrix(sample.pair, x, y, eps=EPS, step_size=EPS / 4, steps=5)
+    for name, row in found.items():
+        assert (row.target, row.guide, row.raised) == (
+            data.transfer[name].target, data.transfer[name].guide, data.transfer[name].raised
+        )  # fmt: skip
+    with torch.no_grad():
+        clean = -compare.attacks.margin(sample.pair.target(x[2:3]), y[2:3]).item()
+    for name, path in data.paths.items():
+        assert (path[-1][1] > clean) == found[name].climbs[2]
+
+
+def test_the_image_that_climbs_is_chosen_by_its_rule(sample):
+    image, words = compare.first_that_climbs(sample)
+    budget = {"eps": sample.eps, "step_size": sample.eps / 4, "steps": 10}
+    found = compare.transfer_matrix(sample.pair, sample.images[:20], sample.labels[:20], **budget)
+    with torch.no_grad():
+        right = (sample.pair.target(sample.images[:20]).argmax(1) == sample.labels[:20]).numpy()
+    fits = [i for i in range(20) if right[i] and found["cag"].climbs[i] and not found["ce"].climbs[i]]
+    assert image == (fits[0] if fits else sample.first_right()) and f"{len(fits)} are right" in words
 
 
 def test_the_same_attack_from_the_same_start_has_cosine_one(sample):

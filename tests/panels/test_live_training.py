@@ -117,6 +117,30 @@ def test_scenarios_move_the_other_controls(panel):
     assert "guide" not in panel.text.value
 
 
+def test_the_epochs_can_be_gone_through_when_the_run_is_over(panel):
+    assert panel.scrub.slider.disabled
+    panel.train_to_end()
+    told, picture = panel.text.value, panel.picture.value
+    assert not panel.scrub.slider.disabled and panel.scrub.slider.value == 3 and "pointed at" not in told
+    panel.scrub.slider.value = 2
+    assert "pointed at: epoch (2)" in panel.text.value and panel.picture.value != picture
+    panel.start()
+    assert panel.scrub.slider.disabled or panel.session.curves.status != "running"
+
+
+def test_controls_that_do_nothing_are_grey_and_what_waits_is_said(panel):
+    panel.set(method="pgd-at")
+    assert panel.controls["w_clean"].main.disabled and panel.controls["w_adv"].number.disabled
+    assert "Changed, for the next Start: Method PGD-AT." in panel.waiting.value
+    panel.set(epochs=2, w_adv=1.0)  # the weight is grey: it does not count
+    assert "Epochs 2" in panel.waiting.value and "Weight" not in panel.waiting.value
+    panel.buttons["reset"].click()
+    assert panel.waiting.value == "" and not panel.controls["w_clean"].main.disabled
+    panel.set(method="pgd-at")
+    panel.train_to_end()
+    assert panel.waiting.value == ""
+
+
 def test_errors_are_shown_in_words(panel):
     panel.experiment = replace(panel.experiment, target="no-net")
     panel.buttons["start"].click()

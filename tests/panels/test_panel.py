@@ -222,10 +222,15 @@ def test_pictures_and_tables_can_be_saved(panel):
     panel.words = lambda data: words(data) + base.table(("", "a, b"), [("<row>", "1"), ("ä", "2")], "My “numbers”")
     panel.refresh()
     files = dict(re.findall(r"download='([^']+)' href='data:[^,]+,([^']+)'", panel.take.value))
-    assert list(files) == ["toy.png", "my-numbers.csv"]
+    assert list(files) == ["toy.png", "my-numbers.csv"] and "Save the table (CSV)" in panel.take.value
     assert base64.b64decode(files["toy.png"]) == panel._shown.sheet.png
     text = base64.b64decode(files["my-numbers.csv"]).decode("utf-8-sig")
     assert list(csv.reader(text.splitlines())) == [["", "a, b"], ["<row>", "1"], ["ä", "2"]]
+    panel.words = lambda data: (
+        base.table(("a",), [("1",)], "Numbers") + base.table(("a",), [("1",)], "A long name " * 9)
+    )
+    panel.refresh()
+    assert "Copy “Numbers”" in panel.take.value and "Copy “A long name A long name A long name A …”" in panel.take.value
 
 
 def test_without_widgets_a_sentence_is_left(panel):
@@ -243,6 +248,10 @@ def test_static_figure_leaves_the_panel_alone_and_raises(panel):
     data, metadata = still._repr_mimebundle_()
     assert data["image/png"].startswith(b"\x89PNG") and data["text/plain"] == "The result is 5."
     assert metadata["image/png"] == {"width": 192, "alt": "The result is 5."}
+    assert (
+        "alt='The result is 5.'" in data["text/html"]
+        and base64.b64encode(data["image/png"]).decode() in data["text/html"]
+    )
     assert panel.settings["x"] == 2.0
     with pytest.raises(ValueError):
         panel.static(x=9.0)
@@ -276,8 +285,8 @@ def test_table_and_plain_text():
 
 
 IN_BOTH = {
-    "BoundedFloatText", "BoundedIntText", "Box", "Button", "Checkbox", "Dropdown", "FloatProgress", "FloatSlider", "HBox", "HTML",
-    "IntSlider", "Layout", "Text", "Textarea", "VBox", "Widget",
+    "BoundedFloatText", "BoundedIntText", "Box", "Button", "Checkbox", "Dropdown", "FloatProgress", "FloatSlider",
+    "HBox", "HTML", "IntSlider", "Layout", "Play", "Text", "Textarea", "VBox", "Widget",
 }  # fmt: skip
 
 

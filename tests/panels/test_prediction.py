@@ -107,6 +107,13 @@ def test_one_file_a_notebook_keeps_all_its_answers(folder):
     assert [path.name for path in folder.iterdir() if path.suffix != ".json"] == []  # no drafts are left
 
 
+def test_options_keep_the_order_in_which_they_are_asked():
+    prediction = commit(Prediction("03/term", "Which?", options={"mse": "MSE", "adv": "the other"}), "adv")
+    again = Prediction("03/term", "Which?", options={"mse": "MSE", "adv": "the other"})
+    for each in (prediction, again):
+        assert "b) the other" in each.message.value and "a) MSE" in each.reveal("mse").text.value
+
+
 def test_an_edited_question_is_asked_anew(folder):
     commit(choice(), "a")
     edited = choice(options=("up", "down"))
@@ -228,9 +235,14 @@ def test_an_outcome_that_no_option_names_is_an_authors_mistake():
 
 
 def test_every_control_has_a_name():
-    for prediction in (choice(), number()):
-        for part in (prediction.field, prediction.sure, prediction.button):
-            assert part.description and part.tooltip
+    one, two = choice(), number()
+    for part in (*one.field.buttons.values(), *one.sure.buttons.values(), one.button, two.field, two.button):
+        assert part.description and part.tooltip
+    one.field.buttons["b"].click()  # what is chosen is said, too
+    assert one.field.value == "b" and one.field.buttons["b"].description == "● b) it falls (chosen)"
+    assert [b.description for b in one.field.buttons.values() if "chosen" in b.description] == [
+        "● b) it falls (chosen)"
+    ]
 
 
 # ---- quiz

@@ -11,6 +11,7 @@ from d2rkit.evaluation.gradient_masking import masking_checks
 from d2rkit.panels import robustness
 from d2rkit.panels.robustness import Measuring, masked
 from d2rkit.panels.sample_pairs import digits_pair
+from d2rkit.panels.shares import Share
 
 EPS = 0.2
 
@@ -54,11 +55,11 @@ def test_masks_change_few_decisions(undefended):
 def test_panel_follows_its_controls_and_keeps_what_was_tried(panel):
     panel.set(model="sharp", attack="pgd", eps255=51, steps=20)
     assert panel.error == "" and "under pgd20 at ε = 51/255" in panel.text.value
-    picture, high = panel.picture.value, panel.data.accuracy("pgd20")[0]
+    picture, high = panel.picture.value, panel.data.accuracy("pgd20").value
     panel.controls["attack"].main.value = "cw"
     assert panel.picture.value != picture and "cw20" in panel.text.value
-    assert panel.data.accuracy("cw20")[0] < high and list(panel.data.flags) == ["clean", "pgd20", "cw20"]
-    assert panel.data.accuracy("all")[0] <= panel.data.accuracy("cw20")[0]
+    assert panel.data.accuracy("cw20").value < high and list(panel.data.flags) == ["clean", "pgd20", "cw20"]
+    assert panel.data.accuracy("all").value <= panel.data.accuracy("cw20").value
     panel.controls["steps"].number.value = 3
     assert "cw3" in panel.data.flags and "pgd20" in panel.data.flags
     panel.controls["eps255"].main.value = 0
@@ -91,8 +92,8 @@ def test_errors_in_words(undefended):
 def test_error_bar_and_worst_case():
     flags = {"clean": np.ones(4, bool), "a": np.array([1, 0, 1, 1], bool), "b": np.array([1, 1, 0, 1], bool)}
     data = robustness.Measured(np.zeros((4, 1, 8, 8)), flags, "a", EPS, "toy")
-    assert data.accuracy("a") == (0.75, pytest.approx((0.75 * 0.25 / 4) ** 0.5))
-    assert data.accuracy("all")[0] == 0.5
+    assert data.accuracy("a") == Share(3, 4)
+    assert data.accuracy("all").value == 0.5
     assert "3 of 4" in robustness.words(data) and "4 of 4" in robustness.words(replace(data, attack="clean"))
 
 

@@ -44,3 +44,18 @@ def test_unknown_names():
     for settings in (("digit", "quick", "trades"), ("digits", "quik", "trades"), ("digits", "quick", "trade")):
         with pytest.raises(ValueError, match="did you mean"):
             start_here.compute(*settings)
+
+
+def test_data_that_are_not_here_are_one_sentence_with_the_command(tmp_path, monkeypatch):
+    from d2rkit.experiments.experiment import Experiment
+
+    monkeypatch.setenv("D2RKIT_DATA", str(tmp_path))
+    with pytest.raises(start_here.NotHere, match="run `d2rkit data cifar10`") as found:
+        start_here.load_here(Experiment(data="cifar10"))
+    assert found.value._render_traceback_() == [str(found.value)], "a notebook shows this and no traceback"
+    assert len(start_here.load_here(Experiment(data="digits")).test) == 397
+
+
+def test_commands_in_sentences_are_set_as_code():
+    assert start_here.as_code("<p>run `d2rkit doctor` first</p>") == "<p>run <code>d2rkit doctor</code> first</p>"
+    assert "`" not in start_here.words(start_here.compute("digits", "medium", "trades"))

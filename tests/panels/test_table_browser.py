@@ -104,8 +104,43 @@ def test_a_preset_shows_what_is_missing_and_what_it_costs(tmp_path):
     assert panel.error == "" and panel.settings["what"] == "preset:tiny"
     text = panel.markdown.value
     assert "2 of 3 seeds [a]" in text and "`d2rkit reproduce tiny --rows pgd-at`" in text
-    assert "preset tiny says" in text and "3 row(s) of ours are missing or lack seeds" in panel.text.value
+    assert "preset tiny says" in text and "Of 3 rows of ours, 1 not run and 2 short of seeds" in panel.text.value
     assert "80.0" not in text or "±" in text
+
+
+def test_rows_are_counted_and_not_commands_nor_sources(tmp_path):
+    """Two rows short of seeds share one command, and a method with three sources is one row of ours."""
+    here = preset(seeds=(0, 1, 2))
+    runs = [run for run in runs_of(here, tmp_path) if run.experiment.seed < 2]
+    assert (
+        f"Of {len(here.rows)} rows of ours, {len(here.rows)} short of seeds"
+        in TableBrowser(runs, {"tiny": here}).text.value
+    )
+    data = rows.compute("cifar10", CIFAR, ALL)
+    ours = {entry.label for entry in data.entries if entry.command}
+    assert f"Of {len(ours)} rows of ours, {len(ours)} not run" in TableBrowser(setting=CIFAR).text.value
+
+
+def test_it_begins_where_it_is_told(tmp_path):
+    run = cifar_run(tmp_path, target="wrn-10-1", subset="10k")
+    assert not any(entry.published for entry in TableBrowser([run], what="cifar10").data.entries)
+    panel = TableBrowser([run], what="cifar10", setting=CIFAR)
+    assert any(entry.published for entry in panel.data.entries)
+    panel.controls["attack"].main.value = "autoattack"
+    panel.reset.click()
+    assert panel.settings["setting"] == CIFAR and panel.settings["attack"] == ALL
+
+
+def test_long_names_wrap_and_stay_on_the_picture():
+    from d2rkit.panels import table_browser
+
+    label = "D2R+CAG: batch-mean KL at a tenth of the weights (the same loss)"
+    entry = rows.Entry(label, {"clean": (90.0, 1.0)}, {}, seeds=3, wanted=3)
+    data = rows.Browsed("T", CIFAR, ("clean",), (entry,), (), 100, 3, rows.Table("", "", (), ()))
+    made = table_browser.draw(data)
+    made.canvas.draw()
+    name = made.axes[0].get_yticklabels()[0]
+    assert "\n" in name.get_text() and name.get_window_extent().x0 >= 0
 
 
 def test_a_failed_run_is_said_to_have_failed(tmp_path):

@@ -5,13 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from d2rkit.cli.verifying import verify_command
 from d2rkit.core.files import read_json, write_json
 from d2rkit.experiments.experiment import build_pair, read_run
 from d2rkit.experiments.presets import PRESETS
 from d2rkit.experiments.run import run
-from d2rkit.networks.checkpoints import save_weights
+from d2rkit.networks.checkpoints import half_precision, load_weights, save_weights
 from d2rkit.reporting.verify import rows_of, verify
 from tests.experiments.test_experiment import TINY
 
@@ -44,6 +45,28 @@ def test_a_packed_run_needs_its_weights_beside_it(done, copy):
         verify(packed, device="cpu")
     (answer,) = verify(packed, done.folder / "best.safetensors", device="cpu")
     assert answer.confirmed
+
+
+def test_weights_packed_in_float16_confirm_the_flags_of_those_they_were_rounded_from(done, digits, copy, tmp_path):
+    small = tmp_path / "half.safetensors"
+    small.write_bytes(half_precision(done.folder / "best.safetensors"))
+    assert small.stat().st_size < 0.7 * (done.folder / "best.safetensors").stat().st_size
+    (answer,) = verify(read_run(copy), small, device="cpu")
+    assert answer.confirmed and not answer.fault
+    other = build_pair(dataclasses.replace(EXPERIMENT, seed=5), digits)
+    save_weights(tmp_path / "other.safetensors", other.target, other.guide)
+    small.write_bytes(half_precision(tmp_path / "other.safetensors"))
+    (answer,) = verify(read_run(copy), small, device="cpu")
+    assert not answer.confirmed and "its flags are of" in answer.fault
+
+
+def test_weights_too_large_for_float16_are_refused(done, digits, tmp_path):
+    pair = load_weights(done.folder / "best.safetensors", build_pair(EXPERIMENT, digits))
+    with torch.no_grad():
+        next(pair.target.parameters()).mul_(1e7)
+    save_weights(tmp_path / "large.safetensors", pair.target, pair.guide)
+    with pytest.raises(ValueError, match="has values that float16 cannot hold"):
+        half_precision(tmp_path / "large.safetensors")
 
 
 def test_other_weights_are_not_confirmed(digits, copy):

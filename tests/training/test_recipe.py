@@ -44,3 +44,10 @@ def test_an_experiment_is_a_recipe_and_trains_as_its_recipe_does(few_digits, tmp
     (first, alone), (second, whole), (third, gone_on) = fits
     assert same_weights(first, second) and same_weights(first, third)
     assert without_seconds(alone.history) == without_seconds(whole.history) and gone_on.history == whole.history
+
+
+def test_equal_experiments_are_one_key_whatever_the_order_of_their_options():
+    options = {"w_adv": 3.0, "w_mse": 0.5}
+    one, other = (Experiment(seed=1, loss=dict(each)) for each in (options.items(), reversed(options.items())))
+    assert hash(one) == hash(other) and len({one, other, Experiment(seed=2, loss=options)}) == 2
+    assert hash(Recipe(loss=options)) != hash(Recipe())

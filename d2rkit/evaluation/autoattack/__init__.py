@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from d2rkit.core.validation import as_pixels
 from d2rkit.evaluation.autoattack.anytime import next_previews, work
 from d2rkit.methods.pair import eval_mode, frozen
 
+Norm = Literal["Linf", "L2"]
 STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
 FEWEST_CLASSES = 4  # with fewer the targeted losses do not exist
 SQUARE_GAIN = 0.002  # the package warns if Square breaks a larger share of images than this
@@ -48,7 +50,7 @@ class AutoAttackSettings:
 
     eps: float
     classes: int
-    norm: str = "Linf"
+    norm: Norm = "Linf"
     seed: int = 0
     batch_size: int = 250
     budget: AutoAttackBudget = FULL
@@ -82,7 +84,7 @@ def autoattack(
     eps: float,
     seed: int = 0,
     batch_size: int = 250,
-    norm: str = "Linf",
+    norm: Norm = "Linf",
     through: nn.Module | None = None,
     state: AutoAttackState | None = None,
     shared: bool = False,

@@ -70,7 +70,7 @@ class Clock:
     def check(self, flags: Tensor, done: float, left: float) -> None:
         """Raises BudgetSpent if time is up, but not if nothing is left to do."""
         now = time.monotonic()
-        if self.limited and left and now - self.made >= self.seconds:
+        if self.seconds is not None and left and now - self.made >= self.seconds:
             pace = (now - self.began) / max(done - self.before, 1.0)
             raise BudgetSpent(Bound(flags.clone(), done / (done + left), left * pace))
 

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from operator import attrgetter
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -23,13 +24,16 @@ import torch
 from pyautoattack import AutoAttack, autopgd_base, fab_pt, square
 from torch import Tensor, nn
 
-from d2rkit.evaluation.autoattack import AutoAttackSettings
+from d2rkit.evaluation.autoattack import AutoAttackSettings, Norm
 from d2rkit.evaluation.autoattack.auto_pgd import StillRight, dlr_targeted
 from d2rkit.evaluation.autoattack.fast_adaptive_boundary import classes_side_by_side, projection_linf
 from d2rkit.evaluation.autoattack.square import squares_side_by_side
 
 PIXELS_AT_ONCE = 2**17  # a batch of so many keeps a CPU busy: more classes or queries side by side would gain nothing
 LOGGER, FOOTNOTE = "auto-attack", " See flags_doc"  # who says the package's warnings, and where their footnote begins
+
+# A CIFAR-10 network trained without defence, which panels/sample_pairs.py shows.
+EXAMPLE = "examples/model_test.pt"
 
 # What an AutoAttack and its attacks must have when they are made: we set or read it.
 ATTRIBUTES = {
@@ -69,6 +73,8 @@ def changes() -> list[str]:
     """A sentence for each thing that the installed package does not have, or has in another form; none if all is as it
     was. A changed source need not be an error: read it, make ours do the same, and enter its new digest."""
     found = []
+    if not (Path(pyautoattack.__file__).parent / EXAMPLE).is_file():
+        found.append(f"pyautoattack carries no {EXAMPLE} any more, the undefended network of panels/sample_pairs.py.")
     attack = AutoAttack(nn.Identity(), device="cpu")
     for part, names in ATTRIBUTES.items():
         owner = getattr(attack, part, None) if part else attack
@@ -135,7 +141,8 @@ def leave_out_fooled(attack: autopgd_base.APGDAttack) -> None:
     """From now on each run of `attack` computes only images that it has not fooled."""
     network, run = attack.model, attack.attack_single_run
     if isinstance(attack, autopgd_base.APGDAttack_targeted):
-        put(attack, dlr_loss_targeted=lambda logits, y: dlr_targeted(logits, y, attack.y_target))
+        targets = attrgetter("y_target")  # None before it runs
+        put(attack, dlr_loss_targeted=lambda logits, y: dlr_targeted(logits, y, targets(attack)))
 
     def attack_single_run(x: Tensor, y: Tensor, x_init: Tensor | None = None):
         attack.model = StillRight(network, y)
@@ -162,7 +169,7 @@ class SideBySideFAB(fab_pt.FABAttack_PT):
 
     attack_single_run = with_names(fab_pt.FABAttack_PT.attack_single_run, projection_linf=projection_linf)
 
-    def __init__(self, model: nn.Module, *, norm: str, eps: float, seed: int, device: torch.device, rows: int):
+    def __init__(self, model: nn.Module, *, norm: Norm, eps: float, seed: int, device: torch.device, rows: int):
         super().__init__(model, norm=norm, eps=eps, seed=seed, device=device, targeted=True)
         self.rows = rows
         self.given: Tensor | None = None

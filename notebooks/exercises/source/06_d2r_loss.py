@@ -80,9 +80,10 @@ if result:
     torch.manual_seed(1)
     f_clean, f_adv, g_clean = (2 * torch.randn(128, 10) for _ in range(3))
     y = torch.randint(10, (128,))
-    mine, kit = my_d2r(f_clean, f_adv, g_clean, y), d2r(Logits(f_clean, f_adv, g_clean), y).parts
+    mine = my_d2r(f_clean, f_adv, g_clean, y)
+    kit = d2r(Logits(f_clean, f_adv, g_clean), y, variant="symmetric", w_clean=2.0, w_adv=30.0).parts
     for name in mine:
-        print(f"{name:<6} yours {mine[name].item():8.4f}   the kit's {kit[name].item():8.4f}")
+        print(f"{name:<6} yours {mine[name].item():8.2f}   the kit's {kit[name].item():8.2f}")
     fig, ax = plt.subplots(figsize=(5, 2.4))
     values = [part.item() for part in mine.values()]
     ax.bar_label(ax.barh(list(mine), values), fmt="%.2f", padding=3)

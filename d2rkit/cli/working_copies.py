@@ -1,0 +1,55 @@
+"""The user's own copies of the notebooks: running them changes no file of the kit, and no update overwrites work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from d2rkit.core.digests import file_digest
+from d2rkit.core.files import write_json
+
+LEDGER = ".copied.json"  # file -> digest of the kit's file that was copied
+LEFT_OUT = (".ipynb_checkpoints", "__pycache__", "source")
+
+
+@dataclass
+class Copied:
+    """What update() did: names of files that are new, that follow the kit, and that were left as the user has them
+    although the kit's have changed."""
+
+    new: list[str] = field(default_factory=list)
+    renewed: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+
+
+def update(kit: Path, folder: Path) -> Copied:
+    """Bring copies of the files in `kit` to `folder`. A copy that the user has not changed follows the kit; one that
+    was changed or deleted stays so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ledger, done = _read(folder / LEDGER), Copied()
+    for file in sorted(kit.rglob("*")):
+        name = file.relative_to(kit).as_posix()
+        if not file.is_file() or any(part in LEFT_OUT for part in file.relative_to(kit).parts):
+            continue
+        copy, now, then = folder / name, file_digest(file), ledger.get(name)
+        if now == then:
+            continue
+        if copy.exists() and file_digest(copy) not in (now, then):
+            done.kept.append(name)
+            continue
+        (done.new if then is None else done.renewed).append(name)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+        ledger[name] = now
+    write_json(folder / LEDGER, ledger)
+    return done
+
+
+def _read(file: Path) -> dict[str, str]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none yet, or broken: then every copy counts as the user's own
+        return {}
+    return found if isinstance(found, dict) else {}

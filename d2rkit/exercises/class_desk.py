@@ -1,0 +1,268 @@
+"""What a class handed in: who is stuck where, which misconceptions, what was predicted, whose code is alike.
+
+    page = class_desk("handins/")        # computed: plain data
+    page.save("class.html")              # one offline page, and class.csv beside it
+
+Reads what `report().save(...)` writes. A file that is no hand-in is named with one sentence and stops nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from d2rkit.core.files import write_atomically
+from d2rkit.core.paths import check_path, new_file
+from d2rkit.exercises import NAMES
+from d2rkit.exercises.alike import Alike, alike
+from d2rkit.exercises.checking import NOT_YET, PASSED, UNWRITTEN
+from d2rkit.exercises.handin import attempts, read_handin
+from d2rkit.exercises.settings import general
+
+if TYPE_CHECKING:
+    from d2rkit.exercises.rerun import Again, Limits
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One student's exercise. step, hint: where the last check stopped, empty if it passed. again: what running the
+    code once more gave, where that was asked for."""
+
+    status: str = UNWRITTEN
+    step: str = ""
+    hint: str = ""
+    attempts: int = 0
+    code: str = ""
+    again: Again | None = None
+
+    @property
+    def differs(self) -> bool:
+        """Does running it again contradict what was handed in?"""
+        return self.again is not None and (self.again.status == PASSED) != (self.status == PASSED)
+
+
+@dataclass(frozen=True)
+class Student:
+    """name: as in the file, else the file's own name; file: below the folder."""
+
+    name: str
+    file: str
+    cells: dict[str, Cell]
+    answers: dict[str, dict]
+
+    @property
+    def passed(self) -> int:
+        return sum(cell.status == PASSED for cell in self.cells.values())
+
+
+@dataclass(frozen=True)
+class Misconception:
+    """One hint of one step that students were left with; numbers in it are those of the first of them."""
+
+    exercise: str
+    step: str
+    hint: str
+    students: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ClassDesk:
+    """exercises: the kit's, then others, as far as anyone has them. broken: file -> sentence."""
+
+    folder: str
+    students: tuple[Student, ...]
+    exercises: tuple[str, ...]
+    misconceptions: tuple[Misconception, ...]
+    predictions: tuple[Predicted, ...]
+    alike: tuple[Alike, ...]
+    broken: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def again(self) -> bool:
+        return any(cell.again for student in self.students for cell in student.cells.values())
+
+    def csv(self) -> str:
+        return as_csv(self)
+
+    def html(self) -> str:
+        from d2rkit.exercises.class_page import page
+
+        return page(self)
+
+    def save(self, path: str | Path = "class.html") -> tuple[Path, Path]:
+        """Write the page, and the CSV beside it; ValueError if either is there already."""
+        files = check_outputs(path)
+        for file, text in zip(files, (self.html(), self.csv()), strict=True):
+            with write_atomically(file) as draft:
+                draft.write_text(text, encoding="utf-8", newline="")
+        return files
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A question of which the class committed answers. given: (student, entry) of those who answered; came: what came
+    out and how often (it is computed on each student's machine); unseen: how many saw the answer without committing."""
+
+    name: str
+    kind: str
+    question: str
+    given: tuple[tuple[str, dict], ...]
+    came: Counter
+    unseen: int
+
+    @property
+    def right(self) -> tuple[int, int]:
+        """Right ones, of those whose outcome is known."""
+        known = [bool(entry["right"]) for _, entry in self.given if "right" in entry]
+        return sum(known), len(known)
+
+
+def check_outputs(path: str | Path) -> tuple[Path, Path]:
+    """The page's path and the CSV's; ValueError if something is there."""
+    page = check_path(path).expanduser()
+    page = page if page.suffix == ".html" else page.with_name(page.name + ".html")
+    return new_file(page), new_file(page.with_suffix(".csv"))
+
+
+def class_desk(
+    folder: str | Path, limits: Limits | None = None, report: Callable[[float, str], None] | None = None
+) -> ClassDesk:
+    """Read every hand-in below `folder`. limits: run the code again within them (see `rerun`), else not.
+
+    report: called with the part done and what is done. ValueError if `folder` is none or holds no hand-in."""
+    root = check_path(folder).expanduser()
+    if not root.is_dir():
+        raise ValueError(f"{root} is no folder")
+    students, broken = read_class(root)
+    if not students:
+        told = f"; {next(iter(broken.values()))}" if broken else ""
+        raise ValueError(f"there is no hand-in below {root}: report().save('handin.json') writes one{told}")
+    if limits is not None:
+        students = run_again(students, limits, report)
+    there = {name for student in students for name in student.cells}
+    exercises = (*(name for name in NAMES if name in there), *sorted(there - set(NAMES)))
+    return ClassDesk(
+        str(root), tuple(students), exercises, misconceptions(students), predictions(students),
+        alike([(s.name, {e: c.code for e, c in s.cells.items()}) for s in students]), broken,
+    )  # fmt: skip
+
+
+def read_class(root: Path) -> tuple[list[Student], dict[str, str]]:
+    """Hand-ins by name, and one sentence for each other file (hidden ones do not count)."""
+    students, broken = [], {}
+    for file in sorted(root.rglob("*")):
+        name = file.relative_to(root).as_posix()
+        if any(part.startswith(".") for part in file.relative_to(root).parts) or (file.is_dir() and file.suffix == ""):
+            continue
+        if file.suffix != ".json":
+            broken[name] = "is no .json, so it was not read" if file.is_file() else "is no file"
+            continue
+        try:
+            students.append(_student(read_handin(file), file, name))
+        except (ValueError, OSError) as error:
+            broken[name] = " ".join(str(error).replace(str(file), "").split()).removesuffix(
+                "; move it away or choose another name"
+            )
+    doubled = Counter(student.name for student in students)
+    students = [replace(s, name=f"{s.name} ({s.file})") if doubled[s.name] > 1 else s for s in students]
+    return sorted(students, key=lambda student: student.name.casefold()), broken
+
+
+def _student(found: Mapping[str, Any], file: Path, name: str) -> Student:
+    own = file.parent.name if file.stem == "handin" and "/" in name else file.stem
+    cells = {}
+    for exercise, entry in found["exercises"].items():
+        stopped = entry["status"] == NOT_YET
+        step, hint = (entry.get("step", ""), entry.get("hint", "")) if stopped else ("", "")
+        cells[exercise] = Cell(entry["status"], step, hint, attempts(entry), entry.get("code", ""))
+    return Student(found.get("student", "").strip() or own, name, cells, dict(found.get("answers", {})))
+
+
+def run_again(
+    students: Sequence[Student], limits: Limits, report: Callable[[float, str], None] | None = None
+) -> list[Student]:
+    """The same with `again` for every exercise that has code."""
+    from d2rkit.exercises.rerun import rerun  # needs a system with resource limits
+    from d2rkit.experiments.plugins import LOADED
+
+    todo = sum(bool(cell.code) for student in students for cell in student.cells.values())
+    done, found = 0, []
+    for student in students:
+        cells = {}
+        for exercise, cell in student.cells.items():
+            again = None
+            if cell.code:
+                if report:
+                    report(done / todo, f"{student.name}: {exercise}")
+                again = rerun(exercise, cell.code, limits, tuple(LOADED))
+                done += 1
+            cells[exercise] = replace(cell, again=again)
+        found.append(replace(student, cells=cells))
+    if report:
+        report(1.0, "")
+    return found
+
+
+# -- what is read off them --------------------------------------------------------------------------------
+def misconceptions(students: Sequence[Student]) -> tuple[Misconception, ...]:
+    """Hints that students were left with, the commonest first."""
+    groups: dict[tuple[str, str], list[tuple[str, Cell]]] = {}
+    for student in students:
+        for exercise, cell in student.cells.items():
+            if cell.hint:
+                groups.setdefault((exercise, general(cell.hint)), []).append((student.name, cell))
+    found = [
+        Misconception(exercise, cells[0][1].step, cells[0][1].hint, tuple(name for name, _ in cells))
+        for (exercise, _), cells in groups.items()
+    ]
+    return tuple(sorted(found, key=lambda one: (-len(one.students), one.exercise, one.hint)))
+
+
+def predictions(students: Sequence[Student]) -> tuple[Predicted, ...]:
+    """Every question of which someone committed an answer, or looked without one, by name."""
+    about: dict[tuple, list[tuple[str, dict]]] = {}
+    for student in students:
+        for name, entry in student.answers.items():
+            key = (name, entry["kind"], entry["question"], tuple(entry.get("options", {}).items()))
+            about.setdefault(key, []).append((student.name, entry))
+    found = []
+    for (name, kind, question, _), entries in sorted(about.items()):
+        given = tuple((student, entry) for student, entry in entries if "answer" in entry)
+        came = Counter(entry["actual"] for _, entry in given if "actual" in entry)
+        unseen = sum("answer" not in entry and bool(entry.get("seen")) for _, entry in entries)
+        if given or unseen:
+            found.append(Predicted(name, kind, question, given, came, unseen))
+    return tuple(found)
+
+
+COLUMNS = ("student", "file", "exercise", "status", "attempts", "step", "hint", "alike", "again", "again_hint")
+
+
+def as_csv(desk: ClassDesk) -> str:
+    """A row for each student and exercise; one for each broken file."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for student in desk.students:
+        for exercise in desk.exercises:
+            cell = student.cells.get(exercise, Cell())
+            groups = (one.students for one in desk.alike if one.exercise == exercise and not one.common)
+            others = {name for names in groups if student.name in names for name in names} - {student.name}
+            again = (cell.again.status, cell.again.hint) if cell.again else ("", "")
+            row = (student.name, student.file, exercise, cell.status, cell.attempts, cell.step, cell.hint,
+                   "; ".join(sorted(others)), *again)  # fmt: skip
+            writer.writerow([as_text(value) for value in row])
+    for file, sentence in desk.broken.items():
+        writer.writerow([as_text(value) for value in ("", file, "", "not read", "", "", sentence, "", "", "")])
+    return text.getvalue()
+
+
+def as_text(value: object) -> str:
+    """A cell that no spreadsheet takes for a formula, whatever a student wrote."""
+    text = str(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

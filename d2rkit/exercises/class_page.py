@@ -1,0 +1,221 @@
+"""The lecturer's page of a class: one offline HTML file, from `class_desk`'s plain data."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from statistics import median
+from typing import TYPE_CHECKING
+
+from d2rkit.exercises.answers import CONFIDENCES, letters, with_unit
+from d2rkit.exercises.checking import NOT_YET, SYMBOLS
+from d2rkit.exercises.settings import threshold
+
+if TYPE_CHECKING:
+    from d2rkit.exercises.class_desk import Cell, ClassDesk, Predicted, Student
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1d1d1f; --soft: #5c5c61; --paper: #fff; --line: #d9d9de; --ok: #0072b2;
+  --no: #b34700; --fill: #e6f0f7; }
+@media (prefers-color-scheme: dark) { :root { --ink: #ececf0; --soft: #a9a9b2; --paper: #17181b; --line: #3b3c42;
+  --ok: #6db6e8; --no: #f09a5b; --fill: #1c3345; } }
+body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto;
+  max-width: 1280px; padding: 0 1.5rem; }
+h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .4rem; }
+h3 { font-size: 1rem; margin: 0 0 .3rem; } p { margin: .3rem 0; max-width: 52rem; } .soft { color: var(--soft); }
+nav a { margin-right: 1.2rem; } a { color: var(--ok); }
+table { border-collapse: collapse; } .scroll { overflow-x: auto; }
+th, td { text-align: left; vertical-align: top; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); }
+thead th { border-bottom: 2px solid var(--soft); font-weight: 600; } td.n, th.n { text-align: right; }
+.matrix { table-layout: fixed; width: 100%; min-width: 70rem; font-size: 13px; }
+.matrix th:first-child { width: 8.5rem; } .matrix td, .matrix thead th { padding: .3rem .4rem; }
+.matrix td { overflow-wrap: anywhere; border-left: 1px solid var(--line); overflow-wrap: anywhere; }
+.passed { background: var(--fill); } .passed b { color: var(--ok); } .not b { color: var(--no); }
+.matrix .step { display: block; line-height: 1.25; } summary { cursor: pointer; }
+.mark { display: inline-block; border: 1px solid var(--no); border-radius: .6em; padding: 0 .45em; font-size: 12px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(30rem, 1fr)); gap: 1rem; }
+.card { border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem; } .card table { width: 100%; }
+.bar { display: block; height: .55rem; background: var(--ok); border-radius: 2px; min-width: 1px; }
+.graph { display: block; width: 8rem; margin-top: .35rem; background: var(--line); border-radius: 2px; }
+@media print { nav { display: none; } .matrix { min-width: 0; } }
+"""
+
+
+def page(desk: ClassDesk) -> str:
+    parts = [
+        ("students", "Students and exercises", _matrix(desk)),
+        ("misconceptions", "Commonest misconceptions", _misconceptions(desk)),
+        ("predictions", "Predictions, before and after", _predictions(desk)),
+        ("alike", "Code that is alike", _alike(desk)),
+    ]
+    if desk.again:
+        parts.append(("again", "Run again", _again(desk)))
+    if desk.broken:
+        parts.append(("files", "Files that could not be read", _broken(desk)))
+    links = "".join(f"<a href='#{key}'>{title}</a>" for key, title, _ in parts)
+    body = "".join(f"<section id='{key}'><h2>{title}</h2>{content}</section>" for key, title, content in parts)
+    count = len(desk.students)
+    passed = sum(student.passed for student in desk.students)
+    read = f"{count} hand-in{'s' * (count != 1)}, {passed} exercises passed in all"
+    read += f", {len(desk.broken)} other file{'s' * (len(desk.broken) != 1)}" if desk.broken else ""
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>The class's hand-ins</title>"
+        f"<meta name='viewport' content='width=device-width'><style>{STYLE}</style></head><body><main>"
+        f"<h1>The class's hand-ins</h1><p class='soft'>{_t(desk.folder)}: {read}</p><nav>{links}</nav>{body}"
+        "</main></body></html>\n"
+    )
+
+
+def _t(text: object) -> str:
+    return html.escape(str(text))
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
+    """header: texts; a leading "#" makes a column of numbers. rows: HTML, the first cell being the row's header."""
+    number = [title.startswith("#") for title in header]
+    classes = ["" if not n else " class='n'" for n in number]
+    head = "".join(f"<th scope='col'{c}>{_t(t.removeprefix('#'))}</th>" for t, c in zip(header, classes, strict=True))
+    body = "".join(
+        "<tr>" + "".join(
+            f"<{'th scope=row' if i == 0 else 'td'}{c}>{cell}</{'th' if i == 0 else 'td'}>"
+            for i, (cell, c) in enumerate(zip(row, classes, strict=True))
+        ) + "</tr>"
+        for row in rows
+    )  # fmt: skip
+    return f"<div class='scroll'><table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+# -- students × exercises -----------------------------------------------------------------------------------
+def _matrix(desk: ClassDesk) -> str:
+    marked = {(one.exercise, name) for one in desk.alike if not one.common for name in one.students}
+    head = "".join(f"<th scope='col'>{_t(name).replace('_', '_<wbr>')}</th>" for name in desk.exercises)
+    rows = "".join(_row(student, desk, marked) for student in desk.students)
+    totals = "".join(
+        f"<td>{sum(s.cells[name].status == 'passed' for s in desk.students if name in s.cells)} passed</td>"
+        for name in desk.exercises
+    )
+    return (
+        "<p class='soft'>✔ passed, ✘ not yet, with the step at which the last check stopped and, on a click, its hint; "
+        "… not yet written; 3×: three attempts.</p>"
+        f"<div class='scroll'><table class='matrix'><thead><tr><th scope='col'>student</th>{head}</tr></thead>"
+        f"<tbody>{rows}</tbody><tfoot><tr><th scope='row'>all</th>{totals}</tr></tfoot></table></div>"
+    )
+
+
+def _row(student: Student, desk: ClassDesk, marked: set[tuple[str, str]]) -> str:
+    cells = "".join(_cell(student.cells.get(name), (name, student.name) in marked) for name in desk.exercises)
+    return f"<tr><th scope='row' title='{_t(student.file)}'>{_t(student.name)}</th>{cells}</tr>"
+
+
+def _cell(cell: Cell | None, marked: bool) -> str:
+    if cell is None:
+        return "<td><span class='soft'>–</span></td>"
+    kind = {"passed": "passed", NOT_YET: "not"}.get(cell.status, "")
+    tries = f" <span class='soft'>{cell.attempts}×</span>" if cell.attempts else ""
+    words = f"<b>{SYMBOLS[cell.status]} {_t(cell.status)}</b>{tries}"
+    words = words if kind else "<span class='soft' title='not yet written'>…</span>"
+    if cell.hint:
+        step = f"<span class='step'>{_t(cell.step)}</span>" if cell.step else ""
+        words = f"<details><summary>{words}{step}</summary>{_t(cell.hint)}</details>"
+    words += " <span class='mark'>alike</span>" if marked else ""
+    words += f" <span class='mark'>again: {_t(cell.again.status)}</span>" if cell.again and cell.differs else ""
+    return f"<td class='{kind}'>{words}</td>"
+
+
+def _misconceptions(desk: ClassDesk) -> str:
+    if not desk.misconceptions:
+        return "<p>Nobody was left with a hint.</p>"
+    rows = [
+        (_t(one.exercise), str(len(one.students)), _t(one.step or "–"), _t(one.hint), _t(", ".join(one.students)))
+        for one in desk.misconceptions
+    ]
+    return _table(("exercise", "#students", "step", "hint", "who"), rows)
+
+
+# -- predictions ------------------------------------------------------------------------------------------
+def _predictions(desk: ClassDesk) -> str:
+    if not desk.predictions:
+        return "<p>No predictions were handed in.</p>"
+    return f"<div class='cards'>{''.join(_card(one) for one in desk.predictions)}</div>"
+
+
+def _card(one: Predicted) -> str:
+    right, known = one.right
+    facts = [f"{len(one.given)} answered"]
+    facts += (
+        [f"{right} of {known} {'right at the first try' if one.kind == 'quiz' else 'as it came out'}"] if known else []
+    )
+    facts += [f"{one.unseen} looked without predicting"] if one.unseen else []
+    late = sum(bool(entry.get("late")) for _, entry in one.given)
+    facts += [f"{late} predicted after looking"] if late else []
+    body = (_numbers(one) if one.kind == "number" else _choices(one)) + _sure(one) if one.given else ""
+    heading = f"<h3>{_t(one.name)} <span class='soft'>{_t(one.question)}</span></h3>"
+    return f"<div class='card'>{heading}{body}<p class='soft'>{'; '.join(facts)}</p></div>"
+
+
+def _choices(one: Predicted) -> str:
+    options = one.given[0][1]["options"]
+    counts = Counter(entry["answer"] for _, entry in one.given)
+    rows = []
+    for key, letter in letters(options).items():
+        share = counts[key] / len(one.given)
+        bar = f"<span class='graph'><span class='bar' style='width:{100 * share:.0f}%'></span></span>"
+        came = f"✔ {'right' if one.kind == 'quiz' else 'came out'}" if one.came[key] else ""
+        came += f" ({one.came[key]} of {one.came.total()})" if one.came[key] and len(one.came) > 1 else ""
+        rows.append((f"{letter}) {_t(options[key])}", str(counts[key]), bar, came))
+    return _table(("option", "#before", "", "after"), rows)
+
+
+def _numbers(one: Predicted) -> str:
+    unit = one.given[0][1]["unit"]
+    said = sorted(entry["answer"] for _, entry in one.given)
+    rows = [("predicted, the middle one", with_unit(median(said), unit))]
+    rows.append(("predicted, from – to", f"{with_unit(said[0], unit)} – {with_unit(said[-1], unit)}"))
+    if one.came:
+        came = sorted(one.came.elements())
+        rows.append(("came out, the middle one", with_unit(median(came), unit)))
+        off = sorted(abs(e["answer"] - e["actual"]) for _, e in one.given if "actual" in e)
+        rows.append(("apart by, the middle one", with_unit(median(off), "percentage points" if unit == "%" else unit)))
+    return _table(("before and after", "#number"), [(_t(a), _t(b)) for a, b in rows])
+
+
+def _sure(one: Predicted) -> str:
+    """How often each confidence was right: a calibrated class is right more often where it is surer."""
+    parts = []
+    for word in CONFIDENCES:
+        known = [bool(e["right"]) for _, e in one.given if e.get("confidence") == word and "right" in e]
+        parts += [f"{word}: {sum(known)} of {len(known)} right"] if known else []
+    return f"<p>{'; '.join(parts)}</p>" if parts else ""
+
+
+# -- the rest ---------------------------------------------------------------------------------------------
+def _alike(desk: ClassDesk) -> str:
+    share, least = threshold("alike_share"), threshold("alike_tokens")
+    about = (
+        f"<p class='soft'>Compared without names of one's own, comments and layout; {share:.0%} of the tokens "
+        f"agree, and there are at least {least:.0f}. A reason to ask, not a proof: short exercises have few right "
+        "forms.</p>"
+    )
+    if not desk.alike:
+        return about + "<p>No two are.</p>"
+    rows = [
+        (_t(one.exercise), f"{one.share:.0%}", _t(", ".join(one.students)),
+         "so common that it marks nobody" if one.common else "marked above")
+        for one in desk.alike
+    ]  # fmt: skip
+    return about + _table(("exercise", "#agree", "whose", ""), rows)
+
+
+def _again(desk: ClassDesk) -> str:
+    cells = [(s, name, cell) for s in desk.students for name, cell in s.cells.items() if cell.again]
+    differ = [(s, name, cell) for s, name, cell in cells if cell.differs]
+    said = f"<p>{len(cells)} solutions were run again; {len(differ)} did not do what was handed in.</p>"
+    rows = [
+        (_t(s.name), _t(name), _t(c.status), _t(c.again.status), _t(c.again.hint)) for s, name, c in differ if c.again
+    ]
+    return said + (_table(("student", "exercise", "handed in", "run again", "why"), rows) if rows else "")
+
+
+def _broken(desk: ClassDesk) -> str:
+    return _table(("file", "what is wrong"), [(_t(file), _t(words)) for file, words in desk.broken.items()])

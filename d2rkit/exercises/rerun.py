@@ -1,0 +1,116 @@
+"""The code of a hand-in, run and checked again in a process of its own, with limits.
+
+What it protects against: endless loops (CPU and wall clock), memory and disk that fill up, networks, other programs,
+files written or removed outside a temporary folder, by accident or by a plain attempt. What it does not: the code
+runs as the user who reads the hand-ins and can read what they can read, and someone who knows Python's insides gets
+around the guard within the process. Code that one does not trust belongs into a container or another user's account.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from d2rkit.core.paths import PROJECT
+
+DISK = 2**24  # bytes that one file may have
+
+
+@dataclass(frozen=True)
+class Limits:
+    """seconds of one check, on the clock; memory in MiB of address space, of which importing torch takes a part."""
+
+    seconds: float = 60.0
+    memory: int = 8192
+
+    def check(self) -> Limits:
+        if not 1 <= self.seconds <= 3600:
+            raise ValueError(f"seconds must lie between 1 and 3600, not {self.seconds:g}")
+        if self.memory < 2048:
+            raise ValueError(f"memory must be at least 2048 MiB, which torch needs by itself, not {self.memory}")
+        return self
+
+
+@dataclass(frozen=True)
+class Again:
+    """What came of running it again: the status, step and hint of the check, or what stopped it (status "stopped")."""
+
+    status: str
+    step: str = ""
+    hint: str = ""
+
+
+def rerun(exercise: str, code: str, limits: Limits = Limits(), plugins: Sequence[str] = ()) -> Again:
+    """Check `code` (the text of a hand-in) as a solution of `exercise`, in a process of its own."""
+    asked = json.dumps({"exercise": exercise, "code": code, "plugins": [str(Path(p).resolve()) for p in plugins]})
+    with tempfile.TemporaryDirectory(prefix="d2rkit-") as folder:
+        answer = Path(folder) / "answer.json"
+        command = [*without_network(), sys.executable, "-m", "d2rkit.exercises.rerun_child", str(answer)]
+        kept = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT") if key in os.environ}
+        environment = kept | {
+            "HOME": folder, "TMPDIR": folder, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT),
+            "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8",
+        }  # fmt: skip
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True, preexec_fn=lambda: _limit(limits),
+        )  # fmt: skip
+        try:
+            process.communicate(asked.encode(), timeout=limits.seconds)
+        except subprocess.TimeoutExpired:
+            return Again("stopped", hint=f"it did not end within {limits.seconds:g} s")
+        finally:
+            _end(process)
+        return _read(answer, process.returncode, limits)
+
+
+def _limit(limits: Limits) -> None:
+    """In the child, before Python starts there."""
+    seconds = int(limits.seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    memory = limits.memory * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (DISK, DISK))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _end(process: subprocess.Popen) -> None:
+    """The process and whatever it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _read(answer: Path, code: int, limits: Limits) -> Again:
+    try:
+        told = json.loads(answer.read_text(encoding="utf-8"))
+        return Again(str(told["status"]), str(told["step"]), str(told["hint"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        words = {
+            -signal.SIGXCPU: f"it used more than {limits.seconds:g} s",
+            -signal.SIGXFSZ: "it wrote too large a file",
+        }
+        return Again("stopped", hint=words.get(code, f"it ended without an answer (exit code {code})"))
+
+
+@lru_cache(maxsize=1)
+def without_network() -> tuple[str, ...]:
+    """Words before a command that give it a network of its own, with nothing in it; none where that is not allowed,
+    and then only the guard within the process keeps it from the network."""
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        return ()
+    words = (unshare, "--map-root-user", "--net")
+    tried = subprocess.run([*words, "true"], capture_output=True, check=False)
+    return words if tried.returncode == 0 else ()

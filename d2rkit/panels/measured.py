@@ -1,0 +1,57 @@
+"""Small measurements shipped with the kit: a script of benchmarks/ makes them, a notebook's panel reads them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from d2rkit.core.files import read_json, write_atomically
+from d2rkit.core.paths import shipped
+from d2rkit.experiments.experiment import Experiment, machine
+
+
+def facts(command: str, recipe: Experiment, seeds: Sequence[int], images: int, seconds: float) -> dict[str, Any]:
+    """What a reader has to know of numbers: hardware, seeds, n, and the settings that are not the defaults."""
+    default, used = Experiment().to_dict(), asdict(recipe)
+    return {
+        "made_by": command,
+        "hardware": machine("cpu"),
+        "torch": torch.__version__,
+        "cpu_seconds": round(seconds),
+        "recipe": {name: used[name] for name in default if used[name] != default[name]},
+        "seeds": list(seeds),
+        "images": images,
+    }
+
+
+def source(found: Mapping[str, Any]) -> str:
+    """The facts as a sentence."""
+    seeds = ", ".join(map(str, found["seeds"]))
+    return (
+        f"{len(found['seeds'])} seeds ({seeds}), {found['images']} test images; made by {found['made_by']} on: "
+        f"{found['hardware']}, torch {found['torch']}, {found['cpu_seconds']} s."
+    )
+
+
+def write(file: Path, content: Mapping[str, Any]) -> None:
+    """JSON with a list of numbers a line."""
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    text = re.sub(r"\[[^][]*\]", lambda inner: " ".join(inner[0].split()), text)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(file) as draft:
+        draft.write_text(text + "\n", encoding="utf-8")
+
+
+def read(name: str, file: Path | None = None) -> dict[str, Any]:
+    """The shipped measurement of this name, or that of another file. ValueError if it is damaged."""
+    file = file or shipped("results") / name
+    found = read_json(file)
+    if not isinstance(found, dict) or "made_by" not in found or "runs" not in found:
+        raise ValueError(f"{file} holds no measurement of d2rkit")
+    return found

@@ -1,0 +1,234 @@
+"""The short quiz at the end of each notebook, with a reason for every wrong choice."""
+
+from __future__ import annotations
+
+import random
+from string import ascii_lowercase
+
+from d2rkit.core.validation import nearest
+from d2rkit.panels.quiz import Question, Quiz
+
+QUESTIONS: dict[str, tuple[Question, ...]] = {
+    "00": (
+        Question("Which network meets the labels in a D2R step?", [
+            ("the target", "The target's terms compare it with the guide; no term of its own has a label in it."),
+            ("the guide", "Cross-entropy is taken of the guide's answer on the clean image, and of nothing else."),
+            ("both", "Only cross-entropy speaks of labels, and it is taken of the guide's answer alone."),
+        ], "b"),
+        Question("What does the guide see?", [
+            ("clean images only", "x′ is given to the target. The guide's answer on x is what both are compared with."),
+            ("clean and attacked images", "In D2R g(x′) is not computed; PeerAiD and AdaAD are methods that do."),
+            ("attacked images only", "That would be a second adversarially trained network, not D2R's guide."),
+        ], "a"),
+        Question("0 of 200 images are right under an attack. What is the accuracy on all images of the kind?", [
+            ("exactly 0 %", "200 images are a sample. A network that gets one in 200 right would often show 0 of 200."),
+            ("between 0 and about 2 %", "Wilson's 95 % interval. √(p(1−p)/n) is 0 here and says too much."),
+            ("nothing can be said", "200 misses in a row say a lot: 10 % right would show at least one hit."),
+        ], "b"),
+    ),
+    "01": (
+        Question("A guide is torn between A and B, a target is sure of A. Which term is large?", [
+            ("KL(target ‖ guide)", "Where the target says nothing, nothing is counted; it has dropped B for free."),
+            ("KL(guide ‖ target)", "The guide still says B, and the target's log-probability of B is very negative."),
+            ("both alike", "The first argument decides where errors count, so the two differ most here."),
+        ], "b"),
+        Question("The released gap is 0. What follows?", [
+            ("target and guide agree", "The gap is 0 on a whole curve of the triangle, not only at the guide."),
+            ("both directions of KL have the same value", "That is all it says, and that of a whole batch's mean."),
+            ("the KL terms are both 0", "They are equal, which is much less."),
+        ], "b"),
+        Question("Which divergence has the same gradient at the target's logits as cross-entropy with the guide?", [
+            ("KL(guide ‖ target)", "They differ by the guide's entropy, which the target cannot change: p_f − p_g."),
+            ("KL(target ‖ guide)", "Its gradient is p_f times (log p_f/p_g less its mean)."),
+            ("MSE of logits", "Its gradient is the difference of logits, not of probabilities."),
+        ], "a"),
+    ),
+    "02": (
+        Question("Why do changes of 2/255 a pixel fool an undefended network?", [
+            ("the network rounds pixels", "It does not; and then no gradient would lead anywhere."),
+            ("thousands of tiny changes agree in direction", "The loss moves by up to ε‖∇ₓℓ‖₁, a sum over all pixels."),
+            ("eight bits are too few", "Random changes of that size do next to nothing: the control of section 2."),
+        ], "b"),
+        Question("PGD has 5 steps of size ε/20. What is wrong?", [
+            ("the steps are too small to reach the edge", "5 · ε/20 = ε/4: three quarters of the box stay unused."),
+            ("nothing, small steps are precise", "Precise they are, but they end a quarter of the way out."),
+            ("PGD needs steps larger than ε", "A step above ε only jumps from edge to edge."),
+        ], "a"),
+        Question("Two networks are compared, one defended, one not. When is the difference due to the defence?", [
+            ("if both are attacked alike", "Necessary, not enough: size, images and epochs may differ, too."),
+            ("if both have the same size, images, epochs and attack", "Then only the defence differs, up to the seed."),
+            ("if the undefended one has the higher clean accuracy", "That is an outcome, not a condition."),
+        ], "b"),
+    ),
+    "03": (
+        Question("The weight of CE is 0 and training ends with a loss of 0. What was learnt?", [
+            ("nothing about classes", "Guide and target agree perfectly on something that no label has shaped."),
+            ("the classes, from the other terms", "No other term contains a label."),
+            ("the target learnt, the guide did not", "Whatever the target knows of classes comes through the guide."),
+        ], "a"),
+        Question("Why is the guide less sure with all terms than when it is detached?", [
+            ("it is attacked", "The guide sees clean points only."),
+            ("it is pulled towards a target that must hold within ε", "Every term that ties the two acts on both."),
+            ("it has fewer parameters", "Both networks have the same size."),
+        ], "b"),
+        Question("One setting beats another by 2 of 180 points on one seed. What do you conclude?", [
+            ("it is better", "Another seed may turn it round; look at all seeds."),
+            ("they are equal", "That is not shown, either."),
+            ("nothing yet", "Ask for more seeds, and for an interval that excludes 0."),
+        ], "c"),
+    ),
+    "04": (
+        Question("What does CAG walk away from?", [
+            ("the label", "That is what CE does; CAG never sees a label."),
+            ("what the guide said about x", "It ascends KL(g(x) ‖ f(x′))."),
+            ("what the target said about x", "That is self-KL, the attack of TRADES."),
+        ], "b"),
+        Question("Self-KL from two random starts gives two different changes. Why?", [
+            ("its gradient is 0 where it begins", "At x′ = x the KL has its minimum; chance decides which way is up."),
+            ("it takes too few steps", "More steps follow the way on which the first one set out."),
+            ("the target is random", "It is in eval mode and answers alike each time."),
+        ], "a"),
+        Question("An attack makes some images easier for the target. Is it broken?", [
+            ("yes, an attack must fool", "KL knows only an opinion: away from it can mean surer than it, too."),
+            ("no, away from an opinion has two directions", "Less sure, or more sure than the opinion was."),
+            ("only if ε is too small", "It happens at every ε; the start decides the direction."),
+        ], "b"),
+    ),
+    "05": (
+        Question("MSE between guide and target is tiny. Is the run good?", [
+            ("yes, the target has learnt the guide", "Both may say the same for every image: that is no learning."),
+            ("not before you have seen an accuracy", "In a collapse the agreement is better than in runs that work."),
+            ("no, MSE should be large", "A good run has a moderate one: the attack keeps the two apart."),
+        ], "b"),
+        Question("Which epoch may a paper report?", [
+            ("the best on test images", "Then the test images have chosen, and no longer test."),
+            ("the best on validation images, and the last", "Both, so that a reader sees robust overfitting."),
+            ("the one with the smallest loss", "The training loss falls while new images get worse."),
+        ], "b"),
+        Question("A resumed run ends with other weights than one in one go. What follows?", [
+            ("some state was not saved", "Optimiser, schedule, shuffle and attack each have one."),
+            ("chance; that is normal", "Generators have seeds and states; on one machine the runs are equal."),
+            ("the learning rate was too high", "It would be too high in both."),
+        ], "a"),
+    ),
+    "06": (
+        Question("PGD-20 leaves 90 %. What is the robust accuracy?", [
+            ("90 %", "That is what PGD-20 did not find."),
+            ("at most about 90 %", "Any attack gives an upper bound, up to the error of the sample."),
+            ("at least 90 %", "Only a certificate gives a lower bound."),
+        ], "b"),
+        Question("A model's gradient is 0 on every image, and Square breaks it. What was it?", [
+            ("robust", "It was broken."),
+            ("masked", "The adversarial examples were there; the gradients did not lead to them."),
+            ("overfitted", "Overfitting says nothing about gradients of right images."),
+        ], "b"),
+        Question("McNemar's test looks at which images?", [
+            ("all", "Images that both get right, or both wrong, say nothing about which is better."),
+            ("those that exactly one of the two gets right", "Under “no difference” each of them is a fair coin."),
+            ("those that both get wrong", "They do not tell the two apart."),
+        ], "b"),
+    ),
+    "07": (
+        Question("Two AutoAttack accuracies, at ε = 8/255 and 0.031. May you subtract them?", [
+            ("yes, both are about 0.031", "0.031 is the smaller radius, so the easier task."),
+            ("no, they belong to two tables", "A difference is taken at the same data, network and ε only."),
+            ("yes, after rounding", "Rounding hides the difference; it does not remove it."),
+        ], "b"),
+        Question("p is small for one seed of each of two methods. What differs?", [
+            ("the methods", "Two seeds of one method can differ as much."),
+            ("these two trained networks", "The test speaks of the networks at hand, on other images of the kind."),
+            ("nothing", "The networks do differ; the question is what made them differ."),
+        ], "b"),
+        Question("Which change moves PGD-AT's published accuracy most?", [
+            ("the seed", "Some tenths of a point in the published repetitions."),
+            ("the recipe: weight decay, epochs, the epoch evaluated", "Several points, more than many new losses."),
+            ("the computer", "Rounding changes single images."),
+        ], "b"),
+    ),
+    "08": (
+        Question("A figure of 5.5 inches with type of 8 points is shrunk to 2.75 inches. The type is then", [
+            ("8 points", "Scaling a figure scales its type."),
+            ("4 points", "Half the width, half the type."),
+            ("16 points", "It shrinks."),
+        ], "b"),
+        Question("Why does a method have a colour and a marker and a dash?", [
+            ("for decoration", "Each of them alone must do."),
+            ("so that no reader depends on colour", "Colour-blind readers and black-and-white printers lose nothing."),
+            ("because journals ask for it", "Few do; readers gain all the same."),
+        ], "b"),
+        Question("What do you need to draw a published figure in your own style?", [
+            ("its PDF", "Numbers cannot be read from it to the last digit."),
+            ("its CSV", "It holds the numbers behind every line; the JSON beside it says what made them."),
+            ("its PNG", "Pixels are no data."),
+        ], "b"),
+    ),
+    "09": (
+        Question("You changed a divergence and train again. Why does the old run stay?", [
+            ("a run's name holds a digest of your code", "Another function, another experiment, another folder."),
+            ("runs are never found again", "The same experiment finds its own folder."),
+            ("it is overwritten", "Nothing is: the new version stands beside the old one."),
+        ], "a"),
+        Question("Which control shows that your lines are D2R but for the divergence?", [
+            ("training both and comparing accuracies", "Equal accuracies can hide different losses."),
+            ("the same lines with plain KL give the kit's terms", "Term by term on one batch: exact, and quick."),
+            ("reading the code twice", "Necessary, and no test."),
+        ], "b"),
+        Question("Six networks on 100 images rank three losses. What is it worth?", [
+            ("a ranking", "Two seeds and 100 images cannot order them."),
+            ("a proof that the row trains", "That, and how large a difference would have to be to show."),
+            ("nothing", "You know that it trains and what more seeds would cost."),
+        ], "b"),
+    ),
+    "10": (
+        Question("Two points of the plane lie close together. What is certain?", [
+            ("the two networks say much the same", "The plane drops axes; they may differ along those. See the table."),
+            ("little: only the table has the whole distance", "A projection can only bring points together or, along "
+             "an axis that counts negative, apart."),
+            ("both are equally accurate", "Not even equal distances from the truth would say that."),
+        ], "b"),
+        Question("Which term of D2R can move f(x′) without going through f(x)?", [
+            ("the clean KL", "It compares f(x) with g(x); f(x′) moves only because both share weights."),
+            ("the adversarial KL", "KL(f(x′) ‖ g(x)) has f(x′) in it."),
+            ("cross-entropy", "It is taken of g(x)."),
+        ], "b"),
+        Question("A term is switched off, and on five seeds the interval of the difference holds 0. Then the term", [
+            ("does nothing", "Absence of a finding on five seeds is no finding of absence; its width says what is "
+             "excluded."),
+            ("does less than the interval's ends say", "With 95 % confidence, at this size."),
+            ("should be removed", "It may matter elsewhere: for clean accuracy, say."),
+        ], "b"),
+    ),
+    "13": (
+        Question("Somebody detaches the guide in the adversarial KL. What does the curve of the loss show?", [
+            ("a smaller value", "detach changes gradients; the value of the same batch is the same."),
+            ("nothing at that step", "The value is the same; only later steps differ, because the guide moved "
+             "otherwise."),
+            ("an error", "It is a legal and common thing to do: RSLAD's guide is detached."),
+        ], "b"),
+        Question("Which network do labels reach in D2R?", [
+            ("the target", "The target imitates; no term compares it with a label."),
+            ("the guide, by cross-entropy", "And from there the target, through imitation."),
+            ("both, by the MSE", "The MSE compares logits with logits."),
+        ], "b"),
+        Question("A term's gradient in the guide has cosine −0.8 with that of the labels. A small descent step on it", [
+            ("raises the guide's cross-entropy", "To first order by 0.8 times the product of both norms and the step."),
+            ("lowers the guide's cross-entropy", "That would need a positive cosine of the gradients."),
+            ("leaves it", "Only a cosine of 0 does, to first order."),
+        ], "a"),
+    ),
+}  # fmt: skip
+
+
+def quiz(notebook: str) -> Quiz:
+    """The quiz of a notebook, e.g. "03". ValueError if it has none."""
+    if notebook not in QUESTIONS:
+        raise nearest(notebook, QUESTIONS, "notebook with a quiz")
+    return Quiz(f"{notebook}/quiz", [mixed(question) for question in QUESTIONS[notebook]])
+
+
+def mixed(question: Question) -> Question:
+    """The same question with its options in an order of its own, always the same one, so that no letter is likelier."""
+    options = list(question.options)
+    right = options[ascii_lowercase.index(question.right)]
+    random.Random(question.text).shuffle(options)
+    return Question(question.text, options, ascii_lowercase[options.index(right)])

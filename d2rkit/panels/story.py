@@ -1,0 +1,213 @@
+"""The picture of notebook 00: one training step of D2R, and which gradient goes where.
+
+Everything in it is real: the image, the change that CAG makes to it, and what the two networks say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ipywidgets as widgets
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from d2rkit.methods import attacks
+from d2rkit.methods.pair import eval_mode
+from d2rkit.panels import base
+from d2rkit.panels.controls import Slider
+from d2rkit.panels.panel import Panel
+from d2rkit.panels.sample_pairs import SamplePair
+
+STAGES = (
+    "Both networks look at the clean image x. The guide g says g(x), the target f says f(x).",
+    "CAG makes x′: steps along the sign of the gradient that leads away from what the guide said. The gradient goes "
+    "through the target alone; to the attack, g(x) is a constant.",
+    "The target looks at x′. Its answer may have moved; the guide never sees x′.",
+    "Four terms compare the answers. The label y meets the guide only: the target learns classes from the guide.",
+    "The gradients of the loss: MSE and both KL terms pull target (blue) and guide (orange) towards each other, "
+    "and only CE speaks for the label. Nothing is detached, so the guide pays, too.",
+)
+WIDTH, HEIGHT = 9.4, 5.0
+ROWS = {"f(x′)": 4.05, "f(x)": 2.55, "g(x)": 1.05}  # inches from below
+X_IMAGE, X_NET, X_SAYS, X_TERM = 0.75, 3.2, 5.25, 7.55
+
+
+@dataclass(frozen=True)
+class Story:
+    """Images (C, H, W) in [0, 1]; says: f(x′), f(x), g(x) -> probabilities (classes,); stage: 1..5."""
+
+    clean: np.ndarray
+    adversarial: np.ndarray
+    label: str
+    says: dict[str, np.ndarray]
+    names: tuple[str, ...]
+    eps: float
+    stage: int
+    title: str
+
+
+def compute(sample: SamplePair, image: int = 0, stage: int = len(STAGES)) -> Story:
+    """One image of the sample and its CAG image at the pair's own eps. ValueError without a guide, or if there is no
+    such image or stage."""
+    if sample.pair.guide is None:
+        raise ValueError(f"{sample.title} has no guide, and this is the story of two networks")
+    if not 0 <= image < len(sample.labels) or not 1 <= stage <= len(STAGES):
+        raise ValueError(f"image {image} or stage {stage} does not exist; stages are 1 to {len(STAGES)}")
+    device = next(sample.pair.parameters()).device
+    x, y = sample.images[image : image + 1].to(device), int(sample.labels[image])
+    target, guide = sample.pair.target, sample.pair.guide
+    start = attacks.gaussian_start(x, torch.Generator(device).manual_seed(0))
+    x_adv = attacks.cag(target, guide, x, eps=sample.eps, step_size=sample.eps / 4, steps=10, start=start)
+    with eval_mode(sample.pair), torch.no_grad():
+        says = {"f(x′)": target(x_adv), "f(x)": target(x), "g(x)": guide(x)}
+    says = {name: logits[0].softmax(0).cpu().numpy() for name, logits in says.items()}
+    names = tuple(sample.class_names)
+    return Story(
+        x[0].cpu().numpy(), x_adv[0].cpu().numpy(), names[y], says, names, sample.eps, stage, sample.title
+    )  # fmt: skip
+
+
+# -- picture ----------------------------------------------------------------------------------------------
+def draw(data: Story) -> Figure:
+    made = base.figure(WIDTH, HEIGHT)
+    ax = made.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
+    ax.axis("off")
+    stage = data.stage
+    network(ax, "g", "guide", base.GUIDE, ROWS["g(x)"], 1.1)
+    network(ax, "f", "target", base.TARGET, (ROWS["f(x′)"] + ROWS["f(x)"]) / 2, 2.5)
+    image(made, data.clean, f"x: {data.label}", 1.8)
+    for row in ("f(x)", "g(x)"):
+        arrow(ax, (X_IMAGE + 0.6, 1.8 + 0.3 * np.sign(ROWS[row] - 1.8)), (X_NET - 0.62, ROWS[row]))
+        answer(made, ax, data, row)
+    if stage >= 2:
+        image(made, data.adversarial, "x′", ROWS["f(x′)"])
+        attack(ax)
+    if stage >= 3:
+        arrow(ax, (X_IMAGE + 0.6, ROWS["f(x′)"]), (X_NET - 0.62, ROWS["f(x′)"]))
+        answer(made, ax, data, "f(x′)")
+    if stage >= 4:
+        terms(ax, wires=stage < 5)
+    if stage >= 5:
+        gradients(ax)
+    return made
+
+
+def network(ax: Axes, letter: str, name: str, colour: str, middle: float, high: float) -> None:
+    box = FancyBboxPatch((X_NET - 0.55, middle - high / 2), 1.1, high, boxstyle="round,pad=0,rounding_size=0.12",
+                         fc="white", ec=colour, lw=2.5)  # fmt: skip
+    ax.add_patch(box)
+    ax.text(X_NET, middle + 0.12, letter, ha="center", va="center", fontsize=20, style="italic", color=base.INK)
+    ax.text(X_NET, middle - 0.24, name, ha="center", va="center", fontsize=10, color=base.INK)
+
+
+def image(made: Figure, pixels: np.ndarray, title: str, middle: float) -> None:
+    side = 1.05
+    ax = made.add_axes(
+        ((X_IMAGE - side / 2) / WIDTH, (middle - side / 2) / HEIGHT, side / WIDTH, side / HEIGHT)
+    )  # fmt: skip
+    base.show_image(ax, pixels, title)
+
+
+def answer(made: Figure, ax: Axes, data: Story, row: str) -> None:
+    """The three likeliest classes of one answer as bars."""
+    arrow(ax, (X_NET + 0.6, ROWS[row]), (X_SAYS - 0.55, ROWS[row]))
+    said = data.says[row]
+    top = np.argsort(-said)[:3]
+    bars = made.add_axes(((X_SAYS - 0.1) / WIDTH, (ROWS[row] - 0.36) / HEIGHT, 0.75 / WIDTH, 0.72 / HEIGHT))
+    bars.barh(range(3), said[top], color=base.GUIDE if row == "g(x)" else base.TARGET, height=0.7)
+    bars.set(xlim=(0, 1), ylim=(2.5, -0.5))
+    bars.set_yticks(range(3), [data.names[c][:6] for c in top], fontsize=8)
+    bars.set_xticks([])
+    bars.tick_params(length=0)
+    for side in ("top", "right", "bottom"):
+        bars.spines[side].set_visible(False)
+    ax.text(X_SAYS + 0.28, ROWS[row] + 0.46, row, ha="center", fontsize=11, style="italic", color=base.INK)
+
+
+def attack(ax: Axes) -> None:
+    arrow(ax, (X_IMAGE + 0.2, 2.4), (X_IMAGE + 0.2, ROWS["f(x′)"] - 0.6))
+    arrow(ax, (X_NET - 0.62, ROWS["f(x′)"] + 0.42), (X_IMAGE + 0.6, ROWS["f(x′)"] + 0.42), base.RED, ":")
+    ax.text(1.45, ROWS["f(x′)"] + 0.55, "gradient of CAG", fontsize=9, color=base.RED)
+    ax.text(X_IMAGE + 0.32, 2.95, "away from g(x),\nat most ε a pixel", fontsize=8.5, color=base.INK, va="center")
+
+
+# what a term is called -> the answers it compares, its place in inches from below, half the width of its box
+TERMS = {
+    "MSE, adversarial KL": (("f(x′)", "g(x)"), 3.45, 0.8),
+    "clean KL term": (("f(x)", "g(x)"), 2.2, 0.58),
+    "CE": (("g(x)",), 1.05, 0.25),
+}
+X_WIRE = X_SAYS + 0.75
+
+
+def terms(ax: Axes, wires: bool) -> None:
+    """What compares what; the label meets the guide alone."""
+    for text, (rows, place, half) in TERMS.items():
+        for row in rows if wires else ():
+            ax.plot((X_WIRE, X_TERM - half), (ROWS[row], place), color=base.GREY, lw=1.2)
+        box = {"boxstyle": "round,pad=0.35", "fc": "#F2F2F2", "ec": base.GREY}
+        ax.text(X_TERM, place, text, ha="center", va="center", fontsize=9, bbox=box, color=base.INK)
+    arrow(ax, (X_TERM + 0.75, 1.05), (X_TERM + 0.28, 1.05))
+    ax.text(X_TERM + 0.82, 1.05, "label y", fontsize=10, va="center", color=base.INK)
+
+
+def gradients(ax: Axes) -> None:
+    """Dashed, back along the wires: blue into the target, orange into the guide."""
+    for rows, place, half in TERMS.values():
+        for row in rows:
+            colour = base.GUIDE if row == "g(x)" else base.TARGET
+            arrow(ax, (X_TERM - half, place), (X_WIRE, ROWS[row]), colour, "--")
+    for row, colour, whence in (
+        ("f(x′)", base.TARGET, "MSE, adv. KL"), ("f(x)", base.TARGET, "clean KL"), ("g(x)", base.GUIDE, "all four"),
+    ):  # fmt: skip
+        arrow(ax, (X_SAYS - 0.5, ROWS[row] - 0.26), (X_NET + 0.62, ROWS[row] - 0.26), colour, "--")
+        middle = (X_SAYS + X_NET) / 2 + 0.03
+        ax.text(middle, ROWS[row] - 0.36, whence, ha="center", va="top", fontsize=8, color=base.INK)
+    ax.text(X_TERM - 0.85, 4.6, "solid: forward    dashed: gradient", fontsize=9, color=base.INK)
+
+
+def arrow(ax: Axes, start: tuple, end: tuple, colour: str = base.INK, dash: str = "-") -> None:
+    ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=13, lw=1.8, ls=dash, color=colour,
+                                 shrinkA=0, shrinkB=0, zorder=3))  # fmt: skip
+
+
+# -- words ------------------------------------------------------------------------------------------------
+def words(data: Story) -> str:
+    told = [f"{name}: {data.names[int(p.argmax())]} ({p.max():.2f})" for name, p in data.says.items()]
+    told = told[1:] if data.stage < 3 else told
+    summary = f"{data.stage}. {STAGES[data.stage - 1]}"
+    facts = f"Shown: a “{data.label}”, {data.title}, ε = {255 * data.eps:.0f}/255. What is said: {'; '.join(told)}."
+    return base.sentence(summary) + base.sentence(facts)
+
+
+class StoryPanel(Panel):
+    """One training step, told in five stages."""
+
+    def __init__(self, sample: SamplePair, image: int | None = None):
+        """image: which to show (None: the first that the target gets right)."""
+        image = sample.first_right() if image is None else image
+
+        def tell(stage: int) -> Story:
+            return compute(sample, image, stage)
+
+        controls = {"stage": Slider("Stage", 1, 1, len(STAGES), 1, "What happens next")}
+        super().__init__("One training step", controls, tell, draw, words)
+
+
+class Untold:
+    """In the place of a StoryPanel, where there is only one network."""
+
+    def __init__(self, title: str):
+        self.widget = widgets.HTML(base.sentence(f"{title} has no guide, and this is the story of two networks."))
+
+    def static(self, **stage: int) -> widgets.HTML:
+        return self.widget
+
+
+def story_of(sample: SamplePair) -> StoryPanel | Untold:
+    """The story of a pair; of a target that was trained alone, a sentence."""
+    return StoryPanel(sample) if sample.pair.guide is not None else Untold(sample.title)

@@ -1,0 +1,109 @@
+"""Hand-ins run again: what is right stays right, and whatever else a text does is stopped and named."""
+
+import sys
+
+import pytest
+
+from d2rkit.exercises import class_desk as module
+from tests.exercises import a_class
+
+pytestmark = [
+    pytest.mark.slow,  # each starts a Python that imports torch
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has no resource limits"),
+]
+rerun = pytest.importorskip("d2rkit.exercises.rerun")
+FIRST = "import torch\n\n\ndef my_kl(p_logits, q_logits):\n"
+
+
+def kl_that(*lines):
+    """A text whose function does something first and is wrong afterwards."""
+    return FIRST + "".join(f"    {line}\n" for line in lines) + "    return p_logits, q_logits\n"
+
+
+def again(code, exercise="kl", **limits):
+    return rerun.rerun(exercise, code, rerun.Limits(**{"seconds": 300, **limits}))
+
+
+def test_right_and_wrong_solutions_are_what_they_were():
+    assert again(a_class.solution("pgd"), "pgd").status == "passed"
+    exercise, code, words = a_class.wrong(0)
+    found = again(code, exercise)
+    assert found.status == "not yet" and words in found.hint and found.step
+
+
+def test_an_endless_loop_ends():
+    found = again(kl_that("while True:", "    pass"), seconds=30)
+    assert found.status == "stopped" and "30 s" in found.hint
+
+
+def test_memory_is_limited():
+    found = again(kl_that("torch.zeros(2**40)"))
+    assert found.status == "not yet" and "memory" in found.hint
+    found = again(kl_that("x = bytearray(2**34)"), memory=6000)
+    assert found.status != "passed" and "MemoryError" in found.hint
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["import socket", "socket.create_connection(('127.0.0.1', 9), 1)"],
+        ["import urllib.request", "urllib.request.urlopen('http://127.0.0.1:9')"],
+        ["import subprocess", "subprocess.run(['touch', '{target}'])"],
+        ["import os", "os.system('touch {target}')"],
+        ["open('{target}', 'w').write('x')"],
+        ["import os", "os.remove('{victim}')"],
+        ["import shutil", "shutil.rmtree('{folder}')"],
+        ["import pathlib", "pathlib.Path('{victim}').write_text('x')"],
+    ],
+)
+def test_plain_attempts_are_refused(lines, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    names = {"target": tmp_path / "target", "victim": victim, "folder": tmp_path}
+    found = again(kl_that(*(line.format(**names) for line in lines)))
+    assert found.status == "not yet" and "a solution " in found.hint  # the guard's words
+    assert victim.read_text() == "precious" and not names["target"].exists()
+
+
+@pytest.mark.skipif(not rerun.without_network(), reason="this machine gives no network of its own")
+def test_the_process_has_no_network_even_without_the_guard():
+    import subprocess
+
+    look = "print(open('/proc/net/dev').read().count(':'))"
+    alone = subprocess.run([*rerun.without_network(), sys.executable, "-c", look], capture_output=True, text=True)
+    assert alone.stdout.split() == ["1"]  # the loopback, which is down
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("def my_kl(", "does not run"),
+        ("x = 1", "no function"),
+        ("raise SystemExit\n\ndef my_kl(p, q): pass", "does not run"),
+        ("import os\nos._exit(0)\n\ndef my_kl(p, q): pass", "without an answer"),
+        ("print('hello')\n" + FIRST + "    return helper(p_logits)\n", "NameError"),
+    ],
+)
+def test_what_does_not_run_is_named(code, words):
+    found = again(code)
+    assert found.status != "passed" and words in found.hint and "Traceback" not in found.hint
+
+
+def test_limits_that_make_no_sense_are_refused():
+    for limits in ({"seconds": 0}, {"memory": 100}):
+        with pytest.raises(ValueError, match="must"):
+            rerun.Limits(**limits).check()
+
+
+def test_an_edited_status_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setenv("D2RKIT_ANSWERS", str(tmp_path / "answers"))
+    (tmp_path / "handins").mkdir()
+    a_class.hand_in(tmp_path / "handins", 0)
+    file = next((tmp_path / "handins").iterdir())
+    file.write_text(file.read_text(encoding="utf-8").replace('"not yet"', '"passed"'), encoding="utf-8")
+    said = []
+    desk = module.class_desk(tmp_path / "handins", rerun.Limits(300), report=lambda done, what: said.append(done))
+    differ = {name for name, cell in desk.students[0].cells.items() if cell.differs}
+    assert differ == {"kl", "fgsm"} and desk.again and said == sorted(said) and said[-1] == 1
+    assert "2 did not do what was handed in" in desk.html() and "again: not yet" in desk.html()
+    assert "direction is wrong" in desk.csv()
