@@ -110,7 +110,12 @@ def draw_plane(ax, data: Dial) -> None:
         ax.plot([], [], color=base.RED, lw=1.6, ls="--", label=f"{kind.name}, seed 0")
     ax.add_patch(Rectangle((0.97 - 2 * data.eps, 0.03), 2 * data.eps, 2 * data.eps, fill=False, ec=base.INK, lw=1.2))
     ax.annotate(
-        "what an attack\ncan reach", (0.95 - 2 * data.eps, 0.03 + data.eps), ha="right", va="center", fontsize=8
+        "what an attack\ncan reach",
+        (0.95 - 2 * data.eps, 0.03 + data.eps),
+        ha="right",
+        va="center",
+        fontsize=8,
+        bbox={"fc": "white", "ec": "none", "pad": 1},
     )
     for c, (x, name) in enumerate(((0.5 + plane.COMMON, "class 0"), (0.5 - plane.COMMON, "class 1"))):
         ax.text(x, 0.5, name, ha="center", va="center", fontsize=9, color="white" if c else base.INK)
