@@ -110,7 +110,12 @@ def draw_plane(ax, data: Dial) -> None:
         ax.plot([], [], color=base.RED, lw=1.6, ls="--", label=f"{kind.name}, seed 0")
     ax.add_patch(Rectangle((0.97 - 2 * data.eps, 0.03), 2 * data.eps, 2 * data.eps, fill=False, ec=base.INK, lw=1.2))
     ax.annotate(
-        "what an attack\ncan reach", (0.95 - 2 * data.eps, 0.03 + data.eps), ha="right", va="center", fontsize=8
+        "what an attack\ncan reach",
+        (0.95 - 2 * data.eps, 0.03 + data.eps),
+        ha="right",
+        va="center",
+        fontsize=8,
+        bbox={"fc": "white", "ec": "none", "pad": 1},
     )
     for c, (x, name) in enumerate(((0.5 + plane.COMMON, "class 0"), (0.5 - plane.COMMON, "class 1"))):
         ax.text(x, 0.5, name, ha="center", va="center", fontsize=9, color="white" if c else base.INK)
@@ -139,7 +144,8 @@ def draw_frontier(ax, data: Dial, ghost: Dial | None, frame: Frame) -> None:
             mec=base.INK, mew=1.6, label="the border on the left")  # fmt: skip
     for kind in data.tried:
         mark, colour = LOOKS[kind.name]
-        ax.plot(kind.clean, kind.robust, mark, color=colour, ms=7, mec="white", mew=0.6, zorder=3, label=kind.name)
+        ax.plot(kind.clean, kind.robust, mark, color=colour, ms=7, mec="white", mew=0.6, zorder=3, clip_on=False,
+                label=kind.name)  # fmt: skip
     ax.xaxis.set_major_formatter(_percent)
     ax.yaxis.set_major_formatter(_percent)
     ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(-0.12, -0.17), ncols=3, columnspacing=1.2)
