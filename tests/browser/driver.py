@@ -30,11 +30,12 @@ HARMLESS = ("favicon", "WebGL", "SharedArrayBuffer", "ResizeObserver", "language
 
 
 def up_to_the_first_panel(name: str) -> nbformat.NotebookNode:
-    """The cells until a panel is shown, and the static figure that follows it."""
+    """The cells until a panel is shown, and its static figure where that stands in a cell by itself."""
     notebook = nbformat.read(PROJECT / "notebooks" / f"{name}.ipynb", 4)
     code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     last = next(i for i in code if notebook.cells[i].source.rstrip().endswith(".widget"))
-    after = next((i for i in code if i > last and ".static(" in notebook.cells[i].source), last)
+    panel = notebook.cells[last].source.rstrip().rpartition("\n")[2].removesuffix(".widget")
+    after = next((i for i in code if i > last and notebook.cells[i].source.startswith(f"{panel}.static(")), last)
     notebook.cells = notebook.cells[: last + 1] + ([notebook.cells[after]] if after > last else [])
     return notebook
 
