@@ -175,7 +175,7 @@ MUTANTS: list[Mutant] = [
          "test_a_failed_run_is_said_to_have_failed_and_is_never_bold"),
         ("population deviation", '_std": found.std(),', '_std": found.std(ddof=0),',
          "test_mean_and_sample_std_over_seeds"),
-        ("only the very best is bold", "means >= means[at] - (0.0", "means >= means[at] - 0 * (0.0",
+        ("only the very best is bold", "means >= means.iloc[at] - (0.0", "means >= means.iloc[at] - 0 * (0.0",
          "test_best_and_all_within_its_std_are_bold"),
         ("stuck runs unsaid", 'elif run["status"] != "done":', "elif False:",
          "test_stuck_runs_and_signs_of_masking_are_footnotes"),
@@ -197,7 +197,7 @@ MUTANTS: list[Mutant] = [
     ),
     *_of(
         "reporting/pack.py", "reporting/test_pack.py",
-        ("other content replaced", "copy.exists() and copy.read_bytes() != source.read_bytes()", "False",
+        ("other content replaced", "copy.exists() and copy.read_bytes() != contents[copy]", "False",
          "test_a_packed_table_is_the_table_and_nothing_is_replaced"),
     ),
     # -- evaluation --------------------------------------------------------------------------------------------------
@@ -281,9 +281,9 @@ MUTANTS: list[Mutant] = [
     ),
     *_of(
         "acceleration/folding.py", "acceleration/test_folding.py",
-        ("means of BatchNorm unscaled", "- norm.running_mean * scale", "- norm.running_mean",
+        ("means of BatchNorm unscaled", "- mean * scale", "- mean",
          "test_a_norm_without_weights_of_its_own_is_one_multiply_add_too"),
-        ("means of BatchNorm added", "torch._foreach_neg_(shifts)", "pass",
+        ("means of BatchNorm added", "FOREACH._foreach_neg_(shifts)", "pass",
          "test_logits_and_gradients_are_equal_to_rounding"),
     ),
     # -- training and resume -----------------------------------------------------------------------------------------
