@@ -11,20 +11,16 @@ and none is left out: a run that fails stops the script.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from d2rkit.core.paths import shipped
 from d2rkit.data.datasets import ImageData, load_data
 from d2rkit.experiments.experiment import Experiment
-from d2rkit.panels import base, measured, stop_seeds, stopped_runs
+from d2rkit.panels import measured, stop_seeds, stopped_runs
 from d2rkit.panels.gradient_routes import flow, stages
 from d2rkit.panels.training_paths import RECIPE
 
@@ -48,20 +44,10 @@ def measure(
     return header | {"epochs": list(epochs), "runs": runs, "flows": flows}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on (default 5)")
-    parser.add_argument("--to", type=Path, default=shipped("results") / stop_seeds.NAME)
-    options = parser.parse_args()
-    if options.seeds < 2:
-        parser.error("--seeds must be at least 2: one seed says nothing about others")
-    torch.set_num_threads(1)
-    found = measure(range(options.seeds))
-    measured.write(options.to, found)
+def words(found: dict) -> str:
     data = stop_seeds.of_measurement(found)
-    print(base.plain_text(stop_seeds.words_price(data) + stop_seeds.words_pulls(data)))
-    return 0
+    return stop_seeds.words_price(data) + stop_seeds.words_pulls(data)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measured.command(__doc__, stop_seeds.NAME, measure, words))

@@ -73,9 +73,11 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     file, data = options.folder / "sandwich.json", load_data("digits")
     x, y = data.test.pixels()[: options.images], data.test.labels[: options.images]
-    kept = read_json(file) if file.exists() else {}
-    kept |= {"eps255": 255 * EPS, "images": len(y), "epochs": options.epochs, "machine": machine()}
-    kept |= {"torch": torch.__version__, "radii255": list(RADII)}
+    asked = {"eps255": 255 * EPS, "images": len(y), "epochs": options.epochs, "radii255": list(RADII)}
+    kept = read_json(file) if file.exists() else asked
+    if any(kept.get(name) != value for name, value in asked.items()):
+        sys.exit(f"{file} holds a measurement with other settings; choose another --folder")
+    kept |= {"machine": machine(), "torch": torch.__version__}
     kept.setdefault("choice", None)
     kept["choice"] = kept["choice"] or choose(data, options.epochs)
     for part in ("seeds", "broken", "seconds"):

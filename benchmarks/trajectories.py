@@ -10,20 +10,16 @@ The seeds are 0, 1, 2, ... and none is left out: a run that fails stops the scri
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from d2rkit.core.paths import shipped
 from d2rkit.data.datasets import ImageData, load_data
 from d2rkit.experiments.experiment import Experiment
-from d2rkit.panels import base, measured, path_seeds
+from d2rkit.panels import measured, path_seeds
 from d2rkit.panels.training_paths import IMAGES, RECIPE, SETTINGS, record
 
 
@@ -45,20 +41,10 @@ def measure(
     return header | {"moments": moments, "runs": runs}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on (default 5)")
-    parser.add_argument("--to", type=Path, default=shipped("results") / path_seeds.NAME)
-    options = parser.parse_args()
-    if options.seeds < 2:
-        parser.error("--seeds must be at least 2: one seed says nothing about others")
-    torch.set_num_threads(1)
-    found = measure(range(options.seeds))
-    measured.write(options.to, found)
+def words(found: dict) -> str:
     data = path_seeds.of_measurement(found)
-    print(base.plain_text(path_seeds.words_farther(data) + path_seeds.words_turn(data)))
-    return 0
+    return path_seeds.words_farther(data) + path_seeds.words_turn(data)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measured.command(__doc__, path_seeds.NAME, measure, words))

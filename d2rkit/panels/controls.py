@@ -90,6 +90,30 @@ class Control:
         (self.row.add_class if dead else self.row.remove_class)("d2rkit-off")
 
 
+class Controlled:
+    """What has controls, and a message for what went wrong with them."""
+
+    title: str
+    controls: dict[str, Control]
+    message: widgets.HTML
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {name: control.main.value for name, control in self.controls.items()}
+
+    @property
+    def error(self) -> str:
+        """The error that is shown; empty if there is none."""
+        return self.message.value
+
+    def move(self, values: Mapping[str, Any]) -> None:
+        """Set controls, in this order. ValueError for one that there is not."""
+        for name, value in values.items():
+            if name not in self.controls:
+                raise ValueError(f"{self.title} has no control {name!r}; it has {', '.join(self.controls)}")
+            self.controls[name].main.value = value
+
+
 def grid(rows: Sequence[widgets.Widget]) -> widgets.Box:
     """Controls in one, two or three columns, as the page is wide: a slider of 260 px or more always fits."""
     columns = "repeat(auto-fill, minmax(min(33em, 100%), 1fr))"

@@ -24,7 +24,7 @@ from d2rkit.experiments.experiment import Experiment
 from d2rkit.methods.catalogue import METHODS, get_method
 from d2rkit.panels import base
 from d2rkit.panels.base import StaticFigure
-from d2rkit.panels.controls import Choice, Control, Slider, grid
+from d2rkit.panels.controls import Choice, Control, Controlled, Slider, grid
 from d2rkit.panels.panel import Box
 from d2rkit.panels.picture import Picture, Sheet, heading
 from d2rkit.panels.scrubber import Scrubber
@@ -48,7 +48,7 @@ def has_d2r_loss(at: Mapping[str, Any]) -> bool:
     return get_method(at["method"]).objective.__name__ == "d2r"
 
 
-class LiveTraining:
+class LiveTraining(Controlled):
     """Start, pause and resume a run and watch its curves; display `.widget`.
 
     The controls take effect at the next Start; Resume goes on with the run as it was begun. Only one panel
@@ -161,20 +161,9 @@ class LiveTraining:
         self.set(scenario=self._first)
         self._on_scenario()
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {name: control.main.value for name, control in self.controls.items()}
-
-    @property
-    def error(self) -> str:
-        return self.message.value
-
     def set(self, **values: Any) -> None:
         """Move controls; a scenario first, since it moves the others."""
-        for name in sorted(values, key=lambda name: name != "scenario"):
-            if name not in self.controls:
-                raise ValueError(f"the training panel has no control {name!r}; it has {', '.join(self.controls)}")
-            self.controls[name].main.value = values[name]
+        self.move({name: values[name] for name in sorted(values, key=lambda name: name != "scenario")})
 
     def plan(self) -> Experiment:
         """The experiment that the controls stand for."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from d2rkit.core.files import read_json, write_atomically
 from d2rkit.core.paths import shipped
 from d2rkit.experiments.experiment import Experiment, machine
+from d2rkit.panels import base
 
 
 def facts(command: str, recipe: Experiment, seeds: Sequence[int], images: int, seconds: float) -> dict[str, Any]:
@@ -46,6 +48,22 @@ def write(file: Path, content: Mapping[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(file) as draft:
         draft.write_text(text + "\n", encoding="utf-8")
+
+
+def command(doc: str, name: str, measure: Callable[[Sequence[int]], dict], words: Callable[[dict], str]) -> int:
+    """The script of benchmarks/ with this docstring: measures as many seeds as its reader asks for, writes the result
+    and prints its words (HTML)."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on (default 5)")
+    parser.add_argument("--to", type=Path, default=shipped("results") / name)
+    options = parser.parse_args()
+    if options.seeds < 2:
+        parser.error("--seeds must be at least 2: one seed says nothing about others")
+    torch.set_num_threads(1)
+    found = measure(range(options.seeds))
+    write(options.to, found)
+    print(base.plain_text(words(found)))
+    return 0
 
 
 def read(name: str, file: Path | None = None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from d2rkit.panels.axes import Frame
 from d2rkit.panels.base import StaticFigure, error_words, first_sentence, to_png
-from d2rkit.panels.controls import Choice, Control, Slider, grid
+from d2rkit.panels.controls import Choice, Control, Controlled, Slider, grid
 from d2rkit.panels.picture import Picture, Sheet, heading
 from d2rkit.panels.takeaway import links
 from d2rkit.panels.touch import make_touch
@@ -40,7 +40,7 @@ class Shown:
     sheet: Sheet
 
 
-class Panel:
+class Panel(Controlled):
     """Controls over a picture and its numbers in words; display `.widget`.
 
     controls: setting -> Slider or Choice. compute: settings as keywords -> data; draw: data -> Figure;
@@ -99,23 +99,11 @@ class Panel:
             self._start = self.settings
         return self.box
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {name: control.main.value for name, control in self.controls.items()}
-
-    @property
-    def error(self) -> str:
-        """The error that the panel shows; empty if there is none."""
-        return self.message.value
-
     def set(self, **values: Any) -> None:
         """Move several controls, and compute once."""
         self._quiet = True
         try:
-            for name, value in values.items():
-                if name not in self.controls:
-                    raise ValueError(f"{self.title} has no control {name!r}; it has {', '.join(self.controls)}")
-                self.controls[name].main.value = value
+            self.move(values)
         finally:
             self._quiet = False
         self.refresh()

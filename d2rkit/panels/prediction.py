@@ -26,7 +26,7 @@ from d2rkit.exercises import answers
 from d2rkit.exercises.answers import CONFIDENCES
 from d2rkit.panels import base
 from d2rkit.panels.base import StaticFigure, plain_text
-from d2rkit.panels.questions import Options, Shown, choosing, heading, lettered, problem, row, status
+from d2rkit.panels.questions import Options, Shown, choosing, heading, kept, lettered, problem, row, status, stored
 
 COMMIT_FIRST = "Commit your prediction first"
 CALIBRATED = {
@@ -203,19 +203,12 @@ class Prediction(Shown):
 
     def _store(self, **facts: Any) -> str:
         """Write; a sentence if that failed, and then the answer lives as long as the kernel."""
-        try:
-            self.entry = answers.store(self.name, **self.about, **facts)
-        except (ValueError, OSError) as error:
-            self.entry = {**self.entry, **facts}
-            return f"This could not be stored, so it will not be in your hand-in: {error}"
-        return ""
+        entry, note = stored(self.name, **self.about, **facts)
+        self.entry = {**self.entry, **entry}
+        return note
 
     def _load(self) -> None:
-        try:
-            found = answers.load(self.name)
-        except (ValueError, OSError) as error:
-            self.message.value = problem(f"Your earlier answers could not be read: {error}.")
-            return
+        found = kept(self.name, self.message)
         if {key: found.get(key) for key in self.about} == self.about:  # else it answered an older question
             self.entry = found
         if self.committed:

@@ -102,3 +102,20 @@ def status(head: str, text: str, colour: str, more: str = "", role: str = "statu
 
 def problem(text: str) -> str:
     return status("Not yet", text, base.RED, role="alert")
+
+
+def stored(name: str, **facts: Any) -> tuple[dict[str, Any], str]:
+    """The entry as it is kept now, and "" or why it could not be kept: then it lives as long as the kernel."""
+    try:
+        return answers.store(name, **facts), ""
+    except (ValueError, OSError) as error:
+        return facts, f"This could not be stored, so it will not be in your hand-in: {error}"
+
+
+def kept(name: str, message: widgets.HTML) -> dict[str, Any]:
+    """What was answered earlier; empty if nothing was, or if that cannot be read, which `message` says."""
+    try:
+        return answers.load(name)
+    except (ValueError, OSError) as error:
+        message.value = problem(f"Your earlier answers could not be read: {error}.")
+        return {}

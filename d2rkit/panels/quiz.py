@@ -21,7 +21,7 @@ import ipywidgets as widgets
 
 from d2rkit.exercises import answers
 from d2rkit.panels import base
-from d2rkit.panels.questions import Shown, choosing, heading, lettered, problem, status
+from d2rkit.panels.questions import Shown, choosing, heading, kept, lettered, problem, status, stored
 
 
 @dataclass(frozen=True)
@@ -101,18 +101,10 @@ class Part:
     def _store(self) -> str:
         right = self.question.right
         facts: dict[str, Any] = {"answer": self.tries[0], "right": self.tries[0] == right, "tries": self.tries}
-        try:
-            answers.store(self.name, **self.about, **facts, actual=right, when=answers.now())
-        except (ValueError, OSError) as error:
-            return f"This could not be stored, so it will not be in your hand-in: {error}"
-        return ""
+        return stored(self.name, **self.about, **facts, actual=right, when=answers.now())[1]
 
     def _load(self) -> None:
-        try:
-            found = answers.load(self.name)
-        except (ValueError, OSError) as error:
-            self.message.value = problem(f"Your earlier answers could not be read: {error}.")
-            return
+        found = kept(self.name, self.message)
         tries = found.get("tries", [])
         same = all(found.get(key) == value for key, value in self.about.items())
         if same and isinstance(tries, list) and tries and set(tries) <= set(self.reasons):

@@ -254,5 +254,4 @@ class Trajectories(Panel):
         self.play = widgets.Play(value=at["moment"], min=0, max=last, interval=700)
         self.play.tooltip = "Play the training from here"
         widgets.link((self.play, "value"), (self.controls["moment"].main, "value"))
-        heading, *rest = self.widget.children
-        self.widget.children = (heading, self.play, *rest)
+        self.more.children = [self.play]

@@ -125,7 +125,7 @@ def test_play_moves_the_slider(paths):
     panel = Trajectories(paths, moment=2)
     assert panel.play.value == 2 and panel.controls["moment"].main.value == 2
     panel.play.value = 4
-    assert panel.settings["moment"] == 4 and panel.play in panel.widget.children
+    assert panel.settings["moment"] == 4 and panel.play in panel.more.children
 
 
 def test_the_future_is_not_drawn(paths):
