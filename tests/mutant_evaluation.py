@@ -27,7 +27,7 @@ EVALUATION: list[Mutant] = [
     ),
     *_of(
         "evaluation/flag_store.py", "evaluation/test_evaluate.py",
-        ("flags of anything are taken", "str(found[()]) != str(np.asarray(value)[()])", "False",
+        ("flags of anything are taken", "str(fact[()]) != str(np.asarray(value)[()])", "False",
          "test_flags_of_something_else_are_refused_and_stay"),
         ("batches of another size go on", "next_batch = 0  # other", "pass  # other",
          "test_autoattack_goes_on_where_it_was_cut_off"),
@@ -81,7 +81,7 @@ EVALUATION: list[Mutant] = [
     ),
     *_of(
         "evaluation/autoattack/square.py", "evaluation/test_square.py",
-        ("squares that gain nothing are kept", "better = found < margin", "better = found <= margin",
+        ("squares that gain nothing are kept", "better = scores < margin", "better = scores <= margin",
          "test_a_square_that_changes_no_logit_is_not_kept"),
     ),
     *_of(

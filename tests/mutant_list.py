@@ -173,7 +173,7 @@ MUTANTS: list[Mutant] = [
         "reporting/tables.py", "reporting/test_tables.py",
         ("failed runs are bold", 'where(numbers["n_failed"] == 0)', 'where(numbers["n_failed"] >= 0)',
          "test_a_failed_run_is_said_to_have_failed_and_is_never_bold"),
-        ("population deviation", '_std": found.std(),', '_std": found.std(ddof=0),',
+        ("population deviation", '_std": shares.std(),', '_std": shares.std(ddof=0),',
          "test_mean_and_sample_std_over_seeds"),
         ("only the very best is bold", "means >= means.iloc[at] - (0.0", "means >= means.iloc[at] - 0 * (0.0",
          "test_best_and_all_within_its_std_are_bold"),

@@ -212,9 +212,9 @@ def load_installed() -> None:
     for point in entry_points(group=GROUP):
         try:
             with _all_or_nothing():
-                found = point.load()
-                if not isinstance(found, ModuleType) and callable(found):
-                    found()
+                plugin = point.load()
+                if not isinstance(plugin, ModuleType) and callable(plugin):
+                    plugin()
         except (Exception, SystemExit) as error:
             log.warning("d2rkit: the plugin %s is left out: %s", point.value, _words(error))
     for path in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):

@@ -108,11 +108,11 @@ def _locked(lock: Path) -> bool:
 
 def _changes(folder: Path) -> dict[str, float]:
     """When each file of a run folder was last written; drafts come and go meanwhile and do not count."""
-    found = {}
+    times = {}
     for path in folder.rglob("[!.]*"):
         with suppress(OSError):  # gone, or a link to itself
-            found[path.relative_to(folder).as_posix()] = path.stat().st_mtime
-    return found
+            times[path.relative_to(folder).as_posix()] = path.stat().st_mtime
+    return times
 
 
 def totals(cells: Sequence[Cell]) -> str:
