@@ -16,7 +16,7 @@ from d2rkit.core.faults import MEMORY, one_line
 from d2rkit.core.validation import nearest, shown
 from d2rkit.data.arrays import FEWEST, Split
 from d2rkit.evaluation.autoattack import FEWEST_CLASSES
-from d2rkit.methods.catalogue import ATTACKS, GUIDES, Method
+from d2rkit.methods.catalogue import GUIDES, PAIR_ATTACKS, Method
 from d2rkit.methods.objectives import Logits, Loss
 from d2rkit.methods.pair import GuidedPair, eval_mode
 
@@ -44,10 +44,10 @@ def check_facts(facts: Mapping[str, Any]) -> None:
                 f"{name} must be like {'a dict' if known[name] is MISSING else known[name]!r}, not {shown(value)}"
             )
     attack, guide = facts.get("attack", known["attack"]), facts.get("guide", "trained")
-    for value, allowed, what in ((attack, ATTACKS, "attack"), (guide, GUIDES, "kind of guide")):
+    for value, allowed, what in ((attack, PAIR_ATTACKS, "attack"), (guide, GUIDES, "kind of guide")):
         if value not in allowed:
             raise nearest(value, allowed, what)
-    if not facts.get("needs_guide") and (ATTACKS[attack].with_guide or guide != "trained"):
+    if not facts.get("needs_guide") and (PAIR_ATTACKS[attack].with_guide or guide != "trained"):
         raise ValueError(f"attack {attack!r} with a guide that is {guide} takes needs_guide=True")
 
 

@@ -54,7 +54,7 @@ class Survivors:
 
 
 @dataclass(frozen=True)
-class Cell:
+class RunCost:
     """One run: seconds of a step, of training with validation, of evaluation; bytes on disk."""
 
     row: str
@@ -74,13 +74,13 @@ class Plan:
     """A table and what is left of it."""
 
     preset: Preset
-    cells: tuple[Cell, ...]
+    cells: tuple[RunCost, ...]
     survivors: Survivors
     memory: int
     where: str
 
     @property
-    def left(self) -> list[Cell]:
+    def left(self) -> list[RunCost]:
         return [cell for cell in self.cells if not cell.done]
 
     def seconds(self, workers: int = 1) -> float:
@@ -162,7 +162,7 @@ def plan(
         guided = guide_like(experiment)
         guide = measured.guides[guided.run_name] if guided else None
         attacks = evaluation_seconds(experiment, measured.targets[target_like(experiment).run_name], guide, survivors)
-        cells.append(Cell(row, experiment.run_name in done, cost.step, train, attacks, cost.disk))
+        cells.append(RunCost(row, experiment.run_name in done, cost.step, train, attacks, cost.disk))
     memory = measured.memory + max(map(bytes_of, preset.experiments(rows, seeds)))
     return Plan(preset, tuple(cells), survivors, memory, measured.where)
 
