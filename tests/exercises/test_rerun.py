@@ -27,7 +27,7 @@ def again(code, exercise="kl", **limits):
 
 
 def forked(code, folder):
-    """The same in a process that has imported torch already; the limits, which are set before Python starts, are not."""
+    """The same in a process that has imported torch already, and without limits, which are set before Python starts."""
     asked, answer = {"exercise": "kl", "code": code, "plugins": []}, folder / "answer.json"
     process = multiprocessing.get_context("forkserver").Process(target=rerun_child.run, args=(asked, answer))
     process.start()
