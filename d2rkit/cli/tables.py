@@ -88,14 +88,14 @@ def _dry_run(
     hardware = machine(place.device).split(", ")[0]
     print(f"dry run of {preset} at batch {batch}, {at_once}, {hardware}\n{CUT}", flush=True)
     file = (Path(results) if results else home("results") / Path(preset).stem) / "dry_run.csv"
-    found = []
+    rehearsals = []
     for each in cells:
-        found.append(each)
+        rehearsals.append(each)
         print(each, flush=True)
-        write_log(file, found)
-    failed = [each for each in found if each.error]
-    peak = max(each.memory for each in found) / 2**20
-    print(f"{len(found) - len(failed)} of {len(found)} cells ran; at most {peak:.0f} MiB; log: {file}")
+        write_log(file, rehearsals)
+    failed = [each for each in rehearsals if each.error]
+    peak = max(each.memory for each in rehearsals) / 2**20
+    print(f"{len(rehearsals) - len(failed)} of {len(rehearsals)} cells ran; at most {peak:.0f} MiB; log: {file}")
     if failed:
         sys.exit(1)
 
@@ -127,14 +127,14 @@ def tune(
     from d2rkit.experiments.tuning import outcomes, trials  # pandas takes a second to import
 
     chosen = get_preset(preset)
-    found = trials(chosen, rates, subset, epochs, rows)
+    row_trials = trials(chosen, rates, subset, epochs, rows)
     workers = workers_here(workers, threads or 1, place)
-    print(f"{chosen.title}: {len(found)} trials in {place.runs_root}", flush=True)
+    print(f"{chosen.title}: {len(row_trials)} trials in {place.runs_root}", flush=True)
     done = sweep(
-        [trial for _, trial in found], place.runs_root, workers=workers, threads=threads, device=place.device,
+        [trial for _, trial in row_trials], place.runs_root, workers=workers, threads=threads, device=place.device,
         data_root=place.data_root or None,
     )  # fmt: skip
-    frame = outcomes(found, place.runs_root)
+    frame = outcomes(row_trials, place.runs_root)
     file = (Path(results) if results else home("results") / chosen.name) / "learning_rates.csv"
     with write_atomically(file) as draft:
         frame.to_csv(draft, index=False, lineterminator="\n")
@@ -200,10 +200,10 @@ def _write(preset: Preset, experiments: list[Experiment], place: Place, folder: 
     from d2rkit.reporting.figures import write_figures  # pandas and seaborn take seconds to import
     from d2rkit.reporting.tables import write_table
 
-    found = read_runs(place.runs_root)
-    preset = with_versions(preset, found)
+    all_runs = read_runs(place.runs_root)
+    preset = with_versions(preset, all_runs)
     names = {e.run_name for e in [*preset.experiments(), *experiments]}
-    runs = [r for r in found if r.experiment.run_name in names]
+    runs = [r for r in all_runs if r.experiment.run_name in names]
     files = write_table(preset, runs, folder) + (write_figures(preset, runs, folder) if runs else [])
     print((folder / "table.md").read_text(encoding="utf-8"))
     print("written:", *(f"  {path}" for path in files), sep="\n")
