@@ -37,3 +37,27 @@ def test_every_mutant_has_its_line_and_its_tests(mutants):
         or any(node.split("::")[1].split("[")[0] not in tests[node.split("::")[0]] for node in mutant.tests)
     ]
     assert len(mutants) > 100 and not stale
+
+
+def parameters(function: ast.FunctionDef) -> tuple[int, int]:
+    """How many a caller can give, and how many of them without a name."""
+    words = function.args
+    positional = [each.arg for each in (*words.posonlyargs, *words.args) if each.arg not in ("self", "cls")]
+    return len(positional) + len(words.kwonlyargs), len(positional)
+
+
+def test_functions_take_at_most_seven_parameters():
+    """Free of it: commands (tyro makes options of them) and panels' compute (controls give each by its name);
+    and what is public as long as everything behind the first seven is by name only."""
+    too_many = []
+    for file in MODULES:
+        if file.parts[len(PROJECT.parts)] != "d2rkit":
+            continue
+        for function in (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)):
+            count, positional = parameters(function)
+            is_command = any("app.command" in ast.unparse(each) for each in function.decorator_list)
+            by_name = is_command or (file.parent.name == "panels" and function.name == "compute")
+            private = function.name.startswith("_") and function.name != "__init__"
+            if count > 7 and not by_name and (private or positional > 7):
+                too_many.append(f"{file.relative_to(PROJECT)}: {function.name} has {count}")
+    assert not too_many

@@ -51,7 +51,12 @@ def reproduce(
         batch: images of a step and of an attack in a dry run.
     """
     if dry_run:
-        return _dry_run(preset, changes, rows, batch, 1 if workers == -1 else workers, threads, results, place)
+        check_counts(batch=batch)
+        folder = Path(results) if results else home("results") / Path(preset).stem
+        workers = 1 if workers == -1 else workers
+        threads = threads or max(1, (os.cpu_count() or 1) // max(1, workers))
+        workers_here(workers, threads, place)
+        return _dry_run(tables_of(preset, changes), rows, batch, workers, threads, place.device, folder)
     workers = workers_here(workers, threads or 1, place, devices)
     trackers.ask(log)
     failed = False
@@ -74,27 +79,21 @@ def reproduce(
 
 
 def _dry_run(
-    preset: str, changes: Changes, rows: tuple[str, ...], batch: int, workers: int, threads: int, results: str,
-    place: Place,
-) -> None:  # fmt: skip
+    tables: list[Preset], rows: tuple[str, ...], batch: int, workers: int, threads: int, device: str, folder: Path
+) -> None:
     from d2rkit.planning.dry_run import CUT, dry_run, write_log
 
-    check_counts(batch=batch)
-    threads = threads or max(1, (os.cpu_count() or 1) // max(1, workers))
-    workers_here(workers, threads, place)
-    tables = tables_of(preset, changes)
-    cells = dry_run(tables, rows, batch=batch, workers=workers, threads=threads, device=place.device)
+    cells = dry_run(tables, rows, batch=batch, workers=workers, threads=threads, device=device)
     at_once = f"{workers} process(es) of {threads} thread(s)"
-    hardware = machine(place.device).split(", ")[0]
-    print(f"dry run of {preset} at batch {batch}, {at_once}, {hardware}\n{CUT}", flush=True)
-    file = (Path(results) if results else home("results") / Path(preset).stem) / "dry_run.csv"
-    rehearsals = []
-    for each in cells:
-        rehearsals.append(each)
-        print(each, flush=True)
+    hardware, names = machine(device).split(", ")[0], ", ".join(table.name for table in tables)
+    print(f"dry run of {names} at batch {batch}, {at_once}, {hardware}\n{CUT}", flush=True)
+    file, rehearsals = folder / "dry_run.csv", []
+    for rehearsal in cells:
+        rehearsals.append(rehearsal)
+        print(rehearsal, flush=True)
         write_log(file, rehearsals)
-    failed = [each for each in rehearsals if each.error]
-    peak = max(each.memory for each in rehearsals) / 2**20
+    failed = [rehearsal for rehearsal in rehearsals if rehearsal.error]
+    peak = max(rehearsal.memory for rehearsal in rehearsals) / 2**20
     print(f"{len(rehearsals) - len(failed)} of {len(rehearsals)} cells ran; at most {peak:.0f} MiB; log: {file}")
     if failed:
         sys.exit(1)
