@@ -110,7 +110,7 @@ class Slides {
     this.label();
   }
 
-  /** The section after (by = 1) or before (-1); page: the rest of this one first, where it is higher than the screen. */
+  /** The section after (by = 1) or before (-1); page: first the rest of this one, if it is higher than the screen. */
   go(by, page = false) {
     const scroller = this.scroller();
     const rest = by > 0 ? scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop : scroller.scrollTop;
@@ -124,7 +124,8 @@ class Slides {
     const { top, bottom } = scroller.getBoundingClientRect();
     for (const cell of this.slides()[this.state().at]) {
       const box = cell.node.getBoundingClientRect();
-      if (box.height && box.bottom > bottom + 4 && box.top > top + 40) return Math.min(box.top - top - 8, 0.9 * (bottom - top));
+      if (box.height && box.bottom > bottom + 4 && box.top > top + 40)
+        return Math.min(box.top - top - 8, 0.9 * (bottom - top));
     }
     return 0.85 * (bottom - top);
   }
@@ -156,13 +157,15 @@ class Slides {
     if (way && mine) this.go(way, key.startsWith("Page"));
     else if ((key === "ArrowDown" || key === "ArrowUp") && !target.closest(CONTROLS))
       this.scroller().scrollBy({ top: key === "ArrowDown" ? 90 : -90 });
-    else if (key.length === 1 && key !== " " && !target.closest(TEXT)) event.stopImmediatePropagation(); // "d d" deletes
-    else if (key === "Enter" && !target.closest(`${CONTROLS}, button, a, summary`)) event.stopImmediatePropagation(); // editing
-    else return;
-    if (way || key.startsWith("Arrow")) {
-      event.preventDefault();
-      event.stopImmediatePropagation();
+    else {
+      // Commands of JupyterLab that a slip of the finger must not give: "d d" deletes a cell, Enter edits it.
+      const letter = key.length === 1 && key !== " " && !target.closest(TEXT);
+      if (letter || (key === "Enter" && !target.closest(`${CONTROLS}, button, a, summary`)))
+        event.stopImmediatePropagation();
+      return;
     }
+    event.preventDefault();
+    event.stopImmediatePropagation();
   }
 
   // -- the bar --------------------------------------------------------------------------------------------------
