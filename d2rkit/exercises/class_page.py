@@ -33,6 +33,7 @@ thead th { border-bottom: 2px solid var(--soft); font-weight: 600; } td.n, th.n 
 .matrix td { overflow-wrap: anywhere; border-left: 1px solid var(--line); overflow-wrap: anywhere; }
 .passed { background: var(--fill); } .passed b { color: var(--ok); } .not b { color: var(--no); }
 .matrix .step { display: block; line-height: 1.25; } summary { cursor: pointer; }
+.title { font-weight: 400; font-size: 12px; line-height: 1.25; color: var(--soft); display: block; }
 .mark { display: inline-block; border: 1px solid var(--no); border-radius: .6em; padding: 0 .45em; font-size: 12px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(30rem, 1fr)); gap: 1rem; }
 .card { border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem; } .card table { width: 100%; }
@@ -89,7 +90,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "")
 # -- students × exercises -----------------------------------------------------------------------------------
 def _matrix(desk: ClassDesk) -> str:
     marked = {(one.exercise, name) for one in desk.alike if not one.common for name in one.students}
-    head = "".join(f"<th scope='col'>{_t(name).replace('_', '_<wbr>')}</th>" for name in desk.exercises)
+    head = "".join(f"<th scope='col'>{_named(desk, name)}</th>" for name in desk.exercises)
     rows = "".join(_row(student, desk, marked) for student in desk.students)
     totals = "".join(
         f"<td>{sum(s.cells[name].status == 'passed' for s in desk.students if name in s.cells)} passed</td>"
@@ -101,6 +102,13 @@ def _matrix(desk: ClassDesk) -> str:
         f"<div class='scroll'><table class='matrix'><thead><tr><th scope='col'>student</th>{head}</tr></thead>"
         f"<tbody>{rows}</tbody><tfoot><tr><th scope='row'>all</th>{totals}</tr></tfoot></table></div>"
     )
+
+
+def _named(desk: ClassDesk, name: str) -> str:
+    """An exercise by its name for `check`, and its title."""
+    heading = desk.titles.get(name, "")
+    named = _t(name).replace("_", "_<wbr>")
+    return named if heading in ("", name) else f"{named} <span class='title'>{_t(heading)}</span>"
 
 
 def _row(student: Student, desk: ClassDesk, marked: set[tuple[str, str]]) -> str:
@@ -127,7 +135,13 @@ def _misconceptions(desk: ClassDesk) -> str:
     if not desk.misconceptions:
         return "<p>Nobody was left with a hint.</p>"
     rows = [
-        (_t(one.exercise), str(len(one.students)), _t(one.step or "–"), _t(one.hint), _t(", ".join(one.students)))
+        (
+            _named(desk, one.exercise),
+            str(len(one.students)),
+            _t(one.step or "–"),
+            _t(one.hint),
+            _t(", ".join(one.students)),
+        )
         for one in desk.misconceptions
     ]
     return _table(("exercise", "#students", "step", "hint", "who"), rows)
