@@ -85,6 +85,22 @@ def test_asks_before_it_tells(file):
     assert "../docs/formulas.md" in words and "../docs/glossary.md" in words
 
 
+@every_notebook
+def test_no_answer_depends_on_where_the_sliders_were_left(file):
+    """A reveal that reads a panel's present settings would store, and explain, what the student happened to leave."""
+    for cell in nbformat.read(file, as_version=4).cells:
+        if cell.cell_type == "code":
+            assert ".settings" not in cell.source, "use panel.opening"
+            assert not re.search(r"\.reveal\(.*\b(lab|panel|scatter|browser|explorer)\.data\b", cell.source, re.DOTALL)
+
+
+def test_every_exercise_is_linked_from_a_notebook():
+    words = "\n".join(c.source for f in NOTEBOOKS for c in nbformat.read(f, as_version=4).cells)
+    exercises = sorted((PROJECT / "notebooks" / "exercises" / "student").glob("*.ipynb"))
+    assert len(exercises) == 11
+    assert [e.name for e in exercises if f"(exercises/student/{e.name})" not in words] == []
+
+
 def test_what_there_is_to_try_is_found():
     found = {file.stem[:2]: snippets(nbformat.read(file, as_version=4)) for file in NOTEBOOKS}
     assert {number for number, code in found.items() if code} >= {"00", "05", "06", "07"}
