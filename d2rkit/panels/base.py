@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ GHOST = {"color": "#8A8A8A", "lw": 1.4, "ls": (0, (3, 2)), "zorder": 1.5}  # the
 SIGNED = "PuOr_r"  # diverging, colour-blind safe: purple below zero, orange above
 ERROR_CLASS = "d2rkit-error"  # tests and the notebooks' checker look for it in the widgets' state
 PAPER_STYLE = "background:#fff;padding:8px;border:1px solid #bdbdbd;border-radius:4px;max-width:calc(100% - 18px)"
-DPI = 110
+DPI = round(110 * float(os.environ.get("D2RKIT_SHARPER") or 1))  # for large screens; `d2rkit lab --present` sets it
 PX = 96  # CSS pixels an inch: pictures keep their size in inches on the screen
 
 
