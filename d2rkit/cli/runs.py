@@ -29,7 +29,7 @@ JUPYTER = Path(__file__).parent / "jupyter"  # no news in a popup; saved noteboo
 
 @app.command
 def doctor() -> None:
-    """Say what this machine has, and what is missing for which part of the kit."""
+    """Report what this machine has, and what is missing for which part of the kit."""
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores")
     for package, part in (("torch", ""), ("torchvision", ""), ("pyautoattack", ""), ("lightning-fabric", ""),
                           ("jupyterlab", "[lab]"), ("ipywidgets", "[lab]"), ("anywidget", "[lab]"),
@@ -61,7 +61,7 @@ def doctor() -> None:
 
 @app.command
 def data(name: Word, subset: str = "", place: tyro.conf.OmitArgPrefixes[Place] = HERE) -> None:
-    """Fetch a data set if it is not there, decode it once, and say what it holds.
+    """Download a data set if it is missing, decode it once, and report what it contains.
 
     Args:
         name: digits, cifar10, cifar100 or tiny-imagenet.
@@ -80,11 +80,11 @@ def train(
     log: tuple[str, ...] = (),
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Train and evaluate one pair; the same command goes on where it stopped.
+    """Train and evaluate one pair; rerun the same command to resume.
 
     Args:
         devices: GPUs, or processes on a CPU, that share each batch.
-        log: beside history.csv, tell each epoch to tensorboard, mlflow or both, in the run folder.
+        log: besides history.csv, log each epoch to tensorboard, mlflow or both, in the run folder.
     """
     experiment.check()
     trackers.ask(log)
@@ -107,14 +107,14 @@ def lab(
     notebook: Word = "00_start_here.ipynb", port: int = 8888, browser: bool = True, folder: str = "",
     in_place: bool = False,
 ) -> None:  # fmt: skip
-    """Open JupyterLab on your own copy of a notebook of the kit, which a checkout has and an installed package lacks.
+    """Open JupyterLab on your own copy of one of the kit's notebooks (needs a checkout; the package has no notebooks).
 
     Args:
         notebook: a file in notebooks/.
-        port: where JupyterLab listens (the next free one if it is taken).
-        browser: whether to open one.
-        folder: where your copies are (default: my_notebooks). What you change there stays; the rest follows the kit.
-        in_place: open the kit's own notebooks, to change the kit.
+        port: JupyterLab's port (the next free one if it is taken).
+        browser: open a browser.
+        folder: where your copies are (default: my_notebooks). Files you change are kept; the others follow the kit.
+        in_place: open the kit's own notebooks, to develop the kit.
     """
     kit = home("notebooks")
     there = sorted(p.name for p in kit.glob("*.ipynb"))
