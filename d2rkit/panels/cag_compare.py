@@ -163,7 +163,7 @@ def first_that_climbs(sample: SamplePair, seed: int = 0, count: int = 20) -> tup
     with eval_mode(sample.pair), torch.no_grad():
         right = (sample.pair.target(x).argmax(1) == y).cpu().numpy()
     chosen = right & found["cag"].climbs & ~found["ce"].climbs
-    words = f"of the first {len(y)} images, {chosen.sum()} are right, made easier by CAG and harder by CE"
+    words = f"of the first {len(y)} images, those that are right, made easier by CAG and harder by CE: {chosen.sum()}"
     if not chosen.any():
         return sample.first_right(count), f"Shown is the first image that the target gets right: {words}."
     return int(chosen.argmax()), f"Chosen by a rule, not by hand: {words}; shown is the first of them."
