@@ -75,8 +75,8 @@ FAULTS: list[str] = []  # sentences on plugins of D2RKIT_PLUGINS, and on those t
 def register_method(name: str, objective: Callable[..., Loss] | None = None, *, version: str = "", **facts: Any):
     """Register a training method, to be named like any of METHODS. Without `objective`, returns a decorator.
 
-    name: lower-case letters, digits, hyphens. objective: (Logits, y, *, options...) -> Loss(total, parts), a pure function
-    whose parts sum to total. facts: the other fields of Method: title (default: the name), attack, options,
+    name: lower-case letters, digits, hyphens. objective: (Logits, y, *, options...) -> Loss(total, parts), a pure
+    function whose parts sum to total. facts: the other fields of Method: title (default: the name), attack, options,
     needs_guide, needs_clean, clean_first, uniform_start, awp, source, guide, needs_guide_clean, needs_guide_adv.
     version: replaces the digest of the source where there is no source to read. Returns the objective.
 
