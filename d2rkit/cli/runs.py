@@ -13,6 +13,7 @@ import torch
 import tyro
 
 from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
+from d2rkit.cli.presenting import copies_to_present, surroundings
 from d2rkit.cli.working_copies import update
 from d2rkit.core.devices import resolve
 from d2rkit.core.paths import check_path, home
@@ -25,6 +26,7 @@ from d2rkit.experiments.run import run
 from d2rkit.planning.timing import bfloat16_pace
 
 JUPYTER = Path(__file__).parent / "jupyter"  # no news in a popup; saved notebooks that can be opened again
+PRESENTING = JUPYTER / "presenting"  # slides
 
 
 @app.command
@@ -105,7 +107,7 @@ def train(
 @app.command
 def lab(
     notebook: Word = "00_start_here.ipynb", port: int = 8888, browser: bool = True, folder: str = "",
-    in_place: bool = False,
+    in_place: bool = False, present: bool = False,
 ) -> None:  # fmt: skip
     """Open JupyterLab on your own copy of one of the kit's notebooks (needs a checkout; the package has no notebooks).
 
@@ -115,7 +117,11 @@ def lab(
         browser: open a browser.
         folder: where your copies are (default: my_notebooks). Files you change are kept; the others follow the kit.
         in_place: open the kit's own notebooks, to develop the kit.
+        present: for lecturers: code folded, large panels, one section per screen; Page Down and Page Up turn the pages.
+            Uses separate copies (default: presenting) and separate predictions.
     """
+    if present and in_place:
+        raise ValueError("--present works on copies: leave out --in-place")
     kit = home("notebooks")
     there = sorted(p.name for p in kit.glob("*.ipynb"))
     if not there:
@@ -127,9 +133,10 @@ def lab(
         raise nearest(notebook, there, "notebook")
     if find_spec("jupyterlab") is None:
         raise ValueError("JupyterLab is not installed: pip install -e '.[lab]'")
-    place = kit if in_place else check_path(folder).expanduser().absolute() if folder else home("my_notebooks")
+    place = check_path(folder).expanduser().absolute() if folder else home("presenting" if present else "my_notebooks")
+    place = kit if in_place else place
     if place != kit:
-        done = update(kit, place)
+        done = copies_to_present(kit, place) if present else update(kit, place)
         print(f"Your notebooks are in {place}.")
         for name in done.kept:
             print(f"  {name}: yours differs from the kit's and stays; to get the kit's, rename yours")
@@ -138,4 +145,7 @@ def lab(
     words += ["--allow-root"] if os.geteuid() == 0 else []  # in a container, which has no other user
     settings = os.pathsep.join(filter(None, [str(JUPYTER), os.environ.get("JUPYTER_CONFIG_PATH")]))
     more = {VARIABLE: os.pathsep.join(LOADED), "JUPYTER_CONFIG_PATH": settings}  # kernels know the plugins, too
+    if present:
+        words.append(f"--LabApp.extra_labextensions_path={PRESENTING / 'labextensions'}")
+        more |= {"JUPYTER_CONFIG_PATH": os.pathsep.join([str(PRESENTING), settings]), **surroundings(place)}
     sys.exit(subprocess.call(words, env=os.environ | more))

@@ -27,6 +27,7 @@ from d2rkit.exercises.answers import CONFIDENCES
 from d2rkit.panels import base
 from d2rkit.panels.base import StaticFigure, plain_text
 from d2rkit.panels.questions import Options, Shown, choosing, heading, kept, lettered, problem, row, status, stored
+from d2rkit.reporting.html_table import html_table
 
 COMMIT_FIRST = "Commit your prediction first"
 CALIBRATED = {
@@ -50,14 +51,11 @@ def outcome(entry: Mapping[str, Any], note: str = "") -> str:
     if entry["kind"] == "number":
         rows.append(("You were", answers.distance_words(entry)))
     style = "text-align:left;padding-right:1em;white-space:nowrap;vertical-align:top"
-    cells = "".join(
-        f"<tr><th scope='row' style='{style}'>{word}</th><td style='text-align:left'>{html.escape(text)}</td></tr>"
-        for word, text in rows
-    )
+    table = html_table((), rows, columns=(f"style='{style}'", "style='text-align:left'"))
     verdict = CALIBRATED[entry["right"], entry["confidence"]]
     verdict += " You answered after it had been shown." if entry.get("late") else ""
     head, colour = ("✔ As you predicted", base.BLUE) if entry["right"] else ("✘ Not as you predicted", base.RED)
-    return status(head, verdict, colour, f"<table>{cells}</table>")
+    return status(head, verdict, colour, table)
 
 
 def as_html(words: str) -> str:
