@@ -117,8 +117,8 @@ def lab(
         browser: open a browser.
         folder: where your copies are (default: my_notebooks). Files you change are kept; the others follow the kit.
         in_place: open the kit's own notebooks, to develop the kit.
-        present: for lecturers: code folded, panels large, one section per screen; Page Down and Page Up turn pages. Its
-            copies (default: presenting) and its predictions are kept apart from yours.
+        present: for lecturers: code folded, large panels, one section per screen; Page Down and Page Up turn the pages.
+            Uses separate copies (default: presenting) and separate predictions.
     """
     if present and in_place:
         raise ValueError("--present works on copies: leave out --in-place")
