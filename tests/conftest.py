@@ -47,7 +47,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 _get_context = multiprocessing.get_context
 multiprocessing.get_context = lambda method=None: _get_context("forkserver" if method == "spawn" else method)
 multiprocessing.set_forkserver_preload(
-    ["d2rkit.planning.dry_run", "d2rkit.experiments.sweep", "lightning_fabric", "pyautoattack", "pytest"]
+    [
+        "d2rkit.planning.dry_run",
+        "d2rkit.experiments.sweep",
+        "lightning_fabric",
+        "pyautoattack",
+        "pytest",
+        "d2rkit.panels",
+        "ipykernel.kernelapp",
+    ]
 )
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from d2rkit.exercises.settings import said, step_name, title
 from d2rkit.exercises.source import source_of
+from d2rkit.reporting.html_table import html_table
 
 PASSED, NOT_YET, UNWRITTEN = "passed", "not yet", "not yet written"
 SYMBOLS = {PASSED: "✔", NOT_YET: "✘", UNWRITTEN: "…"}
@@ -104,15 +105,12 @@ class Result:
         steps = "".join(
             f"<li>{'✔ ok' if passed else '✘ not yet'} – {html.escape(name)}</li>" for name, passed in self._checks()
         )
-        facts = "".join(
-            f"<tr><th scope='row' style='text-align:left;vertical-align:top'>{word}</th>"
-            f"<td style='text-align:left;white-space:pre-wrap'>{html.escape(text)}</td></tr>"
-            for word, text in self._facts()
-        )
+        columns = ("style='text-align:left;vertical-align:top'", "style='text-align:left;white-space:pre-wrap'")
+        facts = html_table((), self._facts(), columns=columns)
         return (
             f"<div role='status' style='border-left:6px solid {colour};padding:.4em 1em'>"
             f"<strong style='color:{colour}'>{head}</strong> <span>({html.escape(self.title)})</span>"
-            f"<ul style='list-style:none;padding-left:.5em;margin:.3em 0'>{steps}</ul><table>{facts}</table></div>"
+            f"<ul style='list-style:none;padding-left:.5em;margin:.3em 0'>{steps}</ul>{facts}</div>"
         )
 
     def _checks(self) -> list[tuple[str, bool]]:

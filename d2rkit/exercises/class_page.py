@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from d2rkit.exercises.answers import CONFIDENCES, letters, with_unit
 from d2rkit.exercises.checking import NOT_YET, SYMBOLS
 from d2rkit.exercises.settings import threshold
+from d2rkit.reporting.html_table import Html, Marked, html_table
 
 if TYPE_CHECKING:
     from d2rkit.exercises.class_desk import Cell, ClassDesk, Predicted, Student
@@ -27,7 +28,7 @@ h3 { font-size: 1rem; margin: 0 0 .3rem; } p { margin: .3rem 0; max-width: 52rem
 nav a { margin-right: 1.2rem; } a { color: var(--ok); }
 table { border-collapse: collapse; } .scroll { overflow-x: auto; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); }
-thead th { border-bottom: 2px solid var(--soft); font-weight: 600; } td.n, th.n { text-align: right; }
+thead th, thead td { border-bottom: 2px solid var(--soft); font-weight: 600; } td.n, th.n { text-align: right; }
 .matrix { table-layout: fixed; width: 100%; min-width: 70rem; font-size: 13px; }
 .matrix th:first-child { width: 8.5rem; } .matrix td, .matrix thead th { padding: .3rem .4rem; }
 .matrix td { overflow-wrap: anywhere; border-left: 1px solid var(--line); overflow-wrap: anywhere; }
@@ -72,35 +73,26 @@ def _t(text: object) -> str:
     return html.escape(str(text))
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """header: texts; a leading "#" makes a column of numbers. rows: HTML, the first cell being the row's header."""
-    number = [title.startswith("#") for title in header]
-    classes = ["" if not n else " class='n'" for n in number]
-    head = "".join(f"<th scope='col'{c}>{_t(t.removeprefix('#'))}</th>" for t, c in zip(header, classes, strict=True))
-    body = "".join(
-        "<tr>" + "".join(
-            f"<{'th scope=row' if i == 0 else 'td'}{c}>{cell}</{'th' if i == 0 else 'td'}>"
-            for i, (cell, c) in enumerate(zip(row, classes, strict=True))
-        ) + "</tr>"
-        for row in rows
-    )  # fmt: skip
-    return f"<div class='scroll'><table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    columns = ["class='n'" if title.startswith("#") else "" for title in header]
+    titles, cells = [title.removeprefix("#") for title in header], ([Html(cell) for cell in row] for row in rows)
+    return f"<div class='scroll'>{html_table(titles, cells, columns=columns)}</div>"
 
 
 # -- students × exercises -----------------------------------------------------------------------------------
 def _matrix(desk: ClassDesk) -> str:
     marked = {(one.exercise, name) for one in desk.alike if not one.common for name in one.students}
-    head = "".join(f"<th scope='col'>{_named(desk, name)}</th>" for name in desk.exercises)
-    rows = "".join(_row(student, desk, marked) for student in desk.students)
-    totals = "".join(
-        f"<td>{sum(s.cells[name].status == 'passed' for s in desk.students if name in s.cells)} passed</td>"
-        for name in desk.exercises
-    )
+    passed = Counter(name for s in desk.students for name, cell in s.cells.items() if cell.status == "passed")
+    table = html_table(
+        ("student", *(Html(_named(desk, name)) for name in desk.exercises)),
+        [_row(student, desk, marked) for student in desk.students],
+        attributes="class='matrix'", foot=("all", *(f"{passed[name]} passed" for name in desk.exercises)),
+    )  # fmt: skip
     return (
         "<p class='soft'>✔ passed, ✘ not yet, with the step at which the last check stopped and, on a click, its hint; "
         "… not yet written; 3×: three attempts.</p>"
-        f"<div class='scroll'><table class='matrix'><thead><tr><th scope='col'>student</th>{head}</tr></thead>"
-        f"<tbody>{rows}</tbody><tfoot><tr><th scope='row'>all</th>{totals}</tr></tfoot></table></div>"
+        f"<div class='scroll'>{table}</div>"
     )
 
 
@@ -111,14 +103,14 @@ def _named(desk: ClassDesk, name: str) -> str:
     return named if heading in ("", name) else f"{named} <span class='title'>{_t(heading)}</span>"
 
 
-def _row(student: Student, desk: ClassDesk, marked: set[tuple[str, str]]) -> str:
-    cells = "".join(_cell(student.cells.get(name), (name, student.name) in marked) for name in desk.exercises)
-    return f"<tr><th scope='row' title='{_t(student.file)}'>{_t(student.name)}</th>{cells}</tr>"
+def _row(student: Student, desk: ClassDesk, marked: set[tuple[str, str]]) -> list[Marked]:
+    cells = [_cell(student.cells.get(name), (name, student.name) in marked) for name in desk.exercises]
+    return [Marked(student.name, f"title='{_t(student.file)}'"), *cells]
 
 
-def _cell(cell: Cell | None, marked: bool) -> str:
+def _cell(cell: Cell | None, marked: bool) -> Marked:
     if cell is None:
-        return "<td><span class='soft'>–</span></td>"
+        return Marked(Html("<span class='soft'>–</span>"), "")
     kind = {"passed": "passed", NOT_YET: "not"}.get(cell.status, "")
     tries = f" <span class='soft'>{cell.attempts}×</span>" if cell.attempts else ""
     words = f"<b>{SYMBOLS[cell.status]} {_t(cell.status)}</b>{tries}"
@@ -128,7 +120,7 @@ def _cell(cell: Cell | None, marked: bool) -> str:
         words = f"<details><summary>{words}{step}</summary>{_t(cell.hint)}</details>"
     words += " <span class='mark'>alike</span>" if marked else ""
     words += f" <span class='mark'>again: {_t(cell.again.status)}</span>" if cell.again and cell.differs else ""
-    return f"<td class='{kind}'>{words}</td>"
+    return Marked(Html(words), f"class='{kind}'")
 
 
 def _misconceptions(desk: ClassDesk) -> str:

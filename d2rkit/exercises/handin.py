@@ -21,6 +21,7 @@ from d2rkit.core.files import read_json, write_atomically
 from d2rkit.exercises import answers as predictions
 from d2rkit.exercises.checking import PASSED, SYMBOLS, UNWRITTEN, Result
 from d2rkit.exercises.settings import title
+from d2rkit.reporting.html_table import LEFT, html_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,26 +137,19 @@ class Report:
         ]
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th scope='row' style='text-align:left'>{html.escape(entry['title'])}</th>"
-            f"<td style='text-align:left'>{SYMBOLS[entry['status']]} {entry['status']}</td>"
-            f"<td>{attempts(entry)}</td></tr>"
+        checked = [
+            (entry["title"], f"{SYMBOLS[entry['status']]} {entry['status']}", attempts(entry))
             for entry in self.exercises.values()
-        )
-        head = (
-            "<tr><th style='text-align:left'>exercise</th><th style='text-align:left'>status</th><th>attempts</th></tr>"
-        )
-        who = f"{html.escape(self.student)}: " if self.student else ""
-        answered = "".join(
-            f"<tr><th scope='row' style='text-align:left'>{html.escape(name)}</th>"
-            f"<td style='text-align:left'>{html.escape(words)}</td></tr>"
-            for name, words in self._answered()
-        )
+        ]
+        answered = self._answered()
+        predicted = html_table((), answered, columns=LEFT) if answered else ""
         heading = "<p><strong>Predictions and quizzes</strong></p>" if answered else ""
+        who = f"{html.escape(self.student)}: " if self.student else ""
         problems = "".join(f"<p role='alert'>{html.escape(problem)}</p>" for problem in self.problems)
         return (
             f"<p><strong>{who}{self.passed} of {len(self.exercises)} exercises passed</strong></p>"
-            f"<table>{head}{rows}</table>{heading}<table>{answered}</table>{problems}"
+            f"{html_table(('exercise', 'status', 'attempts'), checked, columns=LEFT)}"
+            f"{heading}{predicted}{problems}"
         )
 
 

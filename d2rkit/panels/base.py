@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from d2rkit.reporting.html_table import LEFT, html_table
 from d2rkit.reporting.style import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PURPLE, RED, SKY  # noqa: F401
 
 TARGET, GUIDE = BLUE, ORANGE  # the same in every picture of the kit
@@ -104,19 +105,8 @@ def still(made: Figure, description: str) -> StaticFigure:
 
 # -- words ------------------------------------------------------------------------------------------------
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
-    """An HTML table that a screen reader can walk through: first column and first row are headers."""
-    cell = "style='padding:0.1em 0.9em 0.1em 0;text-align:left'"
-    head = "".join(f"<th scope='col' {cell}>{html.escape(h)}</th>" if h else f"<td {cell}></td>" for h in header)
-    body = "".join(
-        f"<tr><th scope='row' {cell}>{html.escape(row[0])}</th>"
-        + "".join(f"<td {cell}>{html.escape(str(value))}</td>" for value in row[1:])
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f"<table style='line-height:1.4'><caption style='text-align:left'>{html.escape(caption)}</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
+    """A table as all panels show it."""
+    return html_table(header, rows, caption=caption, attributes="style='line-height:1.4'", columns=LEFT)
 
 
 def error_words(error: Exception, has_picture: bool) -> str:

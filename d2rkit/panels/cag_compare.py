@@ -163,7 +163,7 @@ def first_that_climbs(sample: SamplePair, seed: int = 0, count: int = 20) -> tup
     with eval_mode(sample.pair), torch.no_grad():
         right = (sample.pair.target(x).argmax(1) == y).cpu().numpy()
     chosen = right & found["cag"].climbs & ~found["ce"].climbs
-    words = f"of the first {len(y)} images, {chosen.sum()} are right, made easier by CAG and harder by CE"
+    words = f"of the first {len(y)} images, those that are right, made easier by CAG and harder by CE: {chosen.sum()}"
     if not chosen.any():
         return sample.first_right(count), f"Shown is the first image that the target gets right: {words}."
     return int(chosen.argmax()), f"Chosen by a rule, not by hand: {words}; shown is the first of them."
@@ -267,10 +267,10 @@ def words(data: Comparison) -> str:
     pairs = [(0, 1), (0, 2), (1, 2)]
     cosines = ", ".join(f"{names[i]} and {names[j]} {data.cosines[i, j]:.2f}" for i, j in pairs)
     signs = ", ".join(f"{data.agree[i, j]:.0%}" for i, j in pairs)
-    share = f" with guide share {data.guide_share:g}" if data.guide_share else ""
+    share = f", guide's share in CAG {data.guide_share:g}" if data.guide_share else ""
     summary = (
-        f"{data.title}, ε = {255 * data.eps:g}/255, {data.steps} steps, CAG{share}. "
-        f"Cosines of the changes of this “{data.label}”: {cosines}; pixels moved the same way: {signs}."
+        f"{data.title}, ε = {255 * data.eps:g}/255, {data.steps} step{'' if data.steps == 1 else 's'}{share}. "
+        f"Cosines between the changes of this “{data.label}”: {cosines}; pixels moved the same way: {signs}."
     )
     up = [ATTACKS[name] for name, path in data.paths.items() if path[-1][1] > path[0][1]]
     if data.steps and data.eps:

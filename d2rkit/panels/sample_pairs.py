@@ -151,9 +151,9 @@ def control_for(
     if report:
         report(1.0, "read")
     return control, (
-        f"The same network ({control.parameters:,} parameters), the same training images, as many epochs at the same "
-        "learning rate; only the defence is missing. Of the control it is the last epoch: PGD on validation images "
-        "has nothing to choose there."
+        f"The control has the same network ({control.parameters:,} parameters), training images, number of epochs and "
+        "learning rate; only the defence is missing. Its last epoch is used: without a defence, PGD accuracy on "
+        "validation images is no criterion for selecting one."
     )
 
 

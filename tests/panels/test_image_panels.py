@@ -189,7 +189,7 @@ def test_compare_panel(sample):
     panel = CagCompare(sample, count=20)
     text, png = panel.text.value, panel.picture.value
     panel.set(guide_share=0.5, image=4)
-    assert panel.error == "" and "guide share 0.5" in panel.text.value and panel.picture.value != png
+    assert panel.error == "" and "share in CAG 0.5" in panel.text.value and panel.picture.value != png
     panel.set(eps255=0)
     assert panel.error == "" and panel.text.value != text
 
