@@ -271,7 +271,7 @@ MUTANTS: list[Mutant] = [
     *_of(
         "exercises/probes.py", "exercises/test_probes.py",
         ("any distance", '"inside the eps-ball", distance <= eps + 1e-5,', '"inside the eps-ball", True,',
-         "test_an_attack_keeps_three_promises"),
+         "test_an_attack_keeps_four_promises"),
     ),
     *_of(
         "exercises/kl.py", "exercises/test_checks_losses.py",
