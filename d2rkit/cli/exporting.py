@@ -34,21 +34,21 @@ def export_command(
     std: str = "",
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Write a trained target as ONNX, TorchScript or safetensors, once its logits there were found equal.
+    """Export a trained target as ONNX, TorchScript or safetensors, after verifying that the logits agree.
 
-    The new file takes float32 images (N, channels, height, width) with pixels in [0, 1], normalises them itself where
-    its network was trained so, and names the classes in its metadata; evaluate takes the safetensors back.
+    The exported network takes float32 images (N, channels, height, width) with pixels in [0, 1]; any input
+    normalisation is part of it, and its metadata names the classes. `d2rkit evaluate` can read the safetensors file.
 
     Args:
-        source: a run folder, a run's name below the runs folder, or a checkpoint file, as for evaluate.
+        source: a run folder, a run's name in the runs folder, or a checkpoint file, as for evaluate.
         to: onnx (needs d2rkit[export]), torchscript or safetensors.
-        output: the new file (default: named after the source, in the current folder).
-        checkpoint: of a run: best (on the validation images) or last.
-        data: of a foreign file: the data set its network was trained on (default: cifar10).
-        network: of a foreign file: the architecture (default: read off the file).
-        key: which network, where a file holds several; of a run or a checkpoint of the kit: target or guide.
-        mean: of a foreign file: the input normalisation, as for evaluate.
-        std: of a foreign file: likewise.
+        output: the file to write (default: named after the source, in the current folder).
+        checkpoint: for a run: best (on the validation images) or last.
+        data: for a foreign file: the data set its network was trained on (default: cifar10).
+        network: for a foreign file: the architecture (default: inferred from the file).
+        key: which network, if the file contains several; for a run or one of the kit's checkpoints: target or guide.
+        mean: for a foreign file: mean of the input normalisation, as for evaluate.
+        std: for a foreign file: the standard deviation, likewise.
     """
     if to not in SUFFIXES:
         raise nearest(to, SUFFIXES, "format")

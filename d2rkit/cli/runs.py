@@ -31,7 +31,7 @@ PRESENTING = JUPYTER / "presenting"  # slides
 
 @app.command
 def doctor() -> None:
-    """Say what this machine has, and what is missing for which part of the kit."""
+    """Report what this machine has, and what is missing for which part of the kit."""
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores")
     for package, part in (("torch", ""), ("torchvision", ""), ("pyautoattack", ""), ("lightning-fabric", ""),
                           ("jupyterlab", "[lab]"), ("ipywidgets", "[lab]"), ("anywidget", "[lab]"),
@@ -63,7 +63,7 @@ def doctor() -> None:
 
 @app.command
 def data(name: Word, subset: str = "", place: tyro.conf.OmitArgPrefixes[Place] = HERE) -> None:
-    """Fetch a data set if it is not there, decode it once, and say what it holds.
+    """Download a data set if it is missing, decode it once, and report what it contains.
 
     Args:
         name: digits, cifar10, cifar100 or tiny-imagenet.
@@ -82,11 +82,11 @@ def train(
     log: tuple[str, ...] = (),
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Train and evaluate one pair; the same command goes on where it stopped.
+    """Train and evaluate one pair; rerun the same command to resume.
 
     Args:
         devices: GPUs, or processes on a CPU, that share each batch.
-        log: beside history.csv, tell each epoch to tensorboard, mlflow or both, in the run folder.
+        log: besides history.csv, log each epoch to tensorboard, mlflow or both, in the run folder.
     """
     experiment.check()
     trackers.ask(log)
@@ -109,16 +109,16 @@ def lab(
     notebook: Word = "00_start_here.ipynb", port: int = 8888, browser: bool = True, folder: str = "",
     in_place: bool = False, present: bool = False,
 ) -> None:  # fmt: skip
-    """Open JupyterLab on your own copy of a notebook of the kit, which a checkout has and an installed package lacks.
+    """Open JupyterLab on your own copy of one of the kit's notebooks (needs a checkout; the package has no notebooks).
 
     Args:
         notebook: a file in notebooks/.
-        port: where JupyterLab listens (the next free one if it is taken).
-        browser: whether to open one.
-        folder: where your copies are (default: my_notebooks). What you change there stays; the rest follows the kit.
-        in_place: open the kit's own notebooks, to change the kit.
-        present: for lecturers: code folded, panels large, one section on the screen; Page Down and Page Up turn pages.
-            Its copies (default: presenting) and its predictions are none of yours.
+        port: JupyterLab's port (the next free one if it is taken).
+        browser: open a browser.
+        folder: where your copies are (default: my_notebooks). Files you change are kept; the others follow the kit.
+        in_place: open the kit's own notebooks, to develop the kit.
+        present: for lecturers: code folded, large panels, one section per screen; Page Down and Page Up turn the pages.
+            Uses separate copies (default: presenting) and separate predictions.
     """
     if present and in_place:
         raise ValueError("--present works on copies: leave out --in-place")

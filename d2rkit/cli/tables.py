@@ -34,21 +34,21 @@ def reproduce(
     changes: tyro.conf.OmitArgPrefixes[Changes] = AS_IS,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Fill a table: train and attack every cell that is not done, then write table and figures.
+    """Fill a table: train and attack every unfinished cell, then write the table and its figures.
 
     Args:
         preset: a table by name, e.g. quick, or a family of tables, e.g. paper.
         rows: only these rows.
-        seeds: only the first so many seeds (0: the preset's).
-        workers: processes on this machine (-1: one a core on a CPU, one run after the other on a GPU; one in a dry
-            run, whose networks are big).
-        threads: torch threads of each worker (0: one; in a dry run, or without workers, all cores).
-        devices: GPUs, or processes on a CPU, that share each run's batches; runs then go one after the other.
-        log: beside history.csv, tell each epoch to tensorboard, mlflow or both, in each run's folder.
+        seeds: only the first N seeds (0: the preset's).
+        workers: processes on this machine (-1: one per core on a CPU, sequential runs on a GPU; one in a dry run,
+            whose networks are big).
+        threads: torch threads per worker (0: one; in a dry run, or without workers, all cores).
+        devices: GPUs, or processes on a CPU, that share each batch; runs are then sequential.
+        log: besides history.csv, log each epoch to tensorboard, mlflow or both, in each run's folder.
         results: folder for table and figures (default: results/PRESET).
-        dry_run: instead, try every cell for real but short, on random images: a step, a resume, another step, a
-            batch of each attack; writes results/PRESET/dry_run.csv and no run.
-        batch: images of a step and of an attack in a dry run.
+        dry_run: instead, smoke-test every cell on random images: a step, a resume, another step, one batch of each
+            attack; writes results/PRESET/dry_run.csv and no run.
+        batch: batch size of a dry run.
     """
     if dry_run:
         check_counts(batch=batch)
@@ -111,16 +111,16 @@ def tune(
     results: Folder = "",
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Try learning rates for each row of a table with the same small budget, judged on validation images.
+    """Search learning rates for each row of a table with the same small budget, on validation images.
 
     Args:
         preset: a table by name, e.g. small.
         rates: the learning rates to try.
-        subset: number of training images of a trial.
-        epochs: of a trial.
+        subset: number of training images per trial.
+        epochs: epochs per trial.
         rows: only these rows.
-        workers: processes on this machine (-1: one a core on a CPU, one run after the other on a GPU).
-        threads: torch threads of each worker (0: one; without workers, all cores).
+        workers: processes on this machine (-1: one per core on a CPU, sequential runs on a GPU).
+        threads: torch threads per worker (0: one; without workers, all cores).
         results: folder for learning_rates.csv (default: results/PRESET).
     """
     from d2rkit.experiments.tuning import outcomes, trials  # pandas takes a second to import
@@ -152,7 +152,7 @@ def table(
     changes: tyro.conf.OmitArgPrefixes[Changes] = AS_IS,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Write table and figures of a preset anew from the runs that are done; trains nothing.
+    """Rebuild a preset's table and figures from the finished runs; trains nothing.
 
     Args:
         preset: a table by name, e.g. quick, or a family of tables, e.g. paper.
@@ -170,13 +170,13 @@ def pack_command(
     half: bool = False,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Copy what a table is made of (settings, histories, per-image flags) to a folder small enough for git.
+    """Copy a table's runs (settings, histories, per-image correctness flags) to a folder small enough for git.
 
     Args:
         preset: a table by name, e.g. quick.
-        folder: gets runs/ and the table; files that are there with other content are never replaced.
-        weights: a folder for the networks of each row's first seed (none by default).
-        half: store those networks in float16; `verify` says how many flags the rounding turns.
+        folder: receives runs/ and the table; existing files with different content are never replaced.
+        weights: a folder for the weights of each row's first seed (default: none are copied).
+        half: store those weights in float16; `verify` reports how many flags the rounding changes.
     """
     if half and not weights:
         raise ValueError("--half is about the networks; name a folder for them with --weights")

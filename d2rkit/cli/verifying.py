@@ -18,13 +18,13 @@ def verify_command(
     weights: str = "",
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Measure clean and PGD accuracy of a run anew, image by image, and say whose row of which table they confirm.
+    """Remeasure a run's clean and PGD accuracy, image by image, and report which row of which table they confirm.
 
-    Ends with exit code 1 if a run is not confirmed, or cannot be believed to begin with.
+    Exits with code 1 if a run is not confirmed, or if its files do not belong together.
 
     Args:
-        folder: a run folder, a run's name below the runs folder, or a folder with runs below it.
-        weights: the checkpoint, for a run without one, e.g. of data/results.
+        folder: a run folder, a run's name in the runs folder, or a folder that contains runs.
+        weights: the checkpoint, for a run without one, e.g. in data/results.
     """
     asked = Path(folder).expanduser()
     asked = asked if asked.exists() else place.runs_root / folder

@@ -27,9 +27,9 @@ class Evaluation:
     """flags[attack]: (N,) bool on the CPU, True where the attacked image is still classified correctly.
 
     An attacker may leave an image alone, so an image whose clean prediction is wrong counts as not robust
-    under every attack. details: of AutoAttack, the flags after each of its attacks. warnings: AutoAttack's own words.
-    notes: what a reader of the numbers should know of the network and of how it was attacked, a sentence each.
-    bounds: of attacks that a budget cut short, which have no flags and no accuracy."""
+    under every attack. details: AutoAttack's flags after each of its attacks. warnings: AutoAttack's own.
+    notes: what readers should know about the network and how it was attacked, one sentence each.
+    bounds: for attacks that a budget cut short, which have no flags and no accuracy."""
 
     eps: float
     flags: dict[str, Tensor] = field(default_factory=dict)
@@ -67,7 +67,7 @@ def evaluate(
     num_classes: int | None = None,
     report: Report | None = None,
 ) -> Evaluation:
-    """Attack `model` on every image of `data`; what counts is judged in IEEE float32.
+    """Attack `model` on every image of `data`; the attacked images are judged in IEEE float32.
 
     model: a network, a GuidedPair (its target is judged) or a function of images. data: an ImageData split, a pair
     (images (N, C, H, W) in [0, 1], labels (N,)) of tensors or arrays, a Dataset or a DataLoader. attacks: one or more

@@ -41,7 +41,7 @@ plugins.REGISTERING.append(__file__)
 def register_exercise(
     name: str, probe: Callable | None = None, *, reference: object, title: str = "", minutes: int = 10, call: str = ""
 ):
-    """Register an exercise, for `check(name, solution)` and the report. Without `probe`, a decorator of it.
+    """Register an exercise, for `check(name, solution)` and the report. Without `probe`, returns a decorator.
 
     probe: a generator that calls the solution and yields a Step for each thing it looks at (see `checking`).
     reference: a solution that passes, which is tried now. title, minutes, call: as in Exercise. Returns probe.

@@ -24,8 +24,8 @@ def probe(solution: Callable) -> Iterator[Step]:
     answer = solution(p.clone(), q.clone())
     yield _two_results(answer)
     kl, symmetric = answer
-    yield returned("KL has one number an example", kl, (5,))
-    yield returned("symmetric KL has one number an example", symmetric, (5,))
+    yield returned("KL has one value per example", kl, (5,))
+    yield returned("symmetric KL has one value per example", symmetric, (5,))
 
     expected, both = reference(p, q)
     yield compare("KL(p || q)", kl, expected, _kl_mistakes(p, q), "compare your sum with the formula, term by term")

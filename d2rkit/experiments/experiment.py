@@ -37,7 +37,7 @@ log = logging.getLogger("d2rkit")
 
 @dataclass(frozen=True)
 class Experiment(Recipe):
-    """A recipe, and what it is applied to: data, networks, evaluation."""
+    """A recipe and what it is applied to: data, networks, evaluation."""
 
     data: str = "digits"
     """digits, cifar10, cifar100, tiny-imagenet."""

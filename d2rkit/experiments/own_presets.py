@@ -44,7 +44,7 @@ def register_preset(
     time: str = UNKNOWN,
     expect: str = UNKNOWN,
 ):
-    """Register a table, to be named like any of PRESETS. Without `base`, a decorator of a function that gives it.
+    """Register a table, to be named like any of PRESETS. Without `base`, returns a decorator.
 
     base: the experiment that all cells share. rows, seeds, changes, titles, time, expect: as in Preset. Returns base.
     ValueError for a name that is taken, rows or seeds that are none or named twice, or a cell that could not run."""

@@ -47,7 +47,7 @@ def run(
     report: Report | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Run:
-    """Train and evaluate, or go on, or just read the result if it is there.
+    """Train and evaluate an experiment, resume it, or load its result if it is finished.
 
     root: where run folders lie (default: $D2RKIT_RUNS, else `runs/`). count: of devices (GPUs, or processes on a
     CPU) that share the work. Raises ValueError for impossible settings, Interrupted when asked to stop (the state

@@ -44,10 +44,10 @@ def load_released(
     std: str | Sequence[float] | None = None,
     shape: tuple[int, int, int] | None = None,
 ) -> Released:
-    """Load a checkpoint of the field (TRADES, LBGAT, AWP, D2R and like files, a run's best.safetensors), strictly and
+    """Load a published checkpoint (TRADES, LBGAT, AWP, D2R and the like, or a run's best.safetensors), strictly and
     without running code in it: every tensor must fit, but those that no forward uses.
 
-    name, image_size: as in build_model; None reads the network off the file's tensors. (The strides of a ResNet-18
+    name, image_size: as in build_model; with None the network is inferred from the tensors. (The strides of a ResNet-18
     leave no trace there: it is taken for the guide.) key: which of several networks in the file, e.g. "guide" or
     "ema_state_dict". mean, std: of the input normalisation the network was trained with, per channel on pixels in
     [0, 1], as numbers, as text, or one name of NORMALISATIONS; buffers `mean`/`std` or `mu`/`sigma` in the file are

@@ -163,7 +163,7 @@ def first_that_climbs(sample: SamplePair, seed: int = 0, count: int = 20) -> tup
     with eval_mode(sample.pair), torch.no_grad():
         right = (sample.pair.target(x).argmax(1) == y).cpu().numpy()
     chosen = right & transfers["cag"].climbs & ~transfers["ce"].climbs
-    words = f"of the first {len(y)} images, {chosen.sum()} are right, made easier by CAG and harder by CE"
+    words = f"of the first {len(y)} images, the target gets {chosen.sum()} right that CAG makes easier and CE harder"
     if not chosen.any():
         return sample.first_right(count), f"Shown is the first image that the target gets right: {words}."
     return int(chosen.argmax()), f"Chosen by a rule, not by hand: {words}; shown is the first of them."
@@ -206,7 +206,7 @@ def draw(data: Comparison, ghost: Comparison | None = None, frame: Frame | None 
 def draw_paths(ax, data: Comparison, ghost: Comparison | None = None, frame: Frame | None = None) -> None:
     """The walk in the plane of the two margins; left of 0 the guide is wrong, below 0 the target. In grey, where the
     walks led at the previous setting."""
-    base.tidy(ax, "the way in the guide–target plane", "guide's margin", "target's margin")
+    base.tidy(ax, "paths in the guide–target plane", "guide's margin", "target's margin")
     for name, path in {} if ghost is None else ghost.paths.items():
         ax.plot(*path.T, **base.GHOST)
         ax.plot(*path[-1], STYLE[name][2], color=base.GHOST["color"], ms=8, mec="white", mew=1, zorder=1.6)

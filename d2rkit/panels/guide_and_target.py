@@ -33,11 +33,12 @@ from d2rkit.panels.panel import Panel
 from d2rkit.panels.point_editor import PointEditor, Points
 from d2rkit.panels.scrubber import Scrubber
 
-WIDTH, STEPS, ATTACK_STEPS, RATE, EVERY = 32, 150, 2, 0.04, 10  # EVERY: steps between two moments to look at
+WIDTH, STEPS, ATTACK_STEPS, RATE = 32, 150, 2, 0.04
+EVERY = 10  # steps between two moments of the training that one can look at
 DEFAULT = D2R_WEIGHTS["symmetric"]  # where the sliders start
 # Classes have colours of their own: blue is the target and orange the guide, in every picture of the kit.
 CLASS_COLOURS, CLASS_MARKS = (base.GREEN, base.PURPLE, "#7A5C00"), ("o", "^", "s")
-ATTACK_MENU = {"CAG: away from the guide": "cag", "self-KL, as TRADES": "kl-self", "cross-entropy": "ce"}
+ATTACKS = {"CAG: away from the guide": "cag", "self-KL, as TRADES": "kl-self", "cross-entropy": "ce"}
 SHORT = {"cag": "CAG", "kl-self": "self-KL", "ce": "CE"}
 VARIANTS = {"symmetric KL: the paper's text": "symmetric", "gap: the authors' code": "released"}
 TERMS = {"ce": "CE of the guide", "mse": "MSE of logits", "clean": "clean KL term", "adv": "adversarial KL term"}
@@ -297,16 +298,12 @@ class GuideAndTarget(Panel):
 
     def __init__(self, **start: float | str | bool):
         """start: initial settings, as in compute()."""
-        fixed: dict[str, Any] = {"variant": "symmetric", "eps": 0.03, "attack": "cag", "detach_guide": False}
-        at = fixed | DEFAULT | start
+        fixed = {"variant": "symmetric", "eps": 0.03, "attack": "cag", "detach_guide": False}
+        at: dict[str, Any] = fixed | DEFAULT | start
         controls = {
             "variant": Choice("Clean term", at["variant"], VARIANTS),
             "attack": Choice(
-                "Training attack",
-                at["attack"],
-                ATTACK_MENU,
-                "Makes the attacked points of the adversarial term",
-                when=lambda at: at["w_adv"] > 0,
+                "Training attack", at["attack"], ATTACKS, "Makes the attacked points", when=lambda at: at["w_adv"] > 0
             ),
             "w_ce": Slider("Weight: CE", at["w_ce"], 0.0, 3.0, 0.1, "Weight of the guide's cross-entropy"),
             "w_mse": Slider("Weight: MSE", at["w_mse"], 0.0, 5.0, 0.1, "Weight of the MSE of logits"),

@@ -31,13 +31,13 @@ from d2rkit.reporting.html_table import html_table
 
 COMMIT_FIRST = "Commit your prediction first"
 CALIBRATED = {
-    (True, "guess"): "Right. You called it a guess: can you say now why it had to come out so?",
+    (True, "guess"): "Right. You called it a guess: can you now explain why it had to be so?",
     (True, "fairly sure"): "Right, and you were fairly sure.",
     (True, "certain"): "Right, and you were certain.",
-    (False, "guess"): "Not what came out. You called it a guess, so nothing you relied on has fallen.",
-    (False, "fairly sure"): "Not what came out, though you were fairly sure: which of your reasons does not hold?",
-    (False, "certain"): "Not what came out, though you were certain. Such surprises teach most: find the step of your "
-    "argument that does not hold.",
+    (False, "guess"): "Not what happened. You called it a guess, so no assumption of yours was refuted.",
+    (False, "fairly sure"): "Not what happened, though you were fairly sure: which of your reasons fails?",
+    (False, "certain"): "Not what happened, though you were certain. Such surprises teach the most: find the "
+    "step of your argument that does not hold.",
 }
 
 
@@ -46,8 +46,8 @@ def outcome(entry: Mapping[str, Any], note: str = "") -> str:
     """HTML: the student's answer beside what came out. note: an interval, say, that goes with what came out."""
     came = answers.answer_words(entry, "actual") + (f" ({note})" if note else "")
     if "answer" not in entry:
-        return status("What came out", f"You committed no prediction. It came out: {came}.", base.GREY)
-    rows = [("You predicted", f"{answers.answer_words(entry)} ({entry['confidence']})"), ("It came out", came)]
+        return status("What came out", f"You committed no prediction. The result: {came}.", base.GREY)
+    rows = [("You predicted", f"{answers.answer_words(entry)} ({entry['confidence']})"), ("Result", came)]
     if entry["kind"] == "number":
         rows.append(("You were", answers.distance_words(entry)))
     style = "text-align:left;padding-right:1em;white-space:nowrap;vertical-align:top"

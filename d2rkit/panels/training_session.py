@@ -184,12 +184,12 @@ SCENARIOS = {
          "wrong": 0},
     ),
     "collapse": Scenario(
-        "collapse: the weights of the gap on the sum, no warm-up",
+        "collapse: the gap's weights on the sum, no warm-up",
         {"method": "d2r-cag", "epochs": 4, "lr": 0.2, "warmup": 0.0, "w_clean": 20.0, "w_adv": 30.0, "images": 600,
          "wrong": 0},
     ),
     "overfitting": Scenario(
-        "robust overfitting: few images, some labels wrong",
+        "robust overfitting: few images, wrong labels",
         {"method": "pgd-at", "epochs": 30, "lr": 0.2, "warmup": 2.0, "w_clean": 2.0, "w_adv": 15.0, "images": 200,
          "wrong": 30},
         {"eps": 0.1, "step_size": 0.03, "schedule": "constant", "weight_decay": 0.0, "batch_size": 50},

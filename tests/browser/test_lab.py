@@ -141,7 +141,7 @@ def test_a_panel_answers_keyboard_and_mouse_in_light_and_dark_and_in_every_windo
     assert serious(panel) == []
     assert panel.locator("img").first.get_attribute("alt").startswith(heading)
     lab.keep(f"{name}-dark")
-    for size in (ZOOMED, NARROW, LARGE):
+    for size in (ZOOMED, NARROW, WIDE, LARGE):
         panel = resize(lab, size, heading)
         lab.page.evaluate(f"window.jupyterapp.shell.{'collapse' if size == ZOOMED else 'expand'}Left()")
         lab.page.wait_for_timeout(300)
