@@ -45,10 +45,10 @@ def surroundings(folder: Path) -> dict[str, str]:
 
 def presented(file: Path) -> bytes:
     """What a copy of `file` holds: a notebook cut into slides, anything else as it is."""
-    found = file.read_bytes()
+    content = file.read_bytes()
     if file.suffix != ".ipynb":
-        return found
-    notebook = json.loads(found)
+        return content
+    notebook = json.loads(content)
     notebook["cells"] = slides(notebook["cells"], code="exercises" in file.parts)
     return (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode()
 
@@ -76,7 +76,7 @@ def slides(cells: list[dict[str, Any]], code: bool = False) -> list[dict[str, An
 def sections(cell: dict[str, Any]) -> list[dict[str, Any]]:
     """A cell of text cut before each heading in it; any other as it is."""
     text = source(cell)
-    cuts = [found.start() for found in HEADING.finditer(text)] if cell["cell_type"] == "markdown" else []
+    cuts = [match.start() for match in HEADING.finditer(text)] if cell["cell_type"] == "markdown" else []
     edges = sorted({0, *cuts, len(text)})
     parts = [text[a:b].strip("\n") for a, b in pairwise(edges)]
     if len(parts) < 2:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudentExercise:
     """One student's exercise. step, hint: where the last check stopped, empty if it passed. again: what running the
     code once more gave, where that was asked for."""
 
@@ -53,7 +53,7 @@ class Student:
 
     name: str
     file: str
-    cells: dict[str, Cell]
+    cells: dict[str, StudentExercise]
     answers: dict[str, dict]
 
     @property
@@ -177,15 +177,17 @@ def read_class(root: Path) -> tuple[list[Student], dict[str, str]]:
     return sorted(students, key=lambda student: student.name.casefold()), broken
 
 
-def _student(found: Mapping[str, Any], file: Path, name: str) -> Student:
+def _student(handin: Mapping[str, Any], file: Path, name: str) -> Student:
     own = file.parent.name if file.stem == "handin" and "/" in name else file.stem
     cells = {}
-    for exercise, entry in found["exercises"].items():
+    for exercise, entry in handin["exercises"].items():
         stopped = entry["status"] == NOT_YET
         # in the lecturer's words, whatever the student had
         step, hint = (step_name(entry.get("step", "")), said(entry.get("hint", ""))) if stopped else ("", "")
-        cells[exercise] = Cell(entry["status"], step, hint, attempts(entry), entry.get("code", ""), entry["title"])
-    return Student(found.get("student", "").strip() or own, name, cells, dict(found.get("answers", {})))
+        cells[exercise] = StudentExercise(
+            entry["status"], step, hint, attempts(entry), entry.get("code", ""), entry["title"]
+        )
+    return Student(handin.get("student", "").strip() or own, name, cells, dict(handin.get("answers", {})))
 
 
 def run_again(
@@ -196,7 +198,7 @@ def run_again(
     from d2rkit.experiments.plugins import LOADED
 
     todo = sum(bool(cell.code) for student in students for cell in student.cells.values())
-    done, found = 0, []
+    done, students_again = 0, []
     for student in students:
         cells = {}
         for exercise, cell in student.cells.items():
@@ -207,34 +209,34 @@ def run_again(
                 again = rerun(exercise, cell.code, limits, tuple(LOADED))
                 done += 1
             cells[exercise] = replace(cell, again=again)
-        found.append(replace(student, cells=cells))
+        students_again.append(replace(student, cells=cells))
     if report:
         report(1.0, "")
-    return found
+    return students_again
 
 
 def titles(students: Sequence[Student], exercises: Sequence[str]) -> dict[str, str]:
     """What each exercise is called: the lecturer's title, or the one most hand-ins have."""
-    found = {}
+    by_name = {}
     for name in exercises:
         seen = Counter(student.cells[name].title for student in students if name in student.cells)
-        found[name] = title(name, seen.most_common(1)[0][0])
-    return found
+        by_name[name] = title(name, seen.most_common(1)[0][0])
+    return by_name
 
 
 # -- what is read off them --------------------------------------------------------------------------------
 def misconceptions(students: Sequence[Student]) -> tuple[Misconception, ...]:
     """Hints that students were left with, the commonest first."""
-    groups: dict[tuple[str, str], list[tuple[str, Cell]]] = {}
+    groups: dict[tuple[str, str], list[tuple[str, StudentExercise]]] = {}
     for student in students:
         for exercise, cell in student.cells.items():
             if cell.hint:
                 groups.setdefault((exercise, general(cell.hint)), []).append((student.name, cell))
-    found = [
+    shared = [
         Misconception(exercise, cells[0][1].step, cells[0][1].hint, tuple(name for name, _ in cells))
         for (exercise, _), cells in groups.items()
     ]
-    return tuple(sorted(found, key=lambda one: (-len(one.students), one.exercise, one.hint)))
+    return tuple(sorted(shared, key=lambda one: (-len(one.students), one.exercise, one.hint)))
 
 
 def predictions(students: Sequence[Student]) -> tuple[Predicted, ...]:
@@ -244,14 +246,14 @@ def predictions(students: Sequence[Student]) -> tuple[Predicted, ...]:
         for name, entry in student.answers.items():
             key = (name, entry["kind"], entry["question"], tuple(entry.get("options", {}).items()))
             about.setdefault(key, []).append((student.name, entry))
-    found = []
+    predicted = []
     for (name, kind, question, _), entries in sorted(about.items()):
         given = tuple((student, entry) for student, entry in entries if "answer" in entry)
         came = Counter(entry["actual"] for _, entry in given if "actual" in entry)
         unseen = sum("answer" not in entry and bool(entry.get("seen")) for _, entry in entries)
         if given or unseen:
-            found.append(Predicted(name, kind, question, given, came, unseen))
-    return tuple(found)
+            predicted.append(Predicted(name, kind, question, given, came, unseen))
+    return tuple(predicted)
 
 
 COLUMNS = ("student", "file", "exercise", "title", "status", "attempts", "step", "hint", "alike", "again", "again_hint")
@@ -264,7 +266,7 @@ def as_csv(desk: ClassDesk) -> str:
     writer.writerow(COLUMNS)
     for student in desk.students:
         for exercise in desk.exercises:
-            cell = student.cells.get(exercise, Cell())
+            cell = student.cells.get(exercise, StudentExercise())
             groups = (one.students for one in desk.alike if one.exercise == exercise and not one.common)
             others = {name for names in groups if student.name in names for name in names} - {student.name}
             again = (cell.again.status, cell.again.hint) if cell.again else ("", "")

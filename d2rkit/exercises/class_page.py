@@ -14,7 +14,7 @@ from d2rkit.exercises.settings import threshold
 from d2rkit.reporting.html_table import Html, Marked, html_table
 
 if TYPE_CHECKING:
-    from d2rkit.exercises.class_desk import Cell, ClassDesk, Predicted, Student
+    from d2rkit.exercises.class_desk import ClassDesk, Predicted, Student, StudentExercise
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1f; --soft: #5c5c61; --paper: #fff; --line: #d9d9de; --ok: #0072b2;
@@ -108,7 +108,7 @@ def _row(student: Student, desk: ClassDesk, marked: set[tuple[str, str]]) -> lis
     return [Marked(student.name, f"title='{_t(student.file)}'"), *cells]
 
 
-def _cell(cell: Cell | None, marked: bool) -> Marked:
+def _cell(cell: StudentExercise | None, marked: bool) -> Marked:
     if cell is None:
         return Marked(Html("<span class='soft'>–</span>"), "")
     kind = {"passed": "passed", NOT_YET: "not"}.get(cell.status, "")

@@ -158,9 +158,9 @@ def report(student: str = "") -> Report:
     from d2rkit.exercises import NAMES, OWN, exercise
 
     checked = {name: _checked.get(name) or _unwritten(exercise(name).title) for name in (*NAMES, *OWN)}
-    found, problems = predictions.load_all()
+    answered, problems = predictions.load_all()
     checked, fault = with_titles(checked)
-    return Report(checked, student, found, (*problems, *fault))
+    return Report(checked, student, answered, (*problems, *fault))
 
 
 def with_titles(exercises: Mapping[str, dict]) -> tuple[dict[str, dict], list[str]]:
@@ -189,23 +189,23 @@ def read_handin(path: str | Path) -> dict:
     """A hand-in file; ValueError if it is damaged or something else."""
     path = Path(path)
     try:
-        found = read_json(path)
-        fault = _fault(found)
+        content = read_json(path)
+        fault = _fault(content)
     except ValueError as error:
-        found, fault = {}, str(error).removeprefix(f"{path} ")
+        content, fault = {}, str(error).removeprefix(f"{path} ")
     if fault:
         raise ValueError(f"{path} is no hand-in of d2rkit ({fault}); move it away or choose another name")
-    if found["format"] != FORMAT:
+    if content["format"] != FORMAT:
         raise ValueError(f"{path} is a hand-in of another format; move it away or choose another name")
-    return found
+    return content
 
 
-def _fault(found: object) -> str:
+def _fault(content: object) -> str:
     """What of a hand-in has not the shape or type it should have; empty if all has."""
-    if not isinstance(found, dict) or not {"format", "exercises"} <= found.keys():
+    if not isinstance(content, dict) or not {"format", "exercises"} <= content.keys():
         return "it has no format and exercises"
-    exercises = found["exercises"]
-    if not isinstance(exercises, dict) or not isinstance(found.get("student", ""), str):
+    exercises = content["exercises"]
+    if not isinstance(exercises, dict) or not isinstance(content.get("student", ""), str):
         return "student must be a text, exercises a mapping"
     for name, entry in exercises.items():
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("title", "status")):
@@ -217,7 +217,7 @@ def _fault(found: object) -> str:
             return f"the attempts of exercise {name!r} are no counts"
         if not all(isinstance(entry.get(key, ""), str) for key in ("hint", "code", "step")):
             return f"hint, step and code of exercise {name!r} must be texts"
-    return predictions.fault(found.get("answers", {}))
+    return predictions.fault(content.get("answers", {}))
 
 
 def collect(folder: str | Path) -> pd.DataFrame:
@@ -229,16 +229,16 @@ def collect(folder: str | Path) -> pd.DataFrame:
     rows = []
     for file in sorted(Path(folder).rglob("*.json")):
         try:
-            found = read_handin(file)
+            handin = read_handin(file)
         except (ValueError, OSError) as error:
             rows.append({"file": file.name, "problem": str(error)})
             continue
         # First what students choose, so that an exercise called "passed" changes no count.
-        statuses = {name: entry["status"] for name, entry in found["exercises"].items()}
+        statuses = {name: entry["status"] for name, entry in handin["exercises"].items()}
         facts = {
-            "file": file.name, "student": found.get("student", ""), "problem": "",
+            "file": file.name, "student": handin.get("student", ""), "problem": "",
             "passed": sum(status == PASSED for status in statuses.values()),
-            "attempts": sum(attempts(entry) for entry in found["exercises"].values()),
+            "attempts": sum(attempts(entry) for entry in handin["exercises"].values()),
         }  # fmt: skip
         rows.append(facts | statuses | facts)
     return pd.DataFrame(rows)

@@ -90,16 +90,16 @@ def _check_titles(own: str, titles: Mapping[str, str]) -> None:
 
 def _read(path: Path) -> Settings:
     try:
-        found = tomllib.loads(read_small_text(path))
+        tables = tomllib.loads(read_small_text(path))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is no TOML: {error}") from error
     names = tuple(table.name for table in fields(Settings))
-    if unknown := sorted(found.keys() - set(names)):
+    if unknown := sorted(tables.keys() - set(names)):
         raise nearest(unknown[0], names, f"table in {path}:")
-    for name, table in found.items():
+    for name, table in tables.items():
         if not isinstance(table, dict):
             raise ValueError(f"{name} of {path} must be a table")
         for key, value in table.items():
             if name != "thresholds" and not isinstance(value, str):
                 raise ValueError(f"{key!r} in {name} of {path} must be text, not {shown(value)}")
-    return Settings(**{name: found.get(name, {}) for name in names})
+    return Settings(**{name: tables.get(name, {}) for name in names})

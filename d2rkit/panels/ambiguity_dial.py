@@ -188,9 +188,9 @@ def draw_prices(dials: Mapping[str, Dial]) -> Figure:
 
 
 # -- words ------------------------------------------------------------------------------------------------
-def points(found: Difference) -> str:
+def points(difference: Difference) -> str:
     """A difference of accuracies in percentage points, with its interval over seeds."""
-    return f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    return f"{100 * difference.difference:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
 
 
 def words(data: Dial) -> str:
@@ -262,9 +262,9 @@ def wasteful(dial: Dial) -> dict[str, Any]:
     """Which kinds of network give up clean accuracy that the data do not ask for? "none", "some" or "all" of those that
     are trained against attacks: of a kind the interval over seeds of its own part lies above half a point."""
     owns = {kind.name: mean_interval(list(kind.own)) for kind in dial.tried if kind.name != "natural"}
-    found = [name for name, own in owns.items() if own.low > 0.005]
+    wasted = [name for name, own in owns.items() if own.low > 0.005]
     parts = "; ".join(f"{name} {points(own)}" for name, own in owns.items())
-    actual = "none" if not found else "all" if len(found) == len(owns) else "some"
+    actual = "none" if not wasted else "all" if len(wasted) == len(owns) else "some"
     return {"actual": actual, "words": f"Their own part, in points with the 95 % interval over seeds: {parts}."}
 
 

@@ -130,8 +130,8 @@ def side_by_side(*tables: str) -> str:
 
 def first_sentence(markup: str) -> str:
     """The summary that the words of a panel begin with, as plain text."""
-    found = re.search(r"<p role='status'[^>]*>(.*?)</p>", markup, re.DOTALL)
-    return plain_text(found[1] if found else markup)
+    match = re.search(r"<p role='status'[^>]*>(.*?)</p>", markup, re.DOTALL)
+    return plain_text(match[1] if match else markup)
 
 
 def plain_text(markup: str) -> str:

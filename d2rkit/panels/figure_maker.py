@@ -238,19 +238,19 @@ def file_words(files: Sequence[Path]) -> str:
 def tables_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs by the table they belong to: those of presets first, then the others by data, network and eps, the fullest
     first. A run may belong to two presets."""
-    found: dict[str, list[Run]] = {}
+    tables: dict[str, list[Run]] = {}
     placed: set[str] = set()
     for preset in PRESETS.values():
         rows = {settings_of(preset.experiment(row, preset.seeds[0])) for row in preset.rows}
         if chosen := [run for run in runs if settings_of(run.experiment) in rows]:
-            found[menu_words(preset)] = chosen
+            tables[menu_words(preset)] = chosen
             placed |= {run.folder.name for run in chosen}
     rest: dict[str, list[Run]] = {}
     for run in runs:
         if run.folder.name not in placed:
             setting = setting_of(run.experiment)
             rest.setdefault(f"{TITLES.get(setting.data, setting.data)}, {setting.short}", []).append(run)
-    return found | dict(sorted(rest.items(), key=lambda item: -len(item[1])))
+    return tables | dict(sorted(rest.items(), key=lambda item: -len(item[1])))
 
 
 class FigureMaker(Panel):

@@ -2,9 +2,9 @@
 
     eps = Prediction("02/eps", "At which ε does the network fall below 50 %?", between=(0, 32), unit="/255")
     eps                                           # the last line of a cell shows it
-    eps.reveal(found, words=words, picture=made)  # so does that of a later cell
+    eps.reveal(actual, words=words, picture=made)  # so does that of a later cell
 
-Until the answer is committed, `reveal` shows neither `found` nor words nor picture, and none of them is in the cell's
+Until the answer is committed, `reveal` shows neither `actual` nor words nor picture, and none of them is in the cell's
 output: it says "commit your prediction first" and has a button that shows them anyway. It follows by itself when the
 answer is committed. A notebook that is run from top to bottom runs through. Whatever else the later cell shows, and
 every text below it, is seen before the commit: what answers the question belongs into `words` and `picture`.
@@ -206,9 +206,9 @@ class Prediction(Shown):
         return note
 
     def _load(self) -> None:
-        found = kept(self.name, self.message)
-        if {key: found.get(key) for key in self.about} == self.about:  # else it answered an older question
-            self.entry = found
+        entry = kept(self.name, self.message)
+        if {key: entry.get(key) for key in self.about} == self.about:  # else it answered an older question
+            self.entry = entry
         if self.committed:
             self._lock()
 

@@ -110,9 +110,9 @@ class Part:
         return stored(self.name, **self.about, **facts, actual=right, when=answers.now())[1]
 
     def _load(self) -> None:
-        found = kept(self.name, self.message)
-        tries = found.get("tries", [])
-        same = all(found.get(key) == value for key, value in self.about.items())
+        entry = kept(self.name, self.message)
+        tries = entry.get("tries", [])
+        same = all(entry.get(key) == value for key, value in self.about.items())
         if same and isinstance(tries, list) and tries and set(tries) <= set(self.reasons):
             self.tries = list(tries)
             self.field.value = tries[-1]

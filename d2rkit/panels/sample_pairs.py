@@ -88,14 +88,14 @@ def best_pair(
     if data == "digits":
         return digits_pair(method, seed, report=report)
     try:
-        found = shipped_pair(method)
+        shipped = shipped_pair(method)
     except ValueError:
         if data == "cifar10-20":
             raise
         return digits_pair(method, seed, report=report)
     if report:
         report(1.0, "read")
-    return found
+    return shipped
 
 
 def shipped_pair(method: str, folder: Path | None = None, like: Experiment | None = None) -> SamplePair:
@@ -168,8 +168,8 @@ def flags_at_hand(
     if folder:
         run = read_run(folder)
         return {name: flags_of(run, name, next(iter(run.result["accuracy"]))) for name in attacks}
-    found = evaluate(sample.pair, (sample.images[:count], sample.labels[:count]), attacks, sample.eps)
-    return {name: flags.numpy() for name, flags in found.flags.items()}
+    evaluation = evaluate(sample.pair, (sample.images[:count], sample.labels[:count]), attacks, sample.eps)
+    return {name: flags.numpy() for name, flags in evaluation.flags.items()}
 
 
 def measured(sample: SamplePair) -> dict[str, Share]:

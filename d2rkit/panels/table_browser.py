@@ -87,7 +87,7 @@ def words(data: Browsed) -> str:
         gaps = [gap for gap in gaps if not math.isnan(gap[0])]
         summary = f"{where}. Ours on {data.n_test} test images"
         if gaps:
-            gap, label, attack = max(gaps, key=lambda found: abs(found[0]))
+            gap, label, attack = max(gaps, key=lambda one: abs(one[0]))
             summary += f"; furthest from a published number: {label} under {attack_words(attack)}, {signed(gap)} points"
         summary += "."
     if new or short:

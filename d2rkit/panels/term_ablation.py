@@ -23,11 +23,11 @@ MEASURED = ("guide", "target", "target, attacked", "guide's mean margin")
 
 def ablate(settings: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, np.ndarray]:
     """name -> (seeds, 4) of MEASURED, one training a setting and seed."""
-    found: dict[str, np.ndarray] = {}
+    measured: dict[str, np.ndarray] = {}
     for name, changes in settings.items():
         runs = [compute(seed=seed, **changes) for seed in seeds]
-        found[name] = np.array([[*run.accuracy.values(), run.guide_clean.mean()] for run in runs])
-    return found
+        measured[name] = np.array([[*run.accuracy.values(), run.guide_clean.mean()] for run in runs])
+    return measured
 
 
 def span(values: np.ndarray, form: str, unit: str = "") -> str:

@@ -79,8 +79,8 @@ def draw_accuracy(ax, data: Curves) -> None:
 
 def parts(data: Curves) -> dict[str, list[float]]:
     """The weighted terms of the loss, epoch by epoch; while a guide trains alone there is one of them."""
-    found = dict.fromkeys(name for row in data.history for name in row if name.startswith("loss_"))
-    names = [name.removeprefix("loss_") for name in found]
+    columns = dict.fromkeys(name for row in data.history for name in row if name.startswith("loss_"))
+    names = [name.removeprefix("loss_") for name in columns]
     return {name: [row.get(f"loss_{name}", np.nan) for row in data.history] for name in names}
 
 

@@ -118,7 +118,7 @@ class Session:
         try:
             # A new pair each time: fit() brings it to where the folder says the run stood.
             self.pair = build_pair(self.experiment, self.data)
-            found = fit(
+            outcome = fit(
                 self.pair, self.data, self.experiment, self.folder, device="cpu",
                 report=self._report, on_epoch=self._epoch, should_stop=self._stop.is_set,
             )  # fmt: skip
@@ -126,10 +126,10 @@ class Session:
             self.error = error
             self._now(status=f"failed: {error}")
         else:
-            paused = found.status == "interrupted"
+            paused = outcome.status == "interrupted"
             pauses = (*self.curves.pauses, self.curves.done * self.curves.epochs) if paused else self.curves.pauses
-            status = "paused" if paused else found.status
-            self._now(status=status, history=tuple(found.history), pauses=pauses)
+            status = "paused" if paused else outcome.status
+            self._now(status=status, history=tuple(outcome.history), pauses=pauses)
 
     def _epoch(self, row: Mapping[str, float]) -> None:
         self._now(history=(*self.curves.history, dict(row)))

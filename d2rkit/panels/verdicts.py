@@ -84,7 +84,7 @@ def fooled_alike(sample: SamplePair, judged: Evaluation) -> Answer:
 
 def defended_words(judged: Mapping[str, Evaluation], attacks: tuple[str, ...]) -> str:
     """A table of several networks, with intervals that hold at 0 and 100 %."""
-    rows = [(name, *(str(Share.of(found.flags[a])) for a in attacks)) for name, found in judged.items()]
+    rows = [(name, *(str(Share.of(evaluation.flags[a])) for a in attacks)) for name, evaluation in judged.items()]
     return base.table(("", *map(attack_title, attacks)), rows, "Accuracy on the same test images, with 95 % intervals")
 
 
@@ -120,11 +120,11 @@ def both_directions(guide: np.ndarray, targets: Mapping[str, np.ndarray]) -> Ans
 def race(names: Sequence[str], starts: Tensor, guides: Tensor) -> dict[str, np.ndarray]:
     """Distance to the guide (total variation, (N,)) after ten times the panel's steps; name -> distances.
     starts, guides: logits (N, 3)."""
-    found = {}
+    distances = {}
     for name in names:
         path, _ = simplex.descend(simplex.CHOICES[name][1], starts, guides, steps=10 * simplex.STEPS)
-        found[name] = (0.5 * (path[-1] - guides.softmax(1)).abs().sum(1)).numpy()
-    return found
+        distances[name] = (0.5 * (path[-1] - guides.softmax(1)).abs().sum(1)).numpy()
+    return distances
 
 
 def arrivals(distances: Mapping[str, np.ndarray], name: str, near: float = 0.02) -> Answer:
@@ -172,12 +172,12 @@ def by_run(control: SamplePair, defended: SamplePair) -> Answer:
         flags = [flags_at_hand(sample, len(control.labels), attacks) for sample in (control, defended)]
     else:
         flags = [flags_at_hand(sample) for sample in (control, defended)]
-    found = compared("control", "defended", flags[0]["clean"], flags[1]["clean"])
+    answer = compared("control", "defended", flags[0]["clean"], flags[1]["clean"])
     names = (f"control: {control.title}", f"defended: {defended.title}")
     rows = [(name, *(str(Share.of(each[a])) for a in attacks)) for name, each in zip(names, flags, strict=True)]
     caption = f"Accuracy on {len(flags[0]['clean'])} test images at ε = {255 * defended.eps:.0f}/255"
     header = ("", *map(attack_title, attacks))
-    return found | {"words": base.sentence(found["words"]) + base.table(header, rows, caption)}
+    return answer | {"words": base.sentence(answer["words"]) + base.table(header, rows, caption)}
 
 
 # -- 03 -----------------------------------------------------------------------------------------------------
@@ -229,11 +229,11 @@ def who_sinks(data: Scatter) -> Answer:
 # -- 04 -----------------------------------------------------------------------------------------------------
 def same_way(data: Comparison, first: str = "ce", second: str = "cag") -> Answer:
     """The cosine between two attacks' changes of one image."""
-    names = list(compare.ATTACKS)
+    names = list(compare.COMPARED)
     i, j = names.index(first), names.index(second)
     cosine, moved = float(data.cosines[i, j]), data.agree[i, j]
     words = (
-        f"{compare.ATTACKS[first]} and {compare.ATTACKS[second]}: cosine {cosine:.2f}, and {moved:.0%} of the pixels "
+        f"{compare.COMPARED[first]} and {compare.COMPARED[second]}: cosine {cosine:.2f}, and {moved:.0%} of the pixels "
         "moved the same way. That is one image; section 2 counts."
     )
     return {"actual": round(cosine, 2), "words": words}
@@ -287,10 +287,10 @@ def cag_in_training(attack: str = "autoattack") -> Answer:
 def broken_by(judged: Mapping[str, Evaluation], name: str, attacks: Sequence[str]) -> Answer:
     """The part of AutoAttack that turned most of one model's images wrong, with the tables of all of them."""
     rows, parts = [], []
-    for model, found in judged.items():
-        rows.append((model, *(str(Share.of(found.flags[a])) for a in attacks)))
-        left = (Share.of(found.details[stage]).percent for stage in STAGES)
-        parts.append((model, *left, found.warnings[-1] if found.warnings else "–"))
+    for model, evaluation in judged.items():
+        rows.append((model, *(str(Share.of(evaluation.flags[a])) for a in attacks)))
+        left = (Share.of(evaluation.details[stage]).percent for stage in STAGES)
+        parts.append((model, *left, evaluation.warnings[-1] if evaluation.warnings else "–"))
     right = [int(judged[name].details[stage].sum()) for stage in ("clean", *STAGES)]
     fell = dict(zip(STAGES, -np.diff(right), strict=True))
     images = f"{len(judged[name].flags['clean'])} test images"
@@ -320,8 +320,8 @@ def on_few_and_many(worst: Mapping[tuple[int, str], np.ndarray], first: str, sec
         shares = str(Share.of(a)), str(Share.of(b))
         rows.append((f"{count} images", *shares, difference, f"{test.a_only} : {test.b_only}", p_words(test.p)))
     header = ("", first, second, "difference, points (95 %)", f"only {first} : only {second}", "McNemar")
-    found = compared(first, second, worst[counts[-1], first], worst[counts[-1], second])
-    return {"actual": found["actual"], "words": base.table(header, rows, "The worse of PGD-20 and C&W-20")}
+    answer = compared(first, second, worst[counts[-1], first], worst[counts[-1], second])
+    return {"actual": answer["actual"], "words": base.table(header, rows, "The worse of PGD-20 and C&W-20")}
 
 
 # -- 07 -----------------------------------------------------------------------------------------------------
