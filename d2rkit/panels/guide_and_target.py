@@ -303,11 +303,7 @@ class GuideAndTarget(Panel):
         controls = {
             "variant": Choice("Clean term", at["variant"], VARIANTS),
             "attack": Choice(
-                "Training attack",
-                at["attack"],
-                ATTACKS,
-                "Makes the attacked points of the adversarial term",
-                when=lambda at: at["w_adv"] > 0,
+                "Training attack", at["attack"], ATTACKS, "Makes the attacked points", when=lambda at: at["w_adv"] > 0
             ),
             "w_ce": Slider("Weight: CE", at["w_ce"], 0.0, 3.0, 0.1, "Weight of the guide's cross-entropy"),
             "w_mse": Slider("Weight: MSE", at["w_mse"], 0.0, 5.0, 0.1, "Weight of the MSE of logits"),
