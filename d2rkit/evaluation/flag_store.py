@@ -88,7 +88,7 @@ class FlagStore:
             with np.load(file, allow_pickle=False) as arrays:
                 content = {name: arrays[name] for name in arrays.files}
         except Exception as error:  # zipfile, zlib and numpy each have their own way of saying "truncated"
-            raise ValueError(f"{file} is damaged ({error}); move it away to measure anew") from error
+            raise ValueError(f"{file} is damaged ({error}); move it away to measure again") from error
         self._check(file, content)
         warnings = [str(w) for w in content.pop("warnings", [])]
         tensors = {k: torch.from_numpy(v) if v.dtype == bool else v for k, v in content.items()}
@@ -99,7 +99,7 @@ class FlagStore:
         for name, value in self.facts.items():
             fact = content.pop(f"fact_{name}", None)
             if name == "weights" and fact is None:
-                raise ValueError(f"{file} does not say which weights it was measured on; move it away to measure anew")
+                raise ValueError(f"{file} does not say which weights it was measured on; move it away to measure again")
             if name == "eps" and file.stem == "clean":
                 continue
             if fact is None or fact.shape != () or str(fact[()]) != str(np.asarray(value)[()]):
@@ -108,4 +108,4 @@ class FlagStore:
         flags = content.get("flags")
         count = self.facts["count"]
         if flags is None or flags.dtype != bool or flags.shape != (count,):
-            raise ValueError(f"{file} is damaged (no flags of {count} images); move it away to measure anew")
+            raise ValueError(f"{file} is damaged (no flags of {count} images); move it away to measure again")

@@ -139,7 +139,7 @@ def arrays(words: str, loaded: Any) -> tuple[Split, Split, tuple[str, ...], str]
         if images.shape[1:] != train.images.shape[1:] or images.shape[2] != images.shape[3]:
             raise ValueError(f"{words}: images of {part} must be square and alike, not {tuple(images.shape)}")
         if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-            raise ValueError(f"{words}: labels of {part} must be int64, one an image, not {shown(labels)}")
+            raise ValueError(f"{words}: labels of {part} must be int64, one per image, not {shown(labels)}")
         if len(images) < least:
             raise ValueError(f"{words} holds {len(images)} images of {part}; at least {least} are needed")
         if labels.min() < 0 or labels.max() >= len(names):

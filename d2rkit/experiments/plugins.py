@@ -278,7 +278,7 @@ def check_registered(noted: Mapping[str, str]) -> None:
             raise ValueError(f"the {key} comes from a plugin that is not loaded here{reason}")
         if here.digest != digest:
             words = f"the {key} has another source here ({here.digest}) than in the run that is asked for ({digest})"
-            raise ValueError(f"{words}: make the experiment anew, or load the plugin as it was")
+            raise ValueError(f"{words}: create the experiment again, or load the plugin as it was")
 
 
 def travelling(noted: Mapping[str, str]) -> dict[str, tuple[str, str]]:

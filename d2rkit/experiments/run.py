@@ -183,4 +183,4 @@ def _set_aside_remains(folder: Path, experiment: Experiment) -> None:
     epoch = load_resume(state).get("epoch", 0)
     if epoch > (experiment.guide_warmup if gone == ["best"] else 0):
         state.replace(folder / "resume.incomplete.pt")
-        log.warning("%s has a state but no %s.safetensors: the run begins anew", folder, gone[0])
+        log.warning("%s has a state but no %s.safetensors: the run starts over", folder, gone[0])

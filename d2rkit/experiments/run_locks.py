@@ -28,7 +28,7 @@ def watching(folder: Path, should_stop: Callable[[], bool] | None) -> Callable[[
 
     def stop() -> bool:
         if locked is None or identity() != locked:
-            reason = "the run folder vanished while the run worked in it; the same command begins anew"
+            reason = "the run folder vanished while the run worked in it; rerun the same command to start over"
             raise FileNotFoundError(errno.ENOENT, reason, str(folder))
         return bool(should_stop and should_stop())
 

@@ -148,5 +148,5 @@ def load_resume(path: Path, wanted: Iterable[str] = ()) -> dict[str, Any]:
             raise ValueError("it is not the state of a training")
     except Exception as error:  # zip, pickle and tensor readers each have their own exceptions
         reason = _first_line(error)
-        raise ValueError(f"{path} is damaged ({reason}); move it away to train anew") from error
+        raise ValueError(f"{path} is damaged ({reason}); move it away to train again") from error
     return state
