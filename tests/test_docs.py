@@ -134,7 +134,7 @@ LINK = re.compile(r"\]\(([^)\s#]+)[^)\s]*\)")
 PATH = re.compile(r"(?:[\w.-]+/)*[\w.-]+\.(?:py|md|ipynb|toml|yml|cff|png|pt)|(?:[\w.-]+/)+[\w.-]*")
 MADE = (
     "runs/", "results/", "tensorboard/", "accuracy/", "evaluation/", "val/images", "cache/", "handins/", ".venv/",
-    "source/d2r/", "model.pt", "resume.pt", "table.md", "mine.py", "mine.toml",
+    "source/d2r/", "model.pt", "resume.pt", "table.md", "mine.py", "mine.toml", "presenting/",
 )  # fmt: skip
 """What a text may name although no checkout has it: what the kit, or its user, makes."""
 FRACTION = re.compile(r"\d+/\d+")

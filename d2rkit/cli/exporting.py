@@ -37,7 +37,7 @@ def export_command(
     """Export a trained target as ONNX, TorchScript or safetensors, after verifying that the logits agree.
 
     The exported network takes float32 images (N, channels, height, width) with pixels in [0, 1]; any input
-    normalisation is part of it, and its metadata names the classes. `d2rkit evaluate` can read the safetensors file.
+    normalisation is part of it, and its metadata names the classes. `d2rkit evaluate FILE` reads the safetensors file.
 
     Args:
         source: a run folder, a run's name in the runs folder, or a checkpoint file, as for evaluate.
