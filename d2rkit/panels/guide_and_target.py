@@ -38,7 +38,7 @@ EVERY = 10  # steps between two moments of the training that one can look at
 DEFAULT = D2R_WEIGHTS["symmetric"]  # where the sliders start
 # Classes have colours of their own: blue is the target and orange the guide, in every picture of the kit.
 CLASS_COLOURS, CLASS_MARKS = (base.GREEN, base.PURPLE, "#7A5C00"), ("o", "^", "s")
-ATTACKS = {"CAG: away from the guide": "cag", "self-KL, as TRADES": "kl-self", "cross-entropy": "ce"}
+ATTACK_OF = {"CAG: away from the guide": "cag", "self-KL, as TRADES": "kl-self", "cross-entropy": "ce"}
 SHORT = {"cag": "CAG", "kl-self": "self-KL", "ce": "CE"}
 VARIANTS = {"symmetric KL: the paper's text": "symmetric", "gap: the authors' code": "released"}
 TERMS = {"ce": "CE of the guide", "mse": "MSE of logits", "clean": "clean KL term", "adv": "adversarial KL term"}
@@ -303,7 +303,7 @@ class GuideAndTarget(Panel):
         controls = {
             "variant": Choice("Clean term", at["variant"], VARIANTS),
             "attack": Choice(
-                "Training attack", at["attack"], ATTACKS, "Makes the attacked points", when=lambda at: at["w_adv"] > 0
+                "Training attack", at["attack"], ATTACK_OF, "Makes the attacked points", when=lambda at: at["w_adv"] > 0
             ),
             "w_ce": Slider("Weight: CE", at["w_ce"], 0.0, 3.0, 0.1, "Weight of the guide's cross-entropy"),
             "w_mse": Slider("Weight: MSE", at["w_mse"], 0.0, 5.0, 0.1, "Weight of the MSE of logits"),
