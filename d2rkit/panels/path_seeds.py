@@ -92,7 +92,8 @@ def second_half(data: PathSeeds) -> str:
 
 
 def with_interval(found: Difference) -> str:
-    return f"{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+    mean, low, high = (round(value, 3) + 0.0 for value in (found.difference, found.low, found.high))  # no -0.000
+    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def farthest(data: PathSeeds) -> str:

@@ -107,7 +107,12 @@ def target_pays(data: StopSeeds) -> dict[str, Any]:
 
 
 def in_points(found: Difference) -> str:
-    return f"{100 * found.difference:+.1f} points ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    """With as many decimals as it takes to see on which side of 0 the interval ends."""
+    each, places = [100 * value for value in (found.difference, found.low, found.high)], 1
+    while places < 4 and excludes_zero(found) and not all(round(value, places) for value in each):
+        places += 1
+    mean, low, high = (f"{round(value, places) + 0.0:+.{places}f}" for value in each)  # no -0.0
+    return f"{mean} points ({low} to {high})"
 
 
 # -- pictures ---------------------------------------------------------------------------------------------
@@ -209,5 +214,6 @@ def words_pulls(data: StopSeeds) -> str:
         f"({np.exp(found.low):.1f} to {np.exp(found.high):.1f}) as large as in the target."
     )
     return base.sentence(
-        f"Cosine with the pull of CE(g(x), y) on the guide. {' '.join(sentences)} {size} {data.source}"
+        f"Cosine with the pull of CE(g(x), y) on the guide, on training images. {' '.join(sentences)} {size} "
+        f"The trainings: {data.source}"
     )
