@@ -136,7 +136,8 @@ def draw_frontier(ax, data: Dial, ghost: Dial | None, frame: Frame) -> None:
     ceiling = np.array([data.limits.most_robust(clean) if clean <= bayes else 0.0 for clean in across])
     ax.fill_between(across, ceiling, 1.5, facecolor="#EEEEEE", edgecolor="#9A9A9A", hatch="//", lw=0, zorder=0)
     if ghost is not None:
-        ax.plot(*ghost.limits.points.T, **base.GHOST, label="frontier before")
+        # With a mark: between equal classes the frontier is a single point.
+        ax.plot(*ghost.limits.points.T, **base.GHOST, marker="o", ms=5, mfc="white", label="frontier before")
         for kind in ghost.tried[-1:]:
             ax.plot(kind.clean, kind.robust, LOOKS[kind.name][0], mfc="none", mec=base.GHOST["color"], ms=6, zorder=1.6)
     ax.plot(*data.limits.points.T, "-", color=base.INK, lw=2, marker=".", label="frontier: the best there is")

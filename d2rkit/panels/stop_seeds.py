@@ -143,15 +143,16 @@ def draw_price(data: StopSeeds) -> Figure:
 
 def draw_pulls(data: StopSeeds) -> Figure:
     """The cosine over training, a line a seed."""
-    made = base.figure(9.0, 2.9)
+    made = base.figure(9.0, 3.1)
     for place, (term, values) in enumerate(data.agreement.items()):
-        ax = made.add_axes((0.075 + 0.315 * place, 0.2, 0.27, 0.66))
+        ax = made.add_axes((0.075 + 0.315 * place, 0.25, 0.27, 0.62))
         base.tidy(ax, TERMS[term], "epoch", "cosine with CE's pull on g" if place == 0 else "")
         ax.plot(data.epochs, values.T, color=base.GUIDE, lw=1.2)
         ax.plot(data.epochs, values.mean(0), "^-", color=base.INK, lw=1.8, ms=6)
         ax.axhline(0, color=base.GREY, lw=1)
         ax.set(ylim=(-1.05, 1.05), xlim=(-0.2, max(data.epochs) + 0.2))
         ax.set_yticks([-1, 0, 1])
+    made.text(0.01, 0.02, "triangles: mean over seeds; lines without marks: seeds", fontsize=8.5, color=base.INK)
     return made
 
 

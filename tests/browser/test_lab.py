@@ -286,12 +286,14 @@ def test_a_prediction_is_committed_by_mouse_and_by_keyboard_and_answered(lab):
     def box(words):
         return lab.scrolled_to(page.locator(".widget-vbox", has=page.locator("p", has_text=words)).first)
 
-    def came_out(number):
-        """The cell with what came out, by its number among those that hide or show one."""
-        shown = page.locator(".jp-OutputArea-output", has=page.get_by_role("button", name="Show anyway"))
-        return lab.scrolled_to(shown.nth(number))
+    def came_out(words):
+        """The outcome with these words, once it is drawn."""
+        found = lab.scrolled_to(page.locator(".widget-vbox", has=page.locator("th", has_text=words)).first)
+        found.locator("th", has_text=words).first.wait_for()
+        return found
 
-    hidden = came_out(0)
+    hidden = lab.scrolled_to(page.locator(".widget-vbox", has=page.get_by_role("button", name="Show anyway")).first)
+    hidden.get_by_role("button", name="Show anyway").wait_for()
     assert "Commit your prediction first" in hidden.inner_text() and hidden.locator("img, table").count() == 0
     lab.keep("questions-hidden")
     asked = box("Which direction punishes it harder?")
@@ -303,7 +305,7 @@ def test_a_prediction_is_committed_by_mouse_and_by_keyboard_and_answered(lab):
     asked.get_by_role("button", name="Commit").click()
     asked.get_by_text("You predicted: a) KL(target ‖ guide) (certain)").wait_for()
     lab.keep("questions-committed-light")
-    answer = lab.scrolled_to(page.locator(".jp-OutputArea-output", has_text="It came out").first)
+    answer = came_out("It came out")
     assert "Not as you predicted" in answer.inner_text() and "KL(guide ‖ target)" in answer.inner_text()
     assert answer.locator("img").get_attribute("alt") and serious(answer) == []
     lab.keep("questions-answered-light")
@@ -326,7 +328,7 @@ def test_a_prediction_is_committed_by_mouse_and_by_keyboard_and_answered(lab):
     asked.get_by_text("You predicted: 35 % (guess)").wait_for()
     assert serious(asked) == []
     lab.keep("questions-committed-dark")
-    answer = lab.scrolled_to(page.locator(".jp-OutputArea-output", has_text="95 % interval").first)
+    answer = came_out("You were")
     assert "You were" in answer.inner_text() and answer.locator("img").count() == 1 and serious(answer) == []
     lab.keep("questions-answered-dark")
 

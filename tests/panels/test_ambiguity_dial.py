@@ -118,3 +118,10 @@ def test_what_answers_two_predictions_carries_its_tables():
     found = dial.compute(**NO_RARE, others=("natural",))
     for answer in (dial.data_share(found, "natural", "<table>"), dial.wasteful(found, "<table>")):
         assert answer["words"].startswith("<p") and answer["words"].endswith("<table>")
+
+
+def test_a_frontier_of_one_point_is_seen_as_a_ghost_too():
+    before, now = (dial.compute(**{**NO_RARE, "spread": spread}) for spread in (0.08, 0.09))
+    (ax,) = (ax for ax in dial.draw(now, before).axes if ax.get_xlabel() == "clean accuracy")
+    (line,) = (line for line in ax.get_lines() if line.get_label() == "frontier before")
+    assert np.ptp(line.get_xdata()) < 1e-6 and line.get_marker() not in ("None", None, "")
