@@ -1,6 +1,7 @@
 """How early does AutoAttack know its number? The bound after a fifth of the full cost, in several orders.
 
-    python benchmarks/anytime.py                # the shipped CIFAR-10 networks (needs CIFAR-10 in the data folder)
+    python benchmarks/anytime.py                # the networks of `small` (needs CIFAR-10 in the data folder)
+    python benchmarks/anytime.py --to data/results/anytime.json    # what docs/refresh.py makes its table from
     python benchmarks/anytime.py --run --images 200 --networks small-trades
 
 Cost is counted in forward passes of images, a backward pass as two, not in seconds; 100 % is an undisturbed standard
@@ -33,7 +34,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from d2rkit.acceleration.attack_copies import attack_copy
-from d2rkit.core.files import read_json
+from d2rkit.core.files import read_json, write_json
 from d2rkit.data.datasets import first_of_each_class, load_data
 from d2rkit.evaluation.autoattack import (
     FULL,
@@ -191,9 +192,19 @@ def measured(
 
 def shipped_flags(name: str) -> dict[str, Tensor]:
     """After each attack of the run that made a shipped checkpoint; its flags are shipped, too."""
-    run = PROJECT / "data" / "results" / "small" / "runs" / read_config_of(name).run_name
-    with np.load(run / "evaluation" / "autoattack.npz") as arrays:
+    with np.load(recorded(name)) as arrays:
         return {stage: torch.from_numpy(arrays[stage]) for stage in ("clean", *STAGES)}
+
+
+def networks_of_small() -> list[str]:
+    """Those in data/checkpoints that AutoAttack was run on; the undefended control is none of them."""
+    names = sorted(file.stem for file in (PROJECT / "data" / "checkpoints").glob("small-*.safetensors"))
+    return [name for name in names if recorded(name).is_file()]
+
+
+def recorded(name: str) -> Path:
+    run = PROJECT / "data" / "results" / "small" / "runs" / read_config_of(name).run_name
+    return run / "evaluation" / "autoattack.npz"
 
 
 def read_config_of(name: str) -> Experiment:
@@ -202,13 +213,14 @@ def read_config_of(name: str) -> Experiment:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="*", default=None, help="names in data/checkpoints (default: all)")
+    parser.add_argument("--networks", nargs="*", default=None, help="of data/checkpoints (default: all of `small`)")
     parser.add_argument("--run", action="store_true", help="run all of AutoAttack, instead of taking shipped flags")
     parser.add_argument("--images", type=int, default=500, help="with --run")
     parser.add_argument("--batch-size", type=int, default=250, help="with --run")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data-root", default=None, help="where CIFAR-10 lies")
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each network, too")
+    parser.add_argument("--to", type=Path, default=None, help="JSON file of all networks")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     try:
@@ -217,7 +229,7 @@ def main() -> None:
         sys.exit(str(error))
     count, batch = (chosen.images, chosen.batch_size) if chosen.run else (500, 250)
     test = test.take(first_of_each_class(test.labels, count))
-    names = chosen.networks or sorted(file.stem for file in (PROJECT / "data" / "checkpoints").glob("*.safetensors"))
+    names, results = chosen.networks or networks_of_small(), {}
     print(f"{count} test images, bounds within {WITHIN:.0%} of the cost, {machine()}", flush=True)
     for name in names:
         network = load_released(PROJECT / "data" / "checkpoints" / f"{name}.safetensors").model
@@ -230,6 +242,9 @@ def main() -> None:
             print(f"    previews broke images that the full attacks did not: {found['too_low']}")
         if chosen.json:
             print(json.dumps({"network": name, **found}), flush=True)
+        results[name] = found
+    if chosen.to:
+        write_json(chosen.to, {"within": WITHIN, "networks": results})
 
 
 if __name__ == "__main__":

@@ -1,20 +1,29 @@
-"""Writes the tables of docs/tables.md from data/results, each between two markers.
+"""Writes the tables and figures of docs/*.md from data/results, each between two markers.
 
 python docs/refresh.py           after results have changed
-python docs/refresh.py --check   writes nothing; exit status 1 if a table is not the one of the results
+python docs/refresh.py --check   writes nothing; exit status 1 if a page is not what the results say
+
+A table lies between `<!-- results of NAME -->` and `<!-- end of results -->`, NAME being one of TABLES; a figure in a
+sentence between `<!-- KIND: WORD | WORD -->` and `<!-- / -->`, KIND being one of FIGURES and the words its arguments.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 PROJECT = Path(__file__).resolve().parents[1]
-PAGE, RESULTS = PROJECT / "docs" / "tables.md", PROJECT / "data" / "results"
+PAGES, RESULTS = PROJECT / "docs", PROJECT / "data" / "results"
 MARKED = re.compile(r"(<!-- results of (\w+) -->\n).*?(<!-- end of results -->\n)", re.DOTALL)
+MARKED_FIGURE = re.compile(r"(<!-- (\w+): ([^>]+?) -->).*?(<!-- / -->)")
+BEYOND_CHANCE = 0.05  # after Holm
+COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def shipped(name: str) -> list[list[str]]:
@@ -26,14 +35,18 @@ def shipped(name: str) -> list[list[str]]:
     return [[re.sub(r" \[\w+\]$", "", row[0]), *row[1:]] for row in (cells[0], *cells[2:]) if "`" not in row[1]]
 
 
+def tests(table: str) -> pd.DataFrame:
+    """The paired tests of a table by the labels of its rows."""
+    return pd.read_csv(RESULTS / table / "paired.csv").set_index("label")
+
+
 def paired(name: str) -> dict[str, tuple[str, str]]:
     """Label of a row -> difference with its interval, in points, and p corrected by Holm."""
-    found = {}
-    for row in pd.read_csv(RESULTS / name / "paired.csv").to_dict("records"):
+    words = {}
+    for label, row in tests(name).iterrows():
         difference, low, high = (_signed(row[column]) for column in ("difference", "low", "high"))
-        p = "< 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}"
-        found[row["label"]] = (f"{difference} ({low} to {high})", p)
-    return found
+        words[label] = (f"{difference} ({low} to {high})", p_value(name, label))
+    return words
 
 
 def _signed(share: float) -> str:
@@ -63,27 +76,153 @@ def family() -> list[list[str]]:
     return [[*(header[at] for at in kept), "against D2R+CAG, 95 % interval", "p (Holm)"], *plain]
 
 
-TABLES = {"small": small, "medium": medium, "family": family}
+def ablation() -> list[list[str]]:
+    """AutoAttack of the rows that the page speaks of, two side by side; in the page's own, shorter words."""
+    (header, *rows) = shipped("ablation")
+    measured = {row[0]: row[header.index("AutoAttack")].strip("*") for row in rows}
+    cells = [[words, measured[label]] for label, words in ABLATED.items()]
+    half = len(cells) // 2
+    return [["", "AutoAttack"] * 2, *(left + right for left, right in zip(cells[:half], cells[half:], strict=True))]
+
+
+ABLATED = {
+    "D2R+CAG (symmetric)": "D2R+CAG (symmetric)",
+    "D2R+CAG: without MSE": "without MSE",
+    "D2R+CAG: without the clean term KL1 + KL2": "without KL1 + KL2",
+    "D2R+CAG: without the adversarial term KL5": "without KL5",
+    "D2R+CAG: MSE and CE only": "MSE and CE only",
+    "D2R without CAG": "TRADES' attack instead of CAG",
+    "D2R+CAG: two optimiser steps a batch": "two optimiser steps per batch",
+    "D2R+CAG (released)": "as released (gap, weights 20 and 30)",
+    "D2R+CAG (Jeffreys, adversarial)": "Jeffreys, adversarial",
+    "D2R+CAG: guide detached": "guide detached",
+    "D2R+CAG: guide trained alone for 5 epochs before": "guide pretrained alone for 5 epochs",
+    "D2R+CAG: half of CAG's objective through the guide": "half of CAG's objective through the guide",
+}
+
+
+def recipes() -> list[list[str]]:
+    """Validation accuracy of each learning rate and batch size of `quick`, and the difference from the preset's."""
+    rows = pd.read_csv(RESULTS / "quick" / "recipes.csv").to_dict("records")
+    header = ["learning rate", "batch size", "PGD-3, validation", "difference ± standard error"]
+    apart = [f"{row['difference']:+.1f} ± {row['standard_error']:.1f}".replace("-", "−") for row in rows]
+    return [header] + [
+        [str(row["lr"]), str(row["batch_size"]), f"{row['mean']:.1f}", words if row["difference"] else "the preset's"]
+        for row, words in zip(rows, apart, strict=True)
+    ]
+
+
+TABLES: dict[str, Callable[[], list[list[str]]]] = {
+    "small": small, "medium": medium, "family": family, "ablation": ablation, "recipes": recipes,
+}  # fmt: skip
+
+
+# -- figures in sentences ---------------------------------------------------------------------------------------------
+def p_value(table: str, label: str) -> str:
+    p = tests(table).loc[label, "p_holm"]
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def difference(table: str, label: str) -> str:
+    return _signed(tests(table).loc[label, "difference"])
+
+
+def points(table: str, label: str) -> str:
+    """A difference without its sign, in whole points."""
+    return f"{abs(100 * tests(table).loc[label, 'difference']):.0f}"
+
+
+def _beyond_chance(table: str, yes: bool) -> pd.DataFrame:
+    rows = tests(table)
+    return rows[(rows["p_holm"] < BEYOND_CHANCE) == yes]
+
+
+def count_beyond_chance(table: str) -> str:
+    return COUNTS[len(_beyond_chance(table, True))]
+
+
+def points_beyond_chance(table: str) -> str:
+    """From the least to the greatest of the differences that are beyond chance, in whole points."""
+    sizes = 100 * _beyond_chance(table, True)["difference"].abs()
+    return f"{sizes.min():.0f} to {sizes.max():.0f}"
+
+
+def greatest_p_beyond_chance(table: str) -> str:
+    return f"{_beyond_chance(table, True)['p_holm'].max():.3f}"
+
+
+def within_chance(table: str) -> str:
+    """What the other differences do not exceed, in points, rounded up."""
+    return f"{math.ceil(1000 * _beyond_chance(table, False)['difference'].abs().max()) / 10:.1f}"
+
+
+def standard_error(table: str) -> str:
+    """The greatest that the number of test images alone gives one accuracy, in points."""
+    (images,) = pd.read_csv(RESULTS / table / "runs.csv")["n_test"].unique()
+    return f"{100 * math.sqrt(0.25 / images):.1f}"
+
+
+def above(table: str, other: str, label: str, attack: str) -> str:
+    """By how many whole points a row's mean is above that of the same row in another table."""
+    means = [pd.read_csv(RESULTS / each / "runs.csv").groupby("label")[attack].mean() for each in (table, other)]
+    return f"{100 * (means[0][label] - means[1][label]):.0f}"
+
+
+def _run(table: str, method: str, seed: str) -> Path:
+    """The one run of a method and seed below a table's runs."""
+    (folder,) = (RESULTS / table / "runs").glob(f"*-{method}-s{seed}-*")
+    return folder
+
+
+def accuracy(table: str, method: str, seed: str, attack: str) -> str:
+    """Of a run by itself, at the one checkpoint that was judged."""
+    (measured,) = json.loads((_run(table, method, seed) / "result.json").read_text())["accuracy"].values()
+    return f"{100 * measured[attack]:.1f}"
+
+
+def minutes(table: str, method: str, seed: str, part: str) -> str:
+    """part: train or evaluation."""
+    return f"{json.loads((_run(table, method, seed) / 'result.json').read_text())[f'{part}_seconds'] / 60:.0f}"
+
+
+def validation(table: str, method: str, seed: str, column: str) -> str:
+    """At the epoch whose weights were kept: the best under PGD."""
+    history = pd.read_csv(_run(table, method, seed) / "history.csv")
+    return f"{100 * history.loc[history['val_pgd'].idxmax(), column]:.1f}"
+
+
+FIGURES: dict[str, Callable[..., str]] = {
+    each.__name__: each
+    for each in (
+        p_value, difference, points, count_beyond_chance, points_beyond_chance, greatest_p_beyond_chance, within_chance,
+        standard_error, above, accuracy, minutes, validation,
+    )
+}  # fmt: skip
 
 
 def markdown(rows: list[list[str]]) -> str:
-    ruler = ["---", *("---" if "interval" in name else "---:" for name in rows[0][1:])]
+    ruler = ["---" if not name or name == "Method" or "interval" in name else "---:" for name in rows[0]]
     lines = [f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows]
     return "\n".join([lines[0], f"|{'|'.join(ruler)}|", *lines[1:]]) + "\n"
 
 
 def refreshed(page: str) -> str:
-    """The page with the tables that the results give now."""
-    return MARKED.sub(lambda found: found[1] + markdown(TABLES[found[2]]()) + found[3], page)
+    """The page with the tables and figures that the results give now."""
+    page = MARKED.sub(lambda mark: mark[1] + markdown(TABLES[mark[2]]()) + mark[3], page)
+    return MARKED_FIGURE.sub(lambda mark: mark[1] + FIGURES[mark[2]](*mark[3].split(" | ")) + mark[4], page)
 
 
 def main() -> int:
-    page = PAGE.read_text(encoding="utf-8")
-    now = refreshed(page)
-    if now != page and "--check" in sys.argv[1:]:
-        print("docs/tables.md is not what data/results says: run `python docs/refresh.py`", file=sys.stderr)
+    stale = []
+    for file in sorted(PAGES.glob("*.md")):
+        page = file.read_text(encoding="utf-8")
+        if (now := refreshed(page)) != page:
+            stale.append(file.name)
+            if "--check" not in sys.argv[1:]:
+                file.write_text(now, encoding="utf-8")
+    if stale and "--check" in sys.argv[1:]:
+        print(f"{', '.join(stale)}: not what data/results says; run `python docs/refresh.py`", file=sys.stderr)
         return 1
-    PAGE.write_text(now, encoding="utf-8")
     return 0
 
 

@@ -26,9 +26,9 @@ SLOW = (
     "planning/test_cost.py", "experiments/test_plugins.py", "experiments/test_plugin_digests.py",
     "experiments/test_plugin_faults.py", "experiments/test_status.py",
     "experiments/test_real_images.py", "training/test_resume.py", "experiments/test_run_evaluation.py",
-    "evaluation/test_square.py", "experiments/test_sweep.py", "data/test_tiny_imagenet.py", "training/test_loop.py",
-    "experiments/test_tuning.py", "reporting/test_verify.py",
-    "networks/test_zoo.py",
+    "evaluation/test_square.py", "experiments/test_sweep.py", "data/test_tiny_imagenet.py",
+    "data/test_tiny_imagenet_forms.py", "training/test_loop.py", "experiments/test_tuning.py",
+    "reporting/test_verify.py", "networks/test_zoo.py", "networks/test_zoo_libraries.py",
 )  # fmt: skip
 """Files and folders that `make check` leaves out: they train, start processes or draw for more than a few seconds."""
 
@@ -47,7 +47,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 _get_context = multiprocessing.get_context
 multiprocessing.get_context = lambda method=None: _get_context("forkserver" if method == "spawn" else method)
 multiprocessing.set_forkserver_preload(
-    ["d2rkit.planning.dry_run", "d2rkit.experiments.sweep", "lightning_fabric", "pyautoattack", "pytest"]
+    [
+        "d2rkit.planning.dry_run",
+        "d2rkit.experiments.sweep",
+        "lightning_fabric",
+        "pyautoattack",
+        "pytest",
+        "d2rkit.panels",
+        "ipykernel.kernelapp",
+    ]
 )
 
 

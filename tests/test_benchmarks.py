@@ -3,11 +3,14 @@
 import sys
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 
-from benchmarks import anytime, evaluate, growth, step
+from benchmarks import anytime, evaluate, growth, quick_recipe, step
+from d2rkit.core.paths import shipped
 from d2rkit.evaluation.autoattack import AutoAttackBudget, autoattack
+from d2rkit.experiments.presets import get_preset
 
 
 @pytest.fixture
@@ -97,3 +100,35 @@ def test_without_data_one_sentence(monkeypatch, tmp_path):
     with pytest.raises(SystemExit) as stop:
         evaluate.main()
     assert "cifar10" in str(stop.value) and "\n" not in str(stop.value)
+
+
+COLUMNS = ["row", "seed", "lr", "batch_size", "val_pgd"]
+
+
+def recipe_lines(*shift):
+    """Two rows, one seed; the other recipe is better by `shift`."""
+    scores = {("a", 0.4): 80.0, ("b", 0.4): 60.0, ("a", 0.8): 80.0 + shift[0], ("b", 0.8): 60.0 + shift[1]}
+    lines = [(row, 10, lr, 48, score) for (row, lr), score in scores.items()]
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def test_recipes_are_compared_cell_by_cell():
+    summary = quick_recipe.compared(recipe_lines(1.0, 3.0), (0.4, 48)).set_index("lr")
+    assert summary.loc[0.4, "difference"] == 0 and summary.loc[0.8, "difference"] == 2
+    assert summary.loc[0.8, "mean"] == 72 and summary.loc[0.8, "standard_error"] == pytest.approx(1.0)
+    lacking = pd.concat([recipe_lines(1.0, 3.0), pd.DataFrame([("c", 10, 0.4, 48, 99.0)], columns=COLUMNS)])
+    assert set(quick_recipe.compared(lacking, (0.4, 48))["cells"]) == {2}  # a cell counts if every recipe has it
+
+
+@pytest.mark.parametrize(("shift", "winners"), [((1.0, 3.0), []), ((2.0, 3.0), [0.8]), ((-2.0, -3.0), [])])
+def test_a_recipe_wins_beyond_two_standard_errors(shift, winners):
+    summary = quick_recipe.compared(recipe_lines(*shift), (0.4, 48))
+    assert list(quick_recipe.better(summary)["lr"]) == winners
+
+
+def test_the_shipped_comparison_follows_from_its_cells_and_leaves_the_preset():
+    folder, base = shipped("results") / "quick", get_preset("quick").base
+    summary = quick_recipe.compared(pd.read_csv(folder / "recipe_cells.csv"), (base.lr, base.batch_size))
+    told = pd.read_csv(folder / "recipes.csv")
+    pd.testing.assert_frame_equal(summary.reset_index(drop=True), told, check_dtype=False, atol=1e-3)
+    assert len(quick_recipe.better(told)) == 0 and set(told["lr"]) == {recipe["lr"] for recipe in quick_recipe.GRID}

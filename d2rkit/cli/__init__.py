@@ -1,10 +1,10 @@
 """`d2rkit`: doctor, data, plan, reproduce, sweep, status, tune, table, pack, verify, train, evaluate, export,
-leaderboard, claim, class, lab. Each of them takes --plugin FILE, once or more: Python files that register methods,
-networks, data sets, attacks or presets of your own (also in $D2RKIT_PLUGINS); docs/your_own.md says how. Where a preset
-is asked for by name, a TOML file with a table of your own will do.
+leaderboard, claim, class, lab. Every command accepts --plugin FILE, also repeatedly: Python files that register your
+own methods, networks, data sets, attacks or presets (also listed in $D2RKIT_PLUGINS); see docs/your_own.md. Wherever a
+preset is named, a TOML file that describes your own table works too.
 
-Exit codes: 0 done, 1 a run failed, 2 bad input, 3 the machine (disk, memory, network, permission), 70 a fault of the
-kit itself (a report file says more), 130 interrupted with its state saved, 141 the reader of the output went away."""
+Exit codes: 0 success, 1 a run failed, 2 bad input, 3 a machine problem (disk, memory, network, permission), 70 a bug
+in the kit (a report file has the details), 130 interrupted with the state saved, 141 the reader closed the output."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def main() -> None:
         app.parsed(__doc__ or "", words)()
         sys.stdout.flush()
     except (KeyboardInterrupt, Interrupted):
-        _end(130, "stopped; the same command goes on where it stopped")
+        _end(130, "stopped; rerun the same command to resume")
     except BrokenPipeError:
         # Nobody reads on; what is still in the buffer must not fail once more when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -62,7 +62,7 @@ def main() -> None:
         kind, sentence = fault(error)
         if kind == UNEXPECTED:
             file = write_report(error, sys.argv)
-            sentence = f"a fault of the kit itself, {sentence}" + (f"; report: {file}" if file else "")
+            sentence = f"a bug in the kit: {sentence}" + (f"; report: {file}" if file else "")
         _end(CODES[kind], sentence)
 
 

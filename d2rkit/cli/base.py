@@ -143,12 +143,12 @@ Word = Annotated[str, tyro.conf.Positional]
 
 @dataclass(frozen=True)
 class Place:
-    """Where things lie and what computes; the defaults suit a checkout."""
+    """Folders and device; the defaults suit a checkout."""
 
     runs: Folder = ""
-    """Folder of run folders (default: $D2RKIT_RUNS, else runs/)."""
+    """Folder with the run folders (default: $D2RKIT_RUNS, else runs/)."""
     data_root: Folder = ""
-    """Folder of data sets (default: $D2RKIT_DATA, else data/)."""
+    """Folder with the data sets (default: $D2RKIT_DATA, else data/)."""
     device: str = "auto"
     """auto (an NVIDIA GPU if there is one, else the CPU), cpu, cuda (or gpu), cuda:1, mps (an Apple GPU)."""
 
@@ -162,15 +162,15 @@ HERE = Place()
 
 @dataclass(frozen=True)
 class Changes:
-    """What may be asked of all cells of a table alike: other experiments, in run folders of their own."""
+    """Settings that apply to all cells of a table; they make other experiments, in separate run folders."""
 
     precision: str = ""
-    """32-true or bf16-mixed, instead of the table's own; evaluation is always float32."""
+    """32-true or bf16-mixed, instead of the table's setting; evaluation is always float32."""
     micro_batch: int = 0
-    """Images forwarded at once, gradients being added up to the batch: for small cards (0: the whole batch)."""
+    """Images per forward pass, with gradients accumulated over the batch; for small GPUs (0: the whole batch)."""
     speed: str = ""
-    """exact or fast, instead of the table's own: fast attacks copies with folded BatchNorm while training, whose
-    gradients are equal up to rounding."""
+    """exact or fast, instead of the table's setting: with fast, training attacks run on copies with folded BatchNorm,
+    whose gradients are equal up to rounding."""
 
     def settings(self) -> dict[str, str | int]:
         """Those that are asked for."""

@@ -18,17 +18,18 @@ def class_command(
     seconds: float = 60.0,
     memory: int = 8192,
 ) -> None:
-    """Read a folder of hand-ins: who is stuck where, misconceptions, predictions, code that is alike.
+    """Summarise a folder of hand-ins: who is stuck where, misconceptions, predictions, near-identical code.
 
-    Writes one offline page and a CSV beside it, and overwrites nothing. docs/class.md says how to read them.
+    Writes one offline HTML page and a CSV file, and overwrites nothing. docs/class.md explains both.
 
     Args:
-        handins: a folder of what report().save(...) wrote, in folders below it, too.
-        output: the page; the CSV has the same name with .csv.
-        rerun: run the code of every hand-in again, each in a process of its own with limits and without network; a few
-            seconds each. It guards against accidents and plain attempts, not against an attacker: see docs/class.md.
-        seconds: of --rerun: the longest that one check may take.
-        memory: of --rerun: MiB that one check may have.
+        handins: a folder with files written by report().save(...), searched with its subfolders.
+        output: the HTML page; the CSV gets the same name, ending in .csv.
+        rerun: run the code of every hand-in again, each in a separate process with limits and without network, for a
+            few seconds each. This protects against accidents and simple tricks, not against an attacker: see
+            docs/class.md.
+        seconds: with --rerun: time limit per check.
+        memory: with --rerun: memory limit per check, in MiB.
     """
     page, table = check_outputs(output)
     limits = None

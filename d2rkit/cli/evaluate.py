@@ -46,32 +46,33 @@ def evaluate_command(
     folder: str = "",
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Attack a checkpoint (TRADES, LBGAT, AWP, D2R and like files, or a run's own) and print its accuracies.
+    """Attack a checkpoint (from TRADES, LBGAT, AWP, D2R and similar releases, or from a run) and print its accuracies.
 
-    Only the test images are needed. The same command resumes where it was stopped.
+    Only the test images are needed. Rerun the same command to resume an interrupted evaluation.
 
     Args:
         checkpoint: a .pt, .pth or .safetensors file.
         data: the data set it was trained on.
-        network: the architecture, e.g. wrn-34-10 or WideResNet-34-10 (default: read off the file), or timm:NAME or
-            hf:FOLDER for a classifier of timm or transformers (needs d2rkit[zoo]; nothing is fetched).
-        key: which network, where the file holds several, e.g. guide or ema_state_dict.
-        mean: of the input normalisation it was trained with, if the file does not bring it: a number per channel on
-            pixels in [0, 1], e.g. "0.49, 0.48, 0.45", or cifar10, cifar100 or imagenet.
-        std: likewise the standard deviation; nothing beside a name.
-        attacks: what to attack with.
+        network: the architecture, e.g. wrn-34-10 or WideResNet-34-10 (default: inferred from the file), or timm:NAME or
+            hf:FOLDER for a timm or transformers classifier (needs d2rkit[zoo]; nothing is downloaded).
+        key: which network, if the file contains several, e.g. guide or ema_state_dict.
+        mean: mean of the input normalisation it was trained with, if the file does not contain it: one number per
+            channel on pixels in [0, 1], e.g. "0.49, 0.48, 0.45", or cifar10, cifar100 or imagenet.
+        std: the standard deviation likewise; not needed if mean is a name.
+        attacks: the attacks to run.
         eps: radius of the L-infinity ball, pixel scale, e.g. 8/255.
-        seed: of the attacks' random starts.
-        eot: forward passes over which the gradient of a network that is not deterministic is averaged.
-        test_images: only the first so many test images, of every class alike (0: all).
-        batch_size: images attacked at once.
-        attack_precision: 32-true, tf32 or bf16 for the attacks (auto: tf32 on a CUDA GPU); the network judges every
-            attacked image in IEEE float32.
-        exact: attack the network as it is, not a faster copy that was proven to be the same function.
-        budget: time after which AutoAttack stops with an upper bound, e.g. 90s, 10m or 1.5h (default: none); the same
-            command resumes it.
-        masking: look for signs of gradient masking, too.
-        folder: where per-image flags are kept (default: a folder in the runs folder, named after file and settings).
+        seed: for the attacks' random starts.
+        eot: forward passes to average the gradient over, for a randomised network.
+        test_images: use only this many test images, balanced over classes (0: all).
+        batch_size: images attacked per batch.
+        attack_precision: 32-true, tf32 or bf16 for the attacks (auto: tf32 on a CUDA GPU); every attacked image is
+            judged in IEEE float32.
+        exact: attack the network itself, not a faster copy verified to compute the same function.
+        budget: time after which AutoAttack stops with an upper bound, e.g. 90s, 10m or 1.5h (default: none); rerun the
+            same command to resume.
+        masking: also check for signs of gradient masking.
+        folder: where to keep the per-image correctness flags (default: in the runs folder, named after file and
+            settings).
     """
     chosen = parse_attacks(attacks)
     check_radius(eps)
@@ -90,8 +91,8 @@ def evaluate_command(
         count, first = len(loaded.dropped), loaded.dropped[0]
         print(f"dropped from the file, since the network never uses them: {count} tensors ({first}, ...)")
     print(*loaded.notes, f"input normalisation: {loaded.normalisation}", sep="\n")
-    found = load_data(data, place.data_root or None, test_only=True)
-    test = chosen_test(Experiment(data=data, test_images=test_images), found)
+    dataset = load_data(data, place.data_root or None, test_only=True)
+    test = chosen_test(Experiment(data=data, test_images=test_images), dataset)
     evaluator = Evaluator(
         loaded.model.to(device), test, seed=seed, batch_size=batch_size, exact=exact, eot=eot,
         attack_precision=attack_precision,
@@ -108,7 +109,7 @@ def evaluate_command(
     _tell(result, len(test), looked)
     content: dict[str, Any] = {"settings": settings, "checkpoint": Path(checkpoint).name, "accuracy": result.summary()}
     content |= {"attacks": list(chosen), "notes": result.notes, "warnings": result.warnings, "masking": looked}
-    content |= {"normalisation": loaded.normalisation, "data_source": found.source, "machine": machine(str(device))}
+    content |= {"normalisation": loaded.normalisation, "data_source": dataset.source, "machine": machine(str(device))}
     content["bounds"] = {  # of attacks not done yet: no accuracies
         name: {"at_most": accuracy_of(bound.flags), "share_done": bound.share, "seconds_left": bound.seconds_left}
         for name, bound in result.bounds.items()

@@ -34,52 +34,52 @@ def export_command(
     std: str = "",
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Write a trained target as ONNX, TorchScript or safetensors, once its logits there were found equal.
+    """Export a trained target as ONNX, TorchScript or safetensors, after verifying that the logits agree.
 
-    The new file takes float32 images (N, channels, height, width) with pixels in [0, 1], normalises them itself where
-    its network was trained so, and names the classes in its metadata; evaluate takes the safetensors back.
+    The exported network takes float32 images (N, channels, height, width) with pixels in [0, 1]; any input
+    normalisation is part of it, and its metadata names the classes. `d2rkit evaluate` can read the safetensors file.
 
     Args:
-        source: a run folder, a run's name below the runs folder, or a checkpoint file, as for evaluate.
+        source: a run folder, a run's name in the runs folder, or a checkpoint file, as for evaluate.
         to: onnx (needs d2rkit[export]), torchscript or safetensors.
-        output: the new file (default: named after the source, in the current folder).
-        checkpoint: of a run: best (on the validation images) or last.
-        data: of a foreign file: the data set its network was trained on (default: cifar10).
-        network: of a foreign file: the architecture (default: read off the file).
-        key: which network, where a file holds several; of a run or a checkpoint of the kit: target or guide.
-        mean: of a foreign file: the input normalisation, as for evaluate.
-        std: of a foreign file: likewise.
+        output: the file to write (default: named after the source, in the current folder).
+        checkpoint: for a run: best (on the validation images) or last.
+        data: for a foreign file: the data set its network was trained on (default: cifar10).
+        network: for a foreign file: the architecture (default: inferred from the file).
+        key: which network, if the file contains several; for a run or one of the kit's checkpoints: target or guide.
+        mean: for a foreign file: mean of the input normalisation, as for evaluate.
+        std: for a foreign file: the standard deviation, likewise.
     """
     if to not in SUFFIXES:
         raise nearest(to, SUFFIXES, "format")
     options = {"data": data, "network": network, "mean": mean, "std": std}
-    found = _find(source, checkpoint, place.runs_root, key, options)
-    if found.data not in DATASETS:
-        raise nearest(found.data, DATASETS, "data set")
-    shape = shape_of(found.data)
+    trained = _find(source, checkpoint, place.runs_root, key, options)
+    if trained.data not in DATASETS:
+        raise nearest(trained.data, DATASETS, "data set")
+    shape = shape_of(trained.data)
     loaded = load_released(
-        found.weights, found.network or None, shape.size, key=found.key or None, mean=mean or None, std=std or None,
-        shape=(shape.classes, shape.size, shape.channels),
+        trained.weights, trained.network or None, shape.size, key=trained.key or None, mean=mean or None,
+        std=std or None, shape=(shape.classes, shape.size, shape.channels),
     )  # fmt: skip
     image = (shape.channels, shape.size, shape.size)
     with torch.no_grad():
         outputs = loaded.model.eval()(torch.zeros(1, *image)).shape[1]
-    classes, why_none = _class_names(found.data, place.data_root, outputs)
+    classes, why_none = _class_names(trained.data, place.data_root, outputs)
     notes: dict[str, Any] = {
-        "source": found.name, "network": found.network, "data": found.data, "classes": classes,
+        "source": trained.name, "network": trained.network, "data": trained.data, "classes": classes,
         "input": f"images: float32 (N, {', '.join(map(str, image))}), pixels in [0, 1]", "output": "logits",
         "normalisation": loaded.normalisation, "weights": weights_digest(loaded.model), "d2rkit": version("d2rkit"),
     }  # fmt: skip
-    file = output or f"{found.name}{SUFFIXES[to]}"
-    done = export_network(loaded.model, file, to, image, notes, name=found.network or None)
+    file = output or f"{trained.name}{SUFFIXES[to]}"
+    done = export_network(loaded.model, file, to, image, notes, name=trained.network or None)
     print(*loaded.notes, f"input normalisation: {loaded.normalisation}", sep="\n")
     if why_none:
         print(f"the metadata has no class names, since {why_none}")
     print(f"written: {done.path}, {notes['input']}")
     print(f"its logits differ from the network's by at most {done.difference:.1e} on {done.images} random images")
     if to == "safetensors":
-        option = f" --network {found.network}" if found.network else ""
-        print(f"to attack it: d2rkit evaluate {done.path} --data {found.data}{option}")
+        option = f" --network {trained.network}" if trained.network else ""
+        print(f"to attack it: d2rkit evaluate {done.path} --data {trained.data}{option}")
 
 
 class Trained(NamedTuple):

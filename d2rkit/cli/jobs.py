@@ -35,22 +35,22 @@ def sweep_command(
     changes: tyro.conf.OmitArgPrefixes[Changes] = AS_IS,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Run every cell of a table that is not done, here or on a Slurm cluster; writes no table.
+    """Run every unfinished cell of a table, on this machine or on a Slurm cluster; writes no table.
 
-    Whoever starts a cell, it runs once: cells that are done are not submitted, a cell that someone works on is left
-    to them, one that was cut off goes on where it was. `d2rkit status PRESET` says how far all are.
+    Each cell runs only once, whoever starts it: finished cells are not submitted, a cell that another process is
+    running is left alone, and an interrupted one resumes. `d2rkit status PRESET` shows the progress of all cells.
 
     Args:
         preset: a table by name, e.g. quick, or a family of tables, e.g. paper.
-        executor: here (by processes that end with this command), or slurm (one job a run; needs d2rkit[slurm]).
+        executor: here (processes that end with this command), or slurm (one job per run; needs d2rkit[slurm]).
         rows: only these rows.
-        seeds: only the first so many seeds (0: the preset's).
-        cell: only the cell of this number, from 0 on, e.g. $SLURM_ARRAY_TASK_ID in a batch script (-1: all).
-        workers: of here: processes (-1: one a core on a CPU, none on a GPU).
-        threads: of here: torch threads of each worker.
-        devices: of here: GPUs, or processes on a CPU, that share each run's batches; runs then go one after the other.
-        log: beside history.csv, tell each epoch to tensorboard, mlflow or both, in each run's folder.
-        slurm: what a job asks the cluster for.
+        seeds: only the first N seeds (0: the preset's).
+        cell: only this cell, counted from 0, e.g. $SLURM_ARRAY_TASK_ID in a batch script (-1: all).
+        workers: with executor here: processes (-1: one per core on a CPU, none on a GPU).
+        threads: with executor here: torch threads per worker.
+        devices: with executor here: GPUs, or processes on a CPU, that share each batch; runs are then sequential.
+        log: besides history.csv, log each epoch to tensorboard, mlflow or both, in each run's folder.
+        slurm: resources that each job requests.
     """
     if executor not in EXECUTORS:
         raise nearest(executor, EXECUTORS, "executor")
@@ -80,9 +80,9 @@ def _complain(experiments: Sequence[Experiment], place: Place, said: Mapping[str
     """Exit code 1, and a line for each run without a result. said: what became of runs by name, as far as this
     process knows: on a full disk their folders cannot tell."""
     rest = [c for c in progress(experiments, place.runs_root) if c.state not in ("done", "failed")]
-    for found in rest:
-        name = found.experiment.run_name
-        print(f"d2rkit: {name}: {said.get(name, f'{found.state} {found.words}')}".rstrip(), file=sys.stderr)
+    for status in rest:
+        name = status.experiment.run_name
+        print(f"d2rkit: {name}: {said.get(name, f'{status.state} {status.words}')}".rstrip(), file=sys.stderr)
     if rest:
         sys.exit(1)
 
@@ -95,12 +95,12 @@ def status(
     changes: tyro.conf.OmitArgPrefixes[Changes] = AS_IS,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Say how far each cell of a table is, read off the run folders, whoever works on them.
+    """Show the progress of each cell of a table, read from the run folders, whoever runs them.
 
     Args:
         preset: a table by name, e.g. quick, or a family of tables, e.g. paper.
         rows: only these rows.
-        seeds: only the first so many seeds (0: the preset's).
+        seeds: only the first N seeds (0: the preset's).
     """
     width = shutil.get_terminal_size((120, 24)).columns
     everything = []

@@ -41,18 +41,18 @@ def plan_command(
     changes: tyro.conf.OmitArgPrefixes[Changes] = AS_IS,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Measure a few steps and batches here and say what a table will cost: hours, memory, disk; trains nothing.
+    """Time a few steps and batches here and estimate what a table will cost: hours, memory, disk; trains nothing.
 
     Args:
         preset: a table by name, e.g. quick, or a family of tables, e.g. paper.
         rows: only these rows.
-        seeds: only the first so many seeds (0: the preset's).
-        workers: processes on this machine (-1: one a core on a CPU, one run after the other on a GPU).
-        threads: torch threads of each worker.
-        clean: share of the test images that the networks will get right (0: from finished cells, else assumed).
-        robust: share that will survive AutoAttack (0: likewise).
-        steps: training steps to measure of each method.
-        clock: wall, or cpu: CPU time, for a machine that is busy with other things (with --threads 1).
+        seeds: only the first N seeds (0: the preset's).
+        workers: processes on this machine (-1: one per core on a CPU, sequential runs on a GPU).
+        threads: torch threads per worker.
+        clean: expected clean accuracy, from 0 to 1 (0: taken from finished cells, else assumed).
+        robust: expected AutoAttack accuracy, from 0 to 1 (0: likewise).
+        steps: training steps to time per method.
+        clock: wall, or cpu: CPU time, for a busy machine (with --threads 1).
     """
     workers = workers_here(workers, threads, place)
     check_counts(steps=steps)

@@ -22,17 +22,17 @@ def leaderboard(
     extra_data: bool = True,
     output: File = "",
 ) -> None:
-    """Read RobustBench's entries (Linf) from a copy of its repository, and print or save them as published rows.
+    """Read RobustBench's Linf entries from a copy of its repository, and print or save them as published rows.
 
     Args:
-        folder: the copy, its model_info, or a folder of its JSON files.
+        folder: the copy, its model_info folder, or a folder with its JSON files.
         data: only this data set, e.g. cifar10.
         network: only this architecture, e.g. wrn-34-10.
-        extra_data: also entries trained with additional data.
-        output: a new CSV file, with the columns of published.csv where it has them.
+        extra_data: include entries trained with additional data.
+        output: a CSV file to write, with the columns of published.csv where available.
     """
-    found = read_leaderboard(folder)
-    frame = found.frame
+    board = read_leaderboard(folder)
+    frame = board.frame
     for name, wanted in (("dataset", data), ("target", network)):
         if wanted and wanted not in set(frame[name]):
             raise ValueError(
@@ -48,7 +48,7 @@ def leaderboard(
     else:
         print(frame.drop(columns="source").to_string(index=False, na_rep="", float_format="{:.2f}".format))
     print("external: what an attack beside AutoAttack left, as RobustBench states it; in percent")
-    for words in found.left_out:
+    for words in board.left_out:
         print(f"d2rkit: {words}", file=sys.stderr)
 
 
@@ -63,21 +63,21 @@ def claim_command(
     output: File = "",
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Write a run as the JSON file of a RobustBench entry, and say what keeps it from being one.
+    """Write a run as the JSON file of a RobustBench entry, and list what would keep RobustBench from accepting it.
 
     Args:
-        run: a run folder, or a run's name below the runs folder.
+        run: a run folder, or a run's name in the runs folder.
         checkpoint: best (on the validation images) or last.
-        title: of the paper (default: the method's name).
-        authors: of the paper.
-        venue: e.g. arXiv, Jan 2026.
-        link: to the paper.
-        output: the new file (default: the run's name, in the current folder).
+        title: the paper's title (default: the method's name).
+        authors: the paper's authors.
+        venue: the paper's venue, e.g. arXiv, Jan 2026.
+        link: the paper's URL.
+        output: the file to write (default: named after the run, in the current folder).
     """
     asked = Path(run).expanduser()
-    found = read_run(asked if asked.exists() else place.runs_root / run)
-    content, why_not = claim(found, checkpoint=checkpoint, title=title, authors=authors, venue=venue, link=link)
-    path = new_file(output or f"{found.experiment.run_name}.json")
+    claimed = read_run(asked if asked.exists() else place.runs_root / run)
+    content, why_not = claim(claimed, checkpoint=checkpoint, title=title, authors=authors, venue=venue, link=link)
+    path = new_file(output or f"{claimed.experiment.run_name}.json")
     write_json(path, content)
     print(f"written: {path}: clean {content['clean_acc']} %, AutoAttack {content['autoattack_acc']} %")
     for words in why_not:

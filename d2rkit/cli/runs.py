@@ -13,6 +13,7 @@ import torch
 import tyro
 
 from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
+from d2rkit.cli.presenting import copies_to_present, surroundings
 from d2rkit.cli.working_copies import update
 from d2rkit.core.devices import resolve
 from d2rkit.core.paths import check_path, home
@@ -25,11 +26,12 @@ from d2rkit.experiments.run import run
 from d2rkit.planning.timing import bfloat16_pace
 
 JUPYTER = Path(__file__).parent / "jupyter"  # no news in a popup; saved notebooks that can be opened again
+PRESENTING = JUPYTER / "presenting"  # slides
 
 
 @app.command
 def doctor() -> None:
-    """Say what this machine has, and what is missing for which part of the kit."""
+    """Report what this machine has, and what is missing for which part of the kit."""
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores")
     for package, part in (("torch", ""), ("torchvision", ""), ("pyautoattack", ""), ("lightning-fabric", ""),
                           ("jupyterlab", "[lab]"), ("ipywidgets", "[lab]"), ("anywidget", "[lab]"),
@@ -61,16 +63,16 @@ def doctor() -> None:
 
 @app.command
 def data(name: Word, subset: str = "", place: tyro.conf.OmitArgPrefixes[Place] = HERE) -> None:
-    """Fetch a data set if it is not there, decode it once, and say what it holds.
+    """Download a data set if it is missing, decode it once, and report what it contains.
 
     Args:
         name: digits, cifar10, cifar100 or tiny-imagenet.
         subset: number of training images, e.g. 10k.
     """
-    found = load_data(name, place.data_root or None, subset or None)
-    size = f"{found.image_size}x{found.image_size}x{found.channels}"
-    print(f"{name}: {found.num_classes} classes, {size} pixels; {found.source}")
-    print(f"{len(found.train)} training, {len(found.val)} validation, {len(found.test)} test images")
+    images = load_data(name, place.data_root or None, subset or None)
+    size = f"{images.image_size}x{images.image_size}x{images.channels}"
+    print(f"{name}: {images.num_classes} classes, {size} pixels; {images.source}")
+    print(f"{len(images.train)} training, {len(images.val)} validation, {len(images.test)} test images")
 
 
 @app.command
@@ -80,11 +82,11 @@ def train(
     log: tuple[str, ...] = (),
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Train and evaluate one pair; the same command goes on where it stopped.
+    """Train and evaluate one pair; rerun the same command to resume.
 
     Args:
         devices: GPUs, or processes on a CPU, that share each batch.
-        log: beside history.csv, tell each epoch to tensorboard, mlflow or both, in the run folder.
+        log: besides history.csv, log each epoch to tensorboard, mlflow or both, in the run folder.
     """
     experiment.check()
     trackers.ask(log)
@@ -105,17 +107,21 @@ def train(
 @app.command
 def lab(
     notebook: Word = "00_start_here.ipynb", port: int = 8888, browser: bool = True, folder: str = "",
-    in_place: bool = False,
+    in_place: bool = False, present: bool = False,
 ) -> None:  # fmt: skip
-    """Open JupyterLab on your own copy of a notebook of the kit, which a checkout has and an installed package lacks.
+    """Open JupyterLab on your own copy of one of the kit's notebooks (needs a checkout; the package has no notebooks).
 
     Args:
         notebook: a file in notebooks/.
-        port: where JupyterLab listens (the next free one if it is taken).
-        browser: whether to open one.
-        folder: where your copies are (default: my_notebooks). What you change there stays; the rest follows the kit.
-        in_place: open the kit's own notebooks, to change the kit.
+        port: JupyterLab's port (the next free one if it is taken).
+        browser: open a browser.
+        folder: where your copies are (default: my_notebooks). Files you change are kept; the others follow the kit.
+        in_place: open the kit's own notebooks, to develop the kit.
+        present: for lecturers: code folded, large panels, one section per screen; Page Down and Page Up turn the pages.
+            Uses separate copies (default: presenting) and separate predictions.
     """
+    if present and in_place:
+        raise ValueError("--present works on copies: leave out --in-place")
     kit = home("notebooks")
     there = sorted(p.name for p in kit.glob("*.ipynb"))
     if not there:
@@ -127,9 +133,10 @@ def lab(
         raise nearest(notebook, there, "notebook")
     if find_spec("jupyterlab") is None:
         raise ValueError("JupyterLab is not installed: pip install -e '.[lab]'")
-    place = kit if in_place else check_path(folder).expanduser().absolute() if folder else home("my_notebooks")
+    place = check_path(folder).expanduser().absolute() if folder else home("presenting" if present else "my_notebooks")
+    place = kit if in_place else place
     if place != kit:
-        done = update(kit, place)
+        done = copies_to_present(kit, place) if present else update(kit, place)
         print(f"Your notebooks are in {place}.")
         for name in done.kept:
             print(f"  {name}: yours differs from the kit's and stays; to get the kit's, rename yours")
@@ -138,4 +145,7 @@ def lab(
     words += ["--allow-root"] if os.geteuid() == 0 else []  # in a container, which has no other user
     settings = os.pathsep.join(filter(None, [str(JUPYTER), os.environ.get("JUPYTER_CONFIG_PATH")]))
     more = {VARIABLE: os.pathsep.join(LOADED), "JUPYTER_CONFIG_PATH": settings}  # kernels know the plugins, too
+    if present:
+        words.append(f"--LabApp.extra_labextensions_path={PRESENTING / 'labextensions'}")
+        more |= {"JUPYTER_CONFIG_PATH": os.pathsep.join([str(PRESENTING), settings]), **surroundings(place)}
     sys.exit(subprocess.call(words, env=os.environ | more))

@@ -34,24 +34,29 @@ def reproduce(
     changes: tyro.conf.OmitArgPrefixes[Changes] = AS_IS,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Fill a table: train and attack every cell that is not done, then write table and figures.
+    """Fill a table: train and attack every unfinished cell, then write the table and its figures.
 
     Args:
         preset: a table by name, e.g. quick, or a family of tables, e.g. paper.
         rows: only these rows.
-        seeds: only the first so many seeds (0: the preset's).
-        workers: processes on this machine (-1: one a core on a CPU, one run after the other on a GPU; one in a dry
-            run, whose networks are big).
-        threads: torch threads of each worker (0: one; in a dry run, or without workers, all cores).
-        devices: GPUs, or processes on a CPU, that share each run's batches; runs then go one after the other.
-        log: beside history.csv, tell each epoch to tensorboard, mlflow or both, in each run's folder.
+        seeds: only the first N seeds (0: the preset's).
+        workers: processes on this machine (-1: one per core on a CPU, sequential runs on a GPU; one in a dry run,
+            whose networks are big).
+        threads: torch threads per worker (0: one; in a dry run, or without workers, all cores).
+        devices: GPUs, or processes on a CPU, that share each batch; runs are then sequential.
+        log: besides history.csv, log each epoch to tensorboard, mlflow or both, in each run's folder.
         results: folder for table and figures (default: results/PRESET).
-        dry_run: instead, try every cell for real but short, on random images: a step, a resume, another step, a
-            batch of each attack; writes results/PRESET/dry_run.csv and no run.
-        batch: images of a step and of an attack in a dry run.
+        dry_run: instead, smoke-test every cell on random images: a step, a resume, another step, one batch of each
+            attack; writes results/PRESET/dry_run.csv and no run.
+        batch: batch size of a dry run.
     """
     if dry_run:
-        return _dry_run(preset, changes, rows, batch, 1 if workers == -1 else workers, threads, results, place)
+        check_counts(batch=batch)
+        folder = Path(results) if results else home("results") / Path(preset).stem
+        workers = 1 if workers == -1 else workers
+        threads = threads or max(1, (os.cpu_count() or 1) // max(1, workers))
+        workers_here(workers, threads, place)
+        return _dry_run(tables_of(preset, changes), rows, batch, workers, threads, place.device, folder)
     workers = workers_here(workers, threads or 1, place, devices)
     trackers.ask(log)
     failed = False
@@ -74,28 +79,22 @@ def reproduce(
 
 
 def _dry_run(
-    preset: str, changes: Changes, rows: tuple[str, ...], batch: int, workers: int, threads: int, results: str,
-    place: Place,
-) -> None:  # fmt: skip
+    tables: list[Preset], rows: tuple[str, ...], batch: int, workers: int, threads: int, device: str, folder: Path
+) -> None:
     from d2rkit.planning.dry_run import CUT, dry_run, write_log
 
-    check_counts(batch=batch)
-    threads = threads or max(1, (os.cpu_count() or 1) // max(1, workers))
-    workers_here(workers, threads, place)
-    tables = tables_of(preset, changes)
-    cells = dry_run(tables, rows, batch=batch, workers=workers, threads=threads, device=place.device)
+    cells = dry_run(tables, rows, batch=batch, workers=workers, threads=threads, device=device)
     at_once = f"{workers} process(es) of {threads} thread(s)"
-    hardware = machine(place.device).split(", ")[0]
-    print(f"dry run of {preset} at batch {batch}, {at_once}, {hardware}\n{CUT}", flush=True)
-    file = (Path(results) if results else home("results") / Path(preset).stem) / "dry_run.csv"
-    found = []
-    for each in cells:
-        found.append(each)
-        print(each, flush=True)
-        write_log(file, found)
-    failed = [each for each in found if each.error]
-    peak = max(each.memory for each in found) / 2**20
-    print(f"{len(found) - len(failed)} of {len(found)} cells ran; at most {peak:.0f} MiB; log: {file}")
+    hardware, names = machine(device).split(", ")[0], ", ".join(table.name for table in tables)
+    print(f"dry run of {names} at batch {batch}, {at_once}, {hardware}\n{CUT}", flush=True)
+    file, rehearsals = folder / "dry_run.csv", []
+    for rehearsal in cells:
+        rehearsals.append(rehearsal)
+        print(rehearsal, flush=True)
+        write_log(file, rehearsals)
+    failed = [rehearsal for rehearsal in rehearsals if rehearsal.error]
+    peak = max(rehearsal.memory for rehearsal in rehearsals) / 2**20
+    print(f"{len(rehearsals) - len(failed)} of {len(rehearsals)} cells ran; at most {peak:.0f} MiB; log: {file}")
     if failed:
         sys.exit(1)
 
@@ -112,29 +111,29 @@ def tune(
     results: Folder = "",
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Try learning rates for each row of a table with the same small budget, judged on validation images.
+    """Search learning rates for each row of a table with the same small budget, on validation images.
 
     Args:
         preset: a table by name, e.g. small.
         rates: the learning rates to try.
-        subset: number of training images of a trial.
-        epochs: of a trial.
+        subset: number of training images per trial.
+        epochs: epochs per trial.
         rows: only these rows.
-        workers: processes on this machine (-1: one a core on a CPU, one run after the other on a GPU).
-        threads: torch threads of each worker (0: one; without workers, all cores).
+        workers: processes on this machine (-1: one per core on a CPU, sequential runs on a GPU).
+        threads: torch threads per worker (0: one; without workers, all cores).
         results: folder for learning_rates.csv (default: results/PRESET).
     """
     from d2rkit.experiments.tuning import outcomes, trials  # pandas takes a second to import
 
     chosen = get_preset(preset)
-    found = trials(chosen, rates, subset, epochs, rows)
+    row_trials = trials(chosen, rates, subset, epochs, rows)
     workers = workers_here(workers, threads or 1, place)
-    print(f"{chosen.title}: {len(found)} trials in {place.runs_root}", flush=True)
+    print(f"{chosen.title}: {len(row_trials)} trials in {place.runs_root}", flush=True)
     done = sweep(
-        [trial for _, trial in found], place.runs_root, workers=workers, threads=threads, device=place.device,
+        [trial for _, trial in row_trials], place.runs_root, workers=workers, threads=threads, device=place.device,
         data_root=place.data_root or None,
     )  # fmt: skip
-    frame = outcomes(found, place.runs_root)
+    frame = outcomes(row_trials, place.runs_root)
     file = (Path(results) if results else home("results") / chosen.name) / "learning_rates.csv"
     with write_atomically(file) as draft:
         frame.to_csv(draft, index=False, lineterminator="\n")
@@ -153,7 +152,7 @@ def table(
     changes: tyro.conf.OmitArgPrefixes[Changes] = AS_IS,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Write table and figures of a preset anew from the runs that are done; trains nothing.
+    """Rebuild a preset's table and figures from the finished runs; trains nothing.
 
     Args:
         preset: a table by name, e.g. quick, or a family of tables, e.g. paper.
@@ -171,13 +170,13 @@ def pack_command(
     half: bool = False,
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
-    """Copy what a table is made of (settings, histories, per-image flags) to a folder small enough for git.
+    """Copy a table's runs (settings, histories, per-image correctness flags) to a folder small enough for git.
 
     Args:
         preset: a table by name, e.g. quick.
-        folder: gets runs/ and the table; files that are there with other content are never replaced.
-        weights: a folder for the networks of each row's first seed (none by default).
-        half: store those networks in float16; `verify` says how many flags the rounding turns.
+        folder: receives runs/ and the table; existing files with different content are never replaced.
+        weights: a folder for the weights of each row's first seed (default: none are copied).
+        half: store those weights in float16; `verify` reports how many flags the rounding changes.
     """
     if half and not weights:
         raise ValueError("--half is about the networks; name a folder for them with --weights")
@@ -200,10 +199,10 @@ def _write(preset: Preset, experiments: list[Experiment], place: Place, folder: 
     from d2rkit.reporting.figures import write_figures  # pandas and seaborn take seconds to import
     from d2rkit.reporting.tables import write_table
 
-    found = read_runs(place.runs_root)
-    preset = with_versions(preset, found)
+    all_runs = read_runs(place.runs_root)
+    preset = with_versions(preset, all_runs)
     names = {e.run_name for e in [*preset.experiments(), *experiments]}
-    runs = [r for r in found if r.experiment.run_name in names]
+    runs = [r for r in all_runs if r.experiment.run_name in names]
     files = write_table(preset, runs, folder) + (write_figures(preset, runs, folder) if runs else [])
     print((folder / "table.md").read_text(encoding="utf-8"))
     print("written:", *(f"  {path}" for path in files), sep="\n")

@@ -28,6 +28,10 @@ def weights_digest(network: nn.Module) -> str:
     return tensors_digest({name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)})
 
 
+def bytes_digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:LENGTH]
+
+
 def file_digest(path: Path) -> str:
     """Of a file's bytes. OSError if it cannot be read."""
     with path.open("rb") as file:

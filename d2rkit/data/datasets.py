@@ -75,7 +75,7 @@ def load_data(
 
     subset: how many training images to use ("10k" or 10000): the first so many of each class.
     The validation split is held out of them: 1,000 images (digits: 200), class-balanced and the same
-    in every run. download: whether a missing set may be fetched. verify: whether CIFAR-10 arrays must match the
+    in every run. download: whether a missing set may be downloaded. verify: whether CIFAR-10 arrays must match the
     official SHA-1, and CIFAR-100's are compared with the official set. test_only: for an evaluation; only the test
     images need to be there, train and val are empty. Raises ValueError, in one sentence, for whatever is unknown,
     missing, truncated or altered.

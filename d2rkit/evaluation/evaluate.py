@@ -27,9 +27,9 @@ class Evaluation:
     """flags[attack]: (N,) bool on the CPU, True where the attacked image is still classified correctly.
 
     An attacker may leave an image alone, so an image whose clean prediction is wrong counts as not robust
-    under every attack. details: of AutoAttack, the flags after each of its attacks. warnings: AutoAttack's own words.
-    notes: what a reader of the numbers should know of the network and of how it was attacked, a sentence each.
-    bounds: of attacks that a budget cut short, which have no flags and no accuracy."""
+    under every attack. details: AutoAttack's flags after each of its attacks. warnings: AutoAttack's own.
+    notes: what readers should know about the network and how it was attacked, one sentence each.
+    bounds: for attacks that a budget cut short, which have no flags and no accuracy."""
 
     eps: float
     flags: dict[str, Tensor] = field(default_factory=dict)
@@ -67,7 +67,7 @@ def evaluate(
     num_classes: int | None = None,
     report: Report | None = None,
 ) -> Evaluation:
-    """Attack `model` on every image of `data`; what counts is judged in IEEE float32.
+    """Attack `model` on every image of `data`; the attacked images are judged in IEEE float32.
 
     model: a network, a GuidedPair (its target is judged) or a function of images. data: an ImageData split, a pair
     (images (N, C, H, W) in [0, 1], labels (N,)) of tensors or arrays, a Dataset or a DataLoader. attacks: one or more
@@ -130,16 +130,16 @@ def measure_attacks(
             result.flags[attack] = evaluator.clean
         elif attack == "autoattack":
             try:
-                found = store.get(attack, lambda: _autoattack(evaluator, eps, store, progress, clock))
+                measured = store.get(attack, lambda: _autoattack(evaluator, eps, store, progress, clock))
             except BudgetSpent as spent:
                 result.bounds[attack] = spent.bound
                 continue
-            result.warnings = [str(w) for w in found.pop("warnings", [])]
-            result.flags[attack] = found.pop("flags")
-            result.details = found
+            result.warnings = [str(w) for w in measured.pop("warnings", [])]
+            result.flags[attack] = measured.pop("flags")
+            result.details = measured
         else:
-            found = store.get(attack, lambda: {"flags": evaluator.flags(attack, eps, progress)})  # noqa: B023
-            result.flags[attack] = found["flags"]
+            measured = store.get(attack, lambda: {"flags": evaluator.flags(attack, eps, progress)})  # noqa: B023
+            result.flags[attack] = measured["flags"]
         evaluator.known[(attack, float(eps))] = result.flags[attack]
         progress(1.0)
     result.notes = evaluator.notes

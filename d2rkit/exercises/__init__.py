@@ -41,7 +41,7 @@ plugins.REGISTERING.append(__file__)
 def register_exercise(
     name: str, probe: Callable | None = None, *, reference: object, title: str = "", minutes: int = 10, call: str = ""
 ):
-    """Register an exercise, for `check(name, solution)` and the report. Without `probe`, a decorator of it.
+    """Register an exercise, for `check(name, solution)` and the report. Without `probe`, returns a decorator.
 
     probe: a generator that calls the solution and yields a Step for each thing it looks at (see `checking`).
     reference: a solution that passes, which is tried now. title, minutes, call: as in Exercise. Returns probe.
@@ -53,11 +53,11 @@ def register_exercise(
         raise ValueError(f"an exercise is named like a Python variable, not {shown(name)}")
     if name in NAMES:
         raise ValueError(f"the exercise {name!r} is the kit's own; choose another name")
-    found = Exercise(name, title or name, minutes, call or f"{name}(...)", probe, reference)
-    tried = run(found, reference)
+    registered = Exercise(name, title or name, minutes, call or f"{name}(...)", probe, reference)
+    tried = run(registered, reference)
     if not tried:
         raise ValueError(f"the reference of exercise {name!r} does not pass: {tried.hint or tried.got}")
-    plugins.enter("exercise", name, found, "")
+    plugins.enter("exercise", name, registered, "")
     return probe
 
 
@@ -78,9 +78,9 @@ def check(name: str, solution: object) -> Result:
     Never raises: an unknown name, an exception in the solution or a solution that is not yet written is part
     of the answer."""
     try:
-        found = exercise(name)
+        asked = exercise(name)
     except ValueError as error:
         return Result(str(name), "no such exercise", NOT_YET, hint=str(error))
-    result = run(found, solution)
+    result = run(asked, solution)
     record(result)
     return result

@@ -89,8 +89,8 @@ def probe(solution: Callable) -> Iterator[Step]:
         ("noise above the effect", 0.01, 0.2),
     ):  # fmt: skip
         world = World(control, treatment, effect, noise)
-        found = solution(world)
-        yield from _arithmetic(found, world, words)
+        answer = solution(world)
+        yield from _arithmetic(answer, world, words)
 
 
 class World:
@@ -152,16 +152,16 @@ def _design(plan: Any, world: World) -> Iterator[Step]:
         yield Step(f"{name} ran with every seed", not missing, f"{len(ran) - missing} runs", f"{len(seeds)}", hint)
 
 
-def _arithmetic(found: Mapping, world: World, words: str) -> Iterator[Step]:
-    seeds = list(found["seeds"])
+def _arithmetic(answer: Mapping, world: World, words: str) -> Iterator[Step]:
+    seeds = list(answer["seeds"])
     n = len(seeds)
-    before, after = world.scores(found["control"], seeds), world.scores(found["treatment"], seeds)
+    before, after = world.scores(answer["control"], seeds), world.scores(answer["treatment"], seeds)
     for name, right in (("control_scores", before), ("treatment_scores", after)):
-        got = [float(v) for v in found[name]]
+        got = [float(v) for v in answer[name]]
         hint = f"{name} are not what trial returned for these seeds, in this order: never type or reuse results"
         yield Step(f"{name} are measurements", _near(got, right), short(got), short(right), hint)
     differences = [b - a for a, b in zip(before, after, strict=True)]
-    right, got = mean(differences), float(found["difference"])
+    right, got = mean(differences), float(answer["difference"])
     hint = (
         "the sign is turned: difference is treatment minus control"
         if _near([got], [-right])
@@ -169,7 +169,7 @@ def _arithmetic(found: Mapping, world: World, words: str) -> Iterator[Step]:
     )
     yield Step("mean difference", _near([got], [right]), short(got), short(right), hint)
     sd = stdev(differences)
-    half, got = T95[n] * sd / math.sqrt(n), float(found["half_width"])
+    half, got = T95[n] * sd / math.sqrt(n), float(answer["half_width"])
     known = {
         "that is one standard error: multiply with T95[n], the t quantile for n seeds": sd / math.sqrt(n),
         "1.96 needs many runs: with few seeds use Student's t, T95[n]": 1.96 * sd / math.sqrt(n),
@@ -185,7 +185,7 @@ def _arithmetic(found: Mapping, world: World, words: str) -> Iterator[Step]:
     hint = next((why for why, wrong in known.items() if _near([got], [wrong])), "T95[n] * stdev(differences) / sqrt(n)")
     yield Step("95 % interval", _near([got], [half]), short(got), short(half), hint)
     claim = "not shown" if abs(right) <= half else "higher" if right > 0 else "lower"
-    told = found["claim"]
+    told = answer["claim"]
     interval = f"[{right - half:.3f}, {right + half:.3f}]"
     if told not in CLAIMS:
         hint = f"claim is one of {', '.join(CLAIMS)}"

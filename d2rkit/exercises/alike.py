@@ -34,14 +34,14 @@ class Alike:
 
 def alike(codes: Sequence[tuple[str, Mapping[str, str]]]) -> tuple[Alike, ...]:
     """codes: student -> code by exercise. Groups of near-identical code, by exercise, the largest first."""
-    found = []
+    groups_alike = []
     for exercise in sorted({name for _, own in codes for name in own}):
         known = [(student, tokens(own.get(exercise, ""))) for student, own in codes]
         known = [(student, text) for student, text in known if len(text) >= threshold("alike_tokens")]
         for group, share in _groups(known):
             common = len(known) >= 6 and len(group) > threshold("alike_common") * len(known)
-            found.append(Alike(exercise, tuple(group), share, common))
-    return tuple(sorted(found, key=lambda one: (one.common, -len(one.students), one.exercise)))
+            groups_alike.append(Alike(exercise, tuple(group), share, common))
+    return tuple(sorted(groups_alike, key=lambda one: (one.common, -len(one.students), one.exercise)))
 
 
 def _groups(known: Sequence[tuple[str, tuple[str, ...]]]) -> list[tuple[list[str], float]]:
@@ -89,7 +89,7 @@ def tokens(code: str) -> tuple[str, ...]:
         read = list(tokenize.generate_tokens(io.StringIO(body).readline))
     except (SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError):
         return ()
-    found, before = [], ""
+    kept, before = [], ""
     skipped = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENCODING, tokenize.ENDMARKER)
     for token in read:
         if token.type in skipped:
@@ -101,9 +101,9 @@ def tokens(code: str) -> tuple[str, ...]:
             text = "DEDENT"
         elif token.type == tokenize.NAME and before != "." and not (keyword.iskeyword(text) or hasattr(builtins, text)):
             text = "NAME"
-        found.append(text)
+        kept.append(text)
         before = token.string
-    return tuple(found[:MOST])
+    return tuple(kept[:MOST])
 
 
 def _bodies(code: str) -> str:

@@ -65,13 +65,13 @@ def store(name: str, **facts: object) -> dict:
 
 def load_all() -> tuple[dict[str, dict], list[str]]:
     """Every stored question by its full name, and one sentence for each file that could not be read."""
-    found, problems = {}, []
+    entries, problems = {}, []
     for path in sorted(home("answers").glob("*.json")):
         try:
-            found |= {f"{path.stem}/{question}": entry for question, entry in _read(path).items()}
+            entries |= {f"{path.stem}/{question}": entry for question, entry in _read(path).items()}
         except (ValueError, OSError) as error:
             problems.append(str(error))
-    return found, problems
+    return entries, problems
 
 
 def merged(old: Mapping[str, dict], new: Mapping[str, dict]) -> dict[str, dict]:
@@ -111,11 +111,11 @@ def _among(keys: object, options: Mapping[str, str]) -> bool:
 
 
 def _read(path: Path) -> dict[str, dict]:
-    found = read_json(path)
-    known = isinstance(found, dict) and found.get("format") == FORMAT
-    if wrong := fault(found.get("answers")) if known else "of another format":
+    content = read_json(path)
+    known = isinstance(content, dict) and content.get("format") == FORMAT
+    if wrong := fault(content.get("answers")) if known else "of another format":
         raise ValueError(f"{path} holds no answers of d2rkit ({wrong}); move it away")
-    return found["answers"]
+    return content["answers"]
 
 
 # -- words ------------------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def outputs(folder: Path = FOLDER) -> dict[Path, str]:
 def drift(folder: Path = FOLDER) -> list[str]:
     """One sentence for each notebook that is missing, differs, or has no source."""
     wanted = outputs(folder)
-    found = [
+    faults = [
         f"{p.name} has no source"
         for c in ("student", "solution")
         for p in (folder / c).glob("*.ipynb")
@@ -99,10 +99,10 @@ def drift(folder: Path = FOLDER) -> list[str]:
     for path, text in wanted.items():
         where = f"{path.parent.name}/{path.name}"
         if not path.exists():
-            found.append(f"{where} is missing")
+            faults.append(f"{where} is missing")
         elif path.read_text(encoding="utf-8") != text:
-            found.append(f"{where} is not what its source gives")
-    return found
+            faults.append(f"{where} is not what its source gives")
+    return faults
 
 
 def main(arguments: list[str]) -> int:
@@ -110,9 +110,9 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 2
     if arguments:
-        found = drift()
-        print("\n".join(found) or "all notebooks follow from their sources")
-        return 1 if found else 0
+        faults = drift()
+        print("\n".join(faults) or "all notebooks follow from their sources")
+        return 1 if faults else 0
     for path, text in outputs().items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -13,15 +13,16 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from d2rkit.exercises.settings import said
+from d2rkit.exercises.settings import said, step_name, title
 from d2rkit.exercises.source import source_of
+from d2rkit.reporting.html_table import html_table
 
 PASSED, NOT_YET, UNWRITTEN = "passed", "not yet", "not yet written"
 SYMBOLS = {PASSED: "✔", NOT_YET: "✘", UNWRITTEN: "…"}
@@ -43,7 +44,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Exercise:
-    """name: for `check(name, ...)`. call: how the check calls the solution. reference: a solution that passes."""
+    """name: for `check(name, ...)`. title: the kit's, over which a lecturer's own goes (see `settings`). call: how the
+    check calls the solution. reference: a solution that passes."""
 
     name: str
     title: str
@@ -104,15 +106,12 @@ class Result:
         steps = "".join(
             f"<li>{'✔ ok' if passed else '✘ not yet'} – {html.escape(name)}</li>" for name, passed in self._checks()
         )
-        facts = "".join(
-            f"<tr><th scope='row' style='text-align:left;vertical-align:top'>{word}</th>"
-            f"<td style='text-align:left;white-space:pre-wrap'>{html.escape(text)}</td></tr>"
-            for word, text in self._facts()
-        )
+        columns = ("style='text-align:left;vertical-align:top'", "style='text-align:left;white-space:pre-wrap'")
+        facts = html_table((), self._facts(), columns=columns)
         return (
             f"<div role='status' style='border-left:6px solid {colour};padding:.4em 1em'>"
             f"<strong style='color:{colour}'>{head}</strong> <span>({html.escape(self.title)})</span>"
-            f"<ul style='list-style:none;padding-left:.5em;margin:.3em 0'>{steps}</ul><table>{facts}</table></div>"
+            f"<ul style='list-style:none;padding-left:.5em;margin:.3em 0'>{steps}</ul>{facts}</div>"
         )
 
     def _checks(self) -> list[tuple[str, bool]]:
@@ -133,17 +132,22 @@ def run(exercise: Exercise, solution: object) -> Result:
     The global random state and the gradient mode are afterwards as they were."""
     began, steps, hint, status = time.perf_counter(), [], "", PASSED
     try:
+        heading = title(exercise.name, exercise.title)
+    except ValueError as error:  # not the student's fault, so it must not look like it
+        words = f"the check could not begin, because the lecturer's file cannot be used: {error}"
+        return Result(exercise.name, exercise.title, NOT_YET, hint=words)
+    try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), one_thread():
             torch.manual_seed(0)
             for step in exercise.probe(solution):
-                steps.append(step)
+                steps.append(replace(step, name=step_name(step.name)))
                 if not step.passed:
                     status, hint = NOT_YET, said(step.hint)
                     break
     except (Exception, SystemExit) as error:
         status, hint = _explain(error, exercise)
     seconds = round(time.perf_counter() - began, 3)
-    return Result(exercise.name, exercise.title, status, tuple(steps), hint, seconds, source_of(solution))
+    return Result(exercise.name, heading, status, tuple(steps), hint, seconds, source_of(solution))
 
 
 @contextmanager

@@ -22,14 +22,14 @@ from d2rkit.exercises import NAMES
 from d2rkit.exercises.alike import Alike, alike
 from d2rkit.exercises.checking import NOT_YET, PASSED, UNKNOWN, UNWRITTEN
 from d2rkit.exercises.handin import attempts, read_handin
-from d2rkit.exercises.settings import general
+from d2rkit.exercises.settings import current, general, said, step_name, title
 
 if TYPE_CHECKING:
     from d2rkit.exercises.rerun import Again, Limits
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudentExercise:
     """One student's exercise. step, hint: where the last check stopped, empty if it passed. again: what running the
     code once more gave, where that was asked for."""
 
@@ -38,6 +38,7 @@ class Cell:
     hint: str = ""
     attempts: int = 0
     code: str = ""
+    title: str = ""
     again: Again | None = None
 
     @property
@@ -54,7 +55,7 @@ class Student:
 
     name: str
     file: str
-    cells: dict[str, Cell]
+    cells: dict[str, StudentExercise]
     answers: dict[str, dict]
 
     @property
@@ -74,11 +75,12 @@ class Misconception:
 
 @dataclass(frozen=True)
 class ClassDesk:
-    """exercises: the kit's, then others, as far as anyone has them. broken: file -> sentence."""
+    """exercises: the kit's, then others, as far as anyone has them, and their titles; broken: file -> sentence."""
 
     folder: str
     students: tuple[Student, ...]
     exercises: tuple[str, ...]
+    titles: dict[str, str]
     misconceptions: tuple[Misconception, ...]
     predictions: tuple[Predicted, ...]
     alike: tuple[Alike, ...]
@@ -137,10 +139,12 @@ def class_desk(
 ) -> ClassDesk:
     """Read every hand-in below `folder`. limits: run the code again within them (see `rerun`), else not.
 
-    report: called with the part done and what is done. ValueError if `folder` is none or holds no hand-in."""
+    report: called with the part done and what is done. ValueError if `folder` is none or holds no hand-in, or if the
+    lecturer's own file of settings cannot be used."""
     root = check_path(folder).expanduser()
     if not root.is_dir():
         raise ValueError(f"{root} is no folder")
+    current()  # a lecturer's file that is wrong is no fault of the hand-ins
     students, broken = read_class(root)
     if not students:
         told = f"; {next(iter(broken.values()))}" if broken else ""
@@ -150,8 +154,8 @@ def class_desk(
     there = {name for student in students for name in student.cells}
     exercises = (*(name for name in NAMES if name in there), *sorted(there - set(NAMES)))
     return ClassDesk(
-        str(root), tuple(students), exercises, misconceptions(students), predictions(students),
-        alike([(s.name, {e: c.code for e, c in s.cells.items()}) for s in students]), broken,
+        str(root), tuple(students), exercises, titles(students, exercises), misconceptions(students),
+        predictions(students), alike([(s.name, {e: c.code for e, c in s.cells.items()}) for s in students]), broken,
     )  # fmt: skip
 
 
@@ -180,15 +184,18 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _student(found: Mapping[str, Any], file: Path, name: str) -> Student:
+def _student(handin: Mapping[str, Any], file: Path, name: str) -> Student:
     own = file.parent.name if file.stem.lower() == "handin" and "/" in name else file.stem
     cells = {}
-    for exercise, entry in found["exercises"].items():
+    for exercise, entry in handin["exercises"].items():
         stopped = entry["status"] == NOT_YET
-        step, hint = (entry.get("step", ""), entry.get("hint", "")) if stopped else ("", "")
-        cells[exercise] = Cell(entry["status"], step, hint, attempts(entry), entry.get("code", ""))
-    who = readable(found.get("student", "").strip() or own)
-    return Student(who, name, cells, dict(found.get("answers", {})))
+        # in the lecturer's words, whatever the student had
+        step, hint = (step_name(entry.get("step", "")), said(entry.get("hint", ""))) if stopped else ("", "")
+        cells[exercise] = StudentExercise(
+            entry["status"], step, hint, attempts(entry), entry.get("code", ""), entry["title"]
+        )
+    who = readable(handin.get("student", "").strip() or own)
+    return Student(who, name, cells, dict(handin.get("answers", {})))
 
 
 def run_again(
@@ -199,7 +206,7 @@ def run_again(
     from d2rkit.experiments.plugins import LOADED
 
     todo = sum(bool(cell.code) for student in students for cell in student.cells.values())
-    done, found = 0, []
+    done, students_again = 0, []
     for student in students:
         cells = {}
         for exercise, cell in student.cells.items():
@@ -210,25 +217,34 @@ def run_again(
                 again = rerun(exercise, cell.code, limits, tuple(LOADED))
                 done += 1
             cells[exercise] = replace(cell, again=again)
-        found.append(replace(student, cells=cells))
+        students_again.append(replace(student, cells=cells))
     if report:
         report(1.0, "")
-    return found
+    return students_again
+
+
+def titles(students: Sequence[Student], exercises: Sequence[str]) -> dict[str, str]:
+    """What each exercise is called: the lecturer's title, or the one most hand-ins have."""
+    by_name = {}
+    for name in exercises:
+        seen = Counter(student.cells[name].title for student in students if name in student.cells)
+        by_name[name] = title(name, seen.most_common(1)[0][0])
+    return by_name
 
 
 # -- what is read off them --------------------------------------------------------------------------------
 def misconceptions(students: Sequence[Student]) -> tuple[Misconception, ...]:
     """Hints that students were left with, the commonest first."""
-    groups: dict[tuple[str, str], list[tuple[str, Cell]]] = {}
+    groups: dict[tuple[str, str], list[tuple[str, StudentExercise]]] = {}
     for student in students:
         for exercise, cell in student.cells.items():
             if cell.hint:
                 groups.setdefault((exercise, general(cell.hint)), []).append((student.name, cell))
-    found = [
+    shared = [
         Misconception(exercise, cells[0][1].step, cells[0][1].hint, tuple(name for name, _ in cells))
         for (exercise, _), cells in groups.items()
     ]
-    return tuple(sorted(found, key=lambda one: (-len(one.students), one.exercise, one.hint)))
+    return tuple(sorted(shared, key=lambda one: (-len(one.students), one.exercise, one.hint)))
 
 
 def predictions(students: Sequence[Student]) -> tuple[Predicted, ...]:
@@ -238,17 +254,17 @@ def predictions(students: Sequence[Student]) -> tuple[Predicted, ...]:
         for name, entry in student.answers.items():
             key = (name, entry["kind"], entry["question"], tuple(entry.get("options", {}).items()))
             about.setdefault(key, []).append((student.name, entry))
-    found = []
+    predicted = []
     for (name, kind, question, _), entries in sorted(about.items()):
         given = tuple((student, entry) for student, entry in entries if "answer" in entry)
         came = Counter(entry["actual"] for _, entry in given if "actual" in entry)
         unseen = sum("answer" not in entry and bool(entry.get("seen")) for _, entry in entries)
         if given or unseen:
-            found.append(Predicted(name, kind, question, given, came, unseen))
-    return tuple(found)
+            predicted.append(Predicted(name, kind, question, given, came, unseen))
+    return tuple(predicted)
 
 
-COLUMNS = ("student", "file", "exercise", "status", "attempts", "step", "hint", "alike", "again", "again_hint")
+COLUMNS = ("student", "file", "exercise", "title", "status", "attempts", "step", "hint", "alike", "again", "again_hint")
 
 
 def as_csv(desk: ClassDesk) -> str:
@@ -258,15 +274,15 @@ def as_csv(desk: ClassDesk) -> str:
     writer.writerow(COLUMNS)
     for student in desk.students:
         for exercise in desk.exercises:
-            cell = student.cells.get(exercise, Cell())
+            cell = student.cells.get(exercise, StudentExercise())
             groups = (one.students for one in desk.alike if one.exercise == exercise and not one.common)
             others = {name for names in groups if student.name in names for name in names} - {student.name}
             again = (cell.again.status, cell.again.hint) if cell.again else ("", "")
-            row = (student.name, student.file, exercise, cell.status, cell.attempts, cell.step, cell.hint,
-                   "; ".join(sorted(others)), *again)  # fmt: skip
+            row = (student.name, student.file, exercise, desk.titles[exercise], cell.status, cell.attempts, cell.step,
+                   cell.hint, "; ".join(sorted(others)), *again)  # fmt: skip
             writer.writerow([as_text(value) for value in row])
     for file, sentence in desk.broken.items():
-        writer.writerow([as_text(value) for value in ("", file, "", "not read", "", "", sentence, "", "", "")])
+        writer.writerow([as_text(value) for value in ("", file, "", "", "not read", "", "", sentence, "", "", "")])
     return text.getvalue()
 
 

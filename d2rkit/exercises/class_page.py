@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from d2rkit.exercises.answers import CONFIDENCES, letters, with_unit
 from d2rkit.exercises.checking import NOT_YET, SYMBOLS
 from d2rkit.exercises.settings import threshold
+from d2rkit.reporting.html_table import Html, Marked, html_table
 
 if TYPE_CHECKING:
-    from d2rkit.exercises.class_desk import Cell, ClassDesk, Predicted, Student
+    from d2rkit.exercises.class_desk import ClassDesk, Predicted, Student, StudentExercise
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1f; --soft: #5c5c61; --paper: #fff; --line: #d9d9de; --ok: #0072b2;
@@ -27,12 +28,13 @@ h3 { font-size: 1rem; margin: 0 0 .3rem; } p { margin: .3rem 0; max-width: 52rem
 nav a { margin-right: 1.2rem; } a { color: var(--ok); }
 table { border-collapse: collapse; } .scroll { overflow-x: auto; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); }
-thead th { border-bottom: 2px solid var(--soft); font-weight: 600; } td.n, th.n { text-align: right; }
+thead th, thead td { border-bottom: 2px solid var(--soft); font-weight: 600; } td.n, th.n { text-align: right; }
 .matrix { table-layout: fixed; width: 100%; min-width: 70rem; font-size: 13px; }
 .matrix th:first-child { width: 8.5rem; } .matrix td, .matrix thead th { padding: .3rem .4rem; }
 .matrix td { overflow-wrap: anywhere; border-left: 1px solid var(--line); overflow-wrap: anywhere; }
 .passed { background: var(--fill); } .passed b { color: var(--ok); } .not b { color: var(--no); }
 .matrix .step { display: block; line-height: 1.25; } summary { cursor: pointer; }
+.title { font-weight: 400; font-size: 12px; line-height: 1.25; color: var(--soft); display: block; }
 .mark { display: inline-block; border: 1px solid var(--no); border-radius: .6em; padding: 0 .45em; font-size: 12px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(30rem, 1fr)); gap: 1rem; }
 .card { border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem; } .card table { width: 100%; }
@@ -71,46 +73,44 @@ def _t(text: object) -> str:
     return html.escape(str(text))
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """header: texts; a leading "#" makes a column of numbers. rows: HTML, the first cell being the row's header."""
-    number = [title.startswith("#") for title in header]
-    classes = ["" if not n else " class='n'" for n in number]
-    head = "".join(f"<th scope='col'{c}>{_t(t.removeprefix('#'))}</th>" for t, c in zip(header, classes, strict=True))
-    body = "".join(
-        "<tr>" + "".join(
-            f"<{'th scope=row' if i == 0 else 'td'}{c}>{cell}</{'th' if i == 0 else 'td'}>"
-            for i, (cell, c) in enumerate(zip(row, classes, strict=True))
-        ) + "</tr>"
-        for row in rows
-    )  # fmt: skip
-    return f"<div class='scroll'><table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    columns = ["class='n'" if title.startswith("#") else "" for title in header]
+    titles, cells = [title.removeprefix("#") for title in header], ([Html(cell) for cell in row] for row in rows)
+    return f"<div class='scroll'>{html_table(titles, cells, columns=columns)}</div>"
 
 
 # -- students × exercises -----------------------------------------------------------------------------------
 def _matrix(desk: ClassDesk) -> str:
     marked = {(one.exercise, name) for one in desk.alike if not one.common for name in one.students}
-    head = "".join(f"<th scope='col'>{_t(name).replace('_', '_<wbr>')}</th>" for name in desk.exercises)
-    rows = "".join(_row(student, desk, marked) for student in desk.students)
-    totals = "".join(
-        f"<td>{sum(s.cells[name].status == 'passed' for s in desk.students if name in s.cells)} passed</td>"
-        for name in desk.exercises
-    )
+    passed = Counter(name for s in desk.students for name, cell in s.cells.items() if cell.status == "passed")
+    table = html_table(
+        ("student", *(Html(_named(desk, name)) for name in desk.exercises)),
+        [_row(student, desk, marked) for student in desk.students],
+        attributes="class='matrix'", foot=("all", *(f"{passed[name]} passed" for name in desk.exercises)),
+    )  # fmt: skip
     return (
         "<p class='soft'>✔ passed, ✘ not yet, with the step at which the last check stopped and, on a click, its hint; "
         "… not yet written; 3×: three attempts.</p>"
-        f"<div class='scroll'><table class='matrix'><thead><tr><th scope='col'>student</th>{head}</tr></thead>"
-        f"<tbody>{rows}</tbody><tfoot><tr><th scope='row'>all</th>{totals}</tr></tfoot></table></div>"
+        f"<div class='scroll'>{table}</div>"
     )
 
 
-def _row(student: Student, desk: ClassDesk, marked: set[tuple[str, str]]) -> str:
-    cells = "".join(_cell(student.cells.get(name), (name, student.name) in marked) for name in desk.exercises)
-    return f"<tr><th scope='row' title='{_t(student.file)}'>{_t(student.name)}</th>{cells}</tr>"
+def _named(desk: ClassDesk, name: str) -> str:
+    """An exercise by its name for `check`, and its title."""
+    heading = desk.titles.get(name, "")
+    named = _t(name).replace("_", "_<wbr>")
+    return named if heading in ("", name) else f"{named} <span class='title'>{_t(heading)}</span>"
 
 
-def _cell(cell: Cell | None, marked: bool) -> str:
+def _row(student: Student, desk: ClassDesk, marked: set[tuple[str, str]]) -> list[Marked]:
+    cells = [_cell(student.cells.get(name), (name, student.name) in marked) for name in desk.exercises]
+    return [Marked(student.name, f"title='{_t(student.file)}'"), *cells]
+
+
+def _cell(cell: StudentExercise | None, marked: bool) -> Marked:
     if cell is None:
-        return "<td><span class='soft'>–</span></td>"
+        return Marked(Html("<span class='soft'>–</span>"), "")
     kind = {"passed": "passed", NOT_YET: "not"}.get(cell.status, "")
     tries = f" <span class='soft'>{cell.attempts}×</span>" if cell.attempts else ""
     words = f"<b>{SYMBOLS[cell.status]} {_t(cell.status)}</b>{tries}"
@@ -120,14 +120,20 @@ def _cell(cell: Cell | None, marked: bool) -> str:
         words = f"<details><summary>{words}{step}</summary>{_t(cell.hint)}</details>"
     words += " <span class='mark'>alike</span>" if marked else ""
     words += f" <span class='mark'>again: {_t(cell.again.status)}</span>" if cell.again and cell.differs else ""
-    return f"<td class='{kind}'>{words}</td>"
+    return Marked(Html(words), f"class='{kind}'")
 
 
 def _misconceptions(desk: ClassDesk) -> str:
     if not desk.misconceptions:
         return "<p>Nobody was left with a hint.</p>"
     rows = [
-        (_t(one.exercise), str(len(one.students)), _t(one.step or "–"), _t(one.hint), _t(", ".join(one.students)))
+        (
+            _named(desk, one.exercise),
+            str(len(one.students)),
+            _t(one.step or "–"),
+            _t(one.hint),
+            _t(", ".join(one.students)),
+        )
         for one in desk.misconceptions
     ]
     return _table(("exercise", "#students", "step", "hint", "who"), rows)

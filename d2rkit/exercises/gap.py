@@ -22,13 +22,13 @@ def reference() -> dict[str, tuple[Tensor, Tensor]]:
 
 def probe(solution: Callable) -> Iterator[Step]:
     yield from functions(solution)
-    found = solution()
-    keys = isinstance(found, dict) and {"pair", "batch"} <= set(found)
+    answer = solution()
+    keys = isinstance(answer, dict) and {"pair", "batch"} <= set(answer)
     hint = "return a dict with the two answers, {'pair': (p, q), 'batch': (p, q)}; is a `return` missing?"
-    yield Step("returns both answers", keys, type(found).__name__, "{'pair': (p, q), 'batch': (p, q)}", hint)
+    yield Step("returns both answers", keys, type(answer).__name__, "{'pair': (p, q), 'batch': (p, q)}", hint)
     for name in ("pair", "batch"):
-        yield from _distributions(name, found[name])
-    (p, q), (ps, qs) = ([torch.as_tensor(t).double().log() for t in found[name]] for name in ("pair", "batch"))
+        yield from _distributions(name, answer[name])
+    (p, q), (ps, qs) = ([torch.as_tensor(t).double().log() for t in answer[name]] for name in ("pair", "batch"))
 
     zero = threshold("gap_zero")
     distance, gap = dv.symmetric_kl(p, q), dv.kl_gap(p, q)

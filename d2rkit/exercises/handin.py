@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 from d2rkit.core.files import read_json, write_atomically
 from d2rkit.exercises import answers as predictions
 from d2rkit.exercises.checking import PASSED, SYMBOLS, UNWRITTEN, Result
+from d2rkit.exercises.settings import title
+from d2rkit.reporting.html_table import LEFT, html_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +108,8 @@ class Report:
             answers = predictions.merged(before.get("answers", {}), answers)
             for name, entry in before["exercises"].items():
                 mine[name] = _merge(entry, mine.get(name) or _unwritten(entry["title"]))
-        whole = Report(mine, student, answers, self.problems)
+        titled, _ = with_titles(mine)  # an earlier notebook may have been checked under others
+        whole = Report(titled, student, answers, self.problems)
         with write_atomically(path) as draft:
             draft.write_text(json.dumps(whole.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return whole
@@ -134,26 +137,19 @@ class Report:
         ]
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th scope='row' style='text-align:left'>{html.escape(entry['title'])}</th>"
-            f"<td style='text-align:left'>{SYMBOLS[entry['status']]} {entry['status']}</td>"
-            f"<td>{attempts(entry)}</td></tr>"
+        checked = [
+            (entry["title"], f"{SYMBOLS[entry['status']]} {entry['status']}", attempts(entry))
             for entry in self.exercises.values()
-        )
-        head = (
-            "<tr><th style='text-align:left'>exercise</th><th style='text-align:left'>status</th><th>attempts</th></tr>"
-        )
-        who = f"{html.escape(self.student)}: " if self.student else ""
-        answered = "".join(
-            f"<tr><th scope='row' style='text-align:left'>{html.escape(name)}</th>"
-            f"<td style='text-align:left'>{html.escape(words)}</td></tr>"
-            for name, words in self._answered()
-        )
+        ]
+        answered = self._answered()
+        predicted = html_table((), answered, columns=LEFT) if answered else ""
         heading = "<p><strong>Predictions and quizzes</strong></p>" if answered else ""
+        who = f"{html.escape(self.student)}: " if self.student else ""
         problems = "".join(f"<p role='alert'>{html.escape(problem)}</p>" for problem in self.problems)
         return (
             f"<p><strong>{who}{self.passed} of {len(self.exercises)} exercises passed</strong></p>"
-            f"<table>{head}{rows}</table>{heading}<table>{answered}</table>{problems}"
+            f"{html_table(('exercise', 'status', 'attempts'), checked, columns=LEFT)}"
+            f"{heading}{predicted}{problems}"
         )
 
 
@@ -162,8 +158,17 @@ def report(student: str = "") -> Report:
     from d2rkit.exercises import NAMES, OWN, exercise
 
     checked = {name: _checked.get(name) or _unwritten(exercise(name).title) for name in (*NAMES, *OWN)}
-    found, problems = predictions.load_all()
-    return Report(checked, student, found, tuple(problems))
+    answered, problems = predictions.load_all()
+    checked, fault = with_titles(checked)
+    return Report(checked, student, answered, (*problems, *fault))
+
+
+def with_titles(exercises: Mapping[str, dict]) -> tuple[dict[str, dict], list[str]]:
+    """The entries with the lecturer's titles of today, or as they are with a sentence about a file that is wrong."""
+    try:
+        return {name: {**entry, "title": title(name, entry["title"])} for name, entry in exercises.items()}, []
+    except ValueError as error:
+        return dict(exercises), [f"the lecturer's file cannot be used: {error}"]
 
 
 def _version(package: str) -> str:
@@ -184,23 +189,23 @@ def read_handin(path: str | Path) -> dict:
     """A hand-in file; ValueError if it is damaged or something else."""
     path = Path(path)
     try:
-        found = read_json(path)
-        fault = _fault(found)
+        content = read_json(path)
+        fault = _fault(content)
     except ValueError as error:
-        found, fault = {}, str(error).removeprefix(f"{path} ")
+        content, fault = {}, str(error).removeprefix(f"{path} ")
     if fault:
         raise ValueError(f"{path} is no hand-in of d2rkit ({fault}); move it away or choose another name")
-    if found["format"] != FORMAT:
+    if content["format"] != FORMAT:
         raise ValueError(f"{path} is a hand-in of another format; move it away or choose another name")
-    return found
+    return content
 
 
-def _fault(found: object) -> str:
+def _fault(content: object) -> str:
     """What of a hand-in has not the shape or type it should have; empty if all has."""
-    if not isinstance(found, dict) or not {"format", "exercises"} <= found.keys():
+    if not isinstance(content, dict) or not {"format", "exercises"} <= content.keys():
         return "it has no format and exercises"
-    exercises = found["exercises"]
-    if not isinstance(exercises, dict) or not isinstance(found.get("student", ""), str):
+    exercises = content["exercises"]
+    if not isinstance(exercises, dict) or not isinstance(content.get("student", ""), str):
         return "student must be a text, exercises a mapping"
     for name, entry in exercises.items():
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("title", "status")):
@@ -212,7 +217,7 @@ def _fault(found: object) -> str:
             return f"the attempts of exercise {name!r} are no counts"
         if not all(isinstance(entry.get(key, ""), str) for key in ("hint", "code", "step")):
             return f"hint, step and code of exercise {name!r} must be texts"
-    return predictions.fault(found.get("answers", {}))
+    return predictions.fault(content.get("answers", {}))
 
 
 def collect(folder: str | Path) -> pd.DataFrame:
@@ -224,16 +229,16 @@ def collect(folder: str | Path) -> pd.DataFrame:
     rows = []
     for file in sorted(Path(folder).rglob("*.json")):
         try:
-            found = read_handin(file)
+            handin = read_handin(file)
         except (ValueError, OSError) as error:
             rows.append({"file": file.name, "problem": str(error)})
             continue
         # First what students choose, so that an exercise called "passed" changes no count.
-        statuses = {name: entry["status"] for name, entry in found["exercises"].items()}
+        statuses = {name: entry["status"] for name, entry in handin["exercises"].items()}
         facts = {
-            "file": file.name, "student": found.get("student", ""), "problem": "",
+            "file": file.name, "student": handin.get("student", ""), "problem": "",
             "passed": sum(status == PASSED for status in statuses.values()),
-            "attempts": sum(attempts(entry) for entry in found["exercises"].values()),
+            "attempts": sum(attempts(entry) for entry in handin["exercises"].values()),
         }  # fmt: skip
         rows.append(facts | statuses | facts)
     return pd.DataFrame(rows)

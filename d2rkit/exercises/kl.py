@@ -21,11 +21,11 @@ def probe(solution: Callable) -> Iterator[Step]:
     yield from functions(solution)
     generator = torch.Generator().manual_seed(1)
     p, q = (1.5 * torch.randn(5, 3, generator=generator) for _ in range(2))
-    found = solution(p.clone(), q.clone())
-    yield _two_results(found)
-    kl, symmetric = found
-    yield returned("KL has one number an example", kl, (5,))
-    yield returned("symmetric KL has one number an example", symmetric, (5,))
+    answer = solution(p.clone(), q.clone())
+    yield _two_results(answer)
+    kl, symmetric = answer
+    yield returned("KL has one value per example", kl, (5,))
+    yield returned("symmetric KL has one value per example", symmetric, (5,))
 
     expected, both = reference(p, q)
     yield compare("KL(p || q)", kl, expected, _kl_mistakes(p, q), "compare your sum with the formula, term by term")
@@ -51,10 +51,10 @@ def probe(solution: Callable) -> Iterator[Step]:
     yield compare("KL of very sure predictions", extreme, torch.tensor([400.0]), {}, hint)
 
 
-def _two_results(found: object) -> Step:
-    pair = isinstance(found, tuple | list) and len(found) == 2
-    words = "nothing came back: is a `return` missing?" if found is None else "return kl, symmetric: two tensors"
-    return Step("returns two results", pair, type(found).__name__, "two tensors", words)
+def _two_results(answer: object) -> Step:
+    pair = isinstance(answer, tuple | list) and len(answer) == 2
+    words = "nothing came back: is a `return` missing?" if answer is None else "return kl, symmetric: two tensors"
+    return Step("returns two results", pair, type(answer).__name__, "two tensors", words)
 
 
 def _kl_mistakes(p: Tensor, q: Tensor) -> dict[str, Tensor | Callable[[], Tensor]]:

@@ -90,8 +90,8 @@ def reference(models: Mapping[str, nn.Module], x: Tensor, y: Tensor, eps: float)
     images made against the other models. {"masked": name, "pgd": {name: share}, "stronger": {name: share}}."""
     pgd, stronger = {}, {}
     for name, model in models.items():
-        found = evaluate(model, (x, y), ("pgd20", "cw20"), eps)
-        pgd[name], stronger[name] = found.accuracy("pgd20"), found.accuracy("cw20")
+        evaluation = evaluate(model, (x, y), ("pgd20", "cw20"), eps)
+        pgd[name], stronger[name] = evaluation.accuracy("pgd20"), evaluation.accuracy("cw20")
         for other in models.values():
             x_adv = attacks.pgd_ce(other, x, y, eps=eps, step_size=eps / 4, steps=20)
             with torch.no_grad():
@@ -104,14 +104,14 @@ def probe(solution: Callable) -> Iterator[Step]:
     least = threshold("masked_model_drop")
     for shuffle in (0, 1):  # other names the second time: a name typed by hand cannot be right twice
         case, right = suspects(shuffle), masked_name(shuffle)
-        found = solution(dict(case.models), case.x.clone(), case.y.clone(), case.eps)
-        yield from _form(found, case.models)
+        answer = solution(dict(case.models), case.x.clone(), case.y.clone(), case.eps)
+        yield from _form(answer, case.models)
         truth = _truth(shuffle)
-        yield from _evidence(found, truth, case)
-        named = found["masked"]
+        yield from _evidence(answer, truth, case)
+        named = answer["masked"]
         yield Step(f"the masked model, names dealt {shuffle + 1} of 2", named == right, repr(named), "another one",
                    _name_hint(named, truth, shuffle))  # fmt: skip
-        drop = found["pgd"][named] - found["stronger"][named]
+        drop = answer["pgd"][named] - answer["stronger"][named]
         hint = (
             "your stronger attack finds hardly more than PGD-20, so it proves nothing: PGD follows the gradient of "
             "cross-entropy; what if that is 0? Try the margin loss (attacks.cw) or images made against another model"
@@ -119,15 +119,15 @@ def probe(solution: Callable) -> Iterator[Step]:
         yield Step(f"it loses {least} to the stronger attack", drop >= least, short(drop), f"at least {least}", hint)
 
 
-def _form(found: Any, models: Mapping[str, nn.Module]) -> Iterator[Step]:
+def _form(answer: Any, models: Mapping[str, nn.Module]) -> Iterator[Step]:
     keys = {"masked", "pgd", "stronger"}
-    right = isinstance(found, Mapping) and keys <= set(found)
+    right = isinstance(answer, Mapping) and keys <= set(answer)
     hint = "return a dict with masked, pgd and stronger; is a `return` missing?"
-    yield Step("returns a name and two lists of evidence", right, type(found).__name__, "masked, pgd, stronger", hint)
+    yield Step("returns a name and two lists of evidence", right, type(answer).__name__, "masked, pgd, stronger", hint)
     hint = "masked is the name of one of the models that came in (a key of `models`)"
-    yield Step("a name from the list", found["masked"] in models, repr(found["masked"]), ", ".join(models), hint)
+    yield Step("a name from the list", answer["masked"] in models, repr(answer["masked"]), ", ".join(models), hint)
     for key in ("pgd", "stronger"):
-        given = found[key]
+        given = answer[key]
         complete = isinstance(given, Mapping) and set(given) == set(models)
         hint = f"{key} holds one accuracy for each model, also for the ones you clear: they are the control"
         yield Step(f"{key}: a number for every model", complete, short(given), ", ".join(models), hint)
@@ -142,11 +142,11 @@ def _truth(shuffle: int) -> dict:
     return reference(*suspects(shuffle))
 
 
-def _evidence(found: Mapping, truth: Mapping, case: Suspects) -> Iterator[Step]:
+def _evidence(answer: Mapping, truth: Mapping, case: Suspects) -> Iterator[Step]:
     """The numbers must be measurements: PGD-20 near ours, the stronger attack not better than any we know."""
     noise = 3 * 0.5 / math.sqrt(len(case.y))
     for name in case.models:
-        got, expected = found["pgd"][name], truth["pgd"][name]
+        got, expected = answer["pgd"][name], truth["pgd"][name]
         hint = (
             f"PGD-20 here means 20 steps of eps/4 from a random start at eps = {case.eps}, on all images "
             "(evaluate(model, (x, y), ('pgd20',), eps)): is eps in another scale, or the model in train mode?"
@@ -154,7 +154,7 @@ def _evidence(found: Mapping, truth: Mapping, case: Suspects) -> Iterator[Step]:
         yield Step(
             f"pgd: {name} can be measured again", abs(got - expected) <= noise, short(got), short(expected), hint
         )
-        got, least = found["stronger"][name], truth["stronger"][name]
+        got, least = answer["stronger"][name], truth["stronger"][name]
         hint = (
             "nobody here reproduces so low an accuracy: are the attacked images inside the eps-ball and in [0, 1]? "
             "Any model falls if eps is larger"

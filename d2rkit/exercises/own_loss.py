@@ -34,18 +34,18 @@ def reference(logits: Logits, y: Tensor, *, weight: float = WEIGHT) -> Loss:
 def probe(solution: Callable) -> Iterator[Step]:
     yield from functions(solution)
     logits, y = _batch()
-    found = solution(logits, y)
-    named = isinstance(found, Loss) and isinstance(found.parts, dict) and set(found.parts) == {"guide", "pull"}
+    answer = solution(logits, y)
+    named = isinstance(answer, Loss) and isinstance(answer.parts, dict) and set(answer.parts) == {"guide", "pull"}
     hint = 'return Loss(total, parts), with the two weighted terms in parts: {"guide": …, "pull": …}'
-    yield Step("returns a Loss of two parts", named, short(found), "Loss(total, {guide, pull})", hint)
+    yield Step("returns a Loss of two parts", named, short(answer), "Loss(total, {guide, pull})", hint)
     expected = reference(logits, y)
     for name, words in (("guide", "CE(g(x), y)"), ("pull", "20 H²(p_f(x'), p_g(x))")):
-        yield returned(f"{name} is a scalar", found.parts[name], ())
+        yield returned(f"{name} is a scalar", answer.parts[name], ())
         mistakes, hint = _mistakes(logits, y)[name]
-        yield compare(f"{name}: {words}", found.parts[name], expected.parts[name], mistakes, hint)
-    yield returned("total is a scalar", found.total, ())
+        yield compare(f"{name}: {words}", answer.parts[name], expected.parts[name], mistakes, hint)
+    yield returned("total is a scalar", answer.total, ())
     sums = "the total is what is minimised: the sum of the parts, weights included"
-    yield compare("the parts sum to the total", found.total, expected.total, {}, sums)
+    yield compare("the parts sum to the total", answer.total, expected.total, {}, sums)
     heavier = solution(logits, y, weight=2 * WEIGHT).parts["pull"]
     words = "use the argument weight, not the number 20: `--loss weight 40` must reach the term"
     yield compare("weight=40 doubles the pull", heavier, 2 * expected.parts["pull"], {}, words)

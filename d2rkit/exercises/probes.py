@@ -50,7 +50,7 @@ def modes(*models: nn.Module) -> list[bool]:
 
 
 def inside(x_adv: Tensor, x: Tensor, untouched: Tensor, eps: float) -> Iterator[Step]:
-    """The three promises of every attack: x is left alone, pixels stay in [0, 1], nothing leaves the eps-ball."""
+    """What every attack promises: x is left alone, no graph comes along, pixels in [0, 1], nothing outside the ball."""
     yield returned("returns images of the same shape", x_adv, tuple(untouched.shape))
     moved = not torch.equal(x, untouched)
     yield Step(
@@ -75,4 +75,9 @@ def inside(x_adv: Tensor, x: Tensor, untouched: Tensor, eps: float) -> Iterator[
     yield Step(
         "inside the eps-ball", distance <= eps + 1e-5, f"largest change {distance:.4g}", f"at most {eps:.4g}",
         f"a pixel moved by {distance:.3g}, more than eps = {eps:.3g}: project back into the ball around the clean x",
+    )  # fmt: skip
+    yield Step(
+        "the images carry no graph", not x_adv.requires_grad, "requires_grad=True", "requires_grad=False",
+        "the result still hangs on the attack's graph: a training step would go back through the whole attack, and no "
+        "picture can be drawn of it; return x_adv.detach()",
     )  # fmt: skip

@@ -69,8 +69,8 @@ def solution_in(code: str, count: int) -> object:
     linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
     space: dict = {"__name__": "__main__"}
     exec(compile(code, file, "exec"), space)
-    found = tuple(space[name] for name in names)
-    return found if count > 1 else found[0]
+    solutions = tuple(space[name] for name in names)
+    return solutions if count > 1 else solutions[0]
 
 
 def run(asked: dict, answer: Path) -> None:

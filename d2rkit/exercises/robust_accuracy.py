@@ -48,12 +48,12 @@ def probe(solution: Callable) -> Iterator[Step]:
     model, x, y, size = probes.network(2), probes.images(46, seed=3), _mixed_labels(), 20  # batches of 20, 20 and 6
     for words, attack in (("an attack that does nothing", _nothing), ("a poor attack", shaking), ("PGD", pgd)):
         twin = probes.twin(model, training=True)
-        found = solution(twin, x.clone(), y.clone(), attack, size)
-        pair = isinstance(found, tuple | list) and len(found) == 2
+        answer = solution(twin, x.clone(), y.clone(), attack, size)
+        pair = isinstance(answer, tuple | list) and len(answer) == 2
         hint = "return accuracy, standard_error: two numbers (is a `return` missing?)"
-        yield Step("returns two numbers", pair, type(found).__name__, "accuracy, standard error", hint)
+        yield Step("returns two numbers", pair, type(answer).__name__, "accuracy, standard error", hint)
         got, expected = (
-            torch.tensor([float(v) for v in both]) for both in (found, reference(model, x, y, attack, size))
+            torch.tensor([float(v) for v in both]) for both in (answer, reference(model, x, y, attack, size))
         )
         yield compare(
             f"accuracy under {words}", got[0], expected[0], _accuracy_mistakes(model, x, y, attack, size, expected[0]),

@@ -59,8 +59,8 @@ def _add_needs(part: object, before: dict[str, None], helpers: dict[str, None], 
 def _home(value: object) -> str | None:
     """The module that a function or class can be imported from; None for those of a notebook."""
     module, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
-    found = module is not None and module != "__main__" and getattr(sys.modules.get(module), str(name), None) is value
-    return module if found else None
+    known = module is not None and module != "__main__" and getattr(sys.modules.get(module), str(name), None) is value
+    return module if known else None
 
 
 def _names(code: CodeType) -> set[str]:

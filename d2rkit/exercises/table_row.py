@@ -18,7 +18,7 @@ from d2rkit.methods.pair import GuidedPair
 from d2rkit.networks.architectures import build_model
 from d2rkit.training.loop import Recipe, fit
 
-ATTACKS = ("clean", "fgsm", "pgd20", "cw20")
+ROW_ATTACKS = ("clean", "fgsm", "pgd20", "cw20")
 FORMATS = ("markdown", "latex", "csv")
 HARD_NAME = "R&D, 50%_v2"  # each of & % _ means something in LaTeX, and the comma something in CSV
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -31,7 +31,7 @@ def train_and_evaluate() -> Evaluation:
     target, guide = (build_model("mlp-64", 10, image_size=64, channels=1) for _ in range(2))
     pair = GuidedPair(target, guide)
     fit(pair, data, Recipe(**BASE), device="cpu")
-    return evaluate(pair, data.test, ATTACKS, EPS)
+    return evaluate(pair, data.test, ROW_ATTACKS, EPS)
 
 
 def export_row(method: str, evaluation: Evaluation) -> dict[str, str]:
@@ -82,8 +82,10 @@ def _measured(evaluation: Any) -> Iterator[Step]:
         hint,
     )
     flags = evaluation.flags
-    missing = [name for name in ATTACKS if name not in flags]
-    yield Step("clean, FGSM, PGD-20, C&W-20", not missing, ", ".join(flags), ", ".join(ATTACKS), f"missing: {missing}")
+    missing = [name for name in ROW_ATTACKS if name not in flags]
+    yield Step(
+        "clean, FGSM, PGD-20, C&W-20", not missing, ", ".join(flags), ", ".join(ROW_ATTACKS), f"missing: {missing}"
+    )
     count = len(flags["clean"])
     hint = (
         f"{count} images: the row is about the {DIGITS_TEST} test images, data.test, all of them – training and "
@@ -96,7 +98,7 @@ def _measured(evaluation: Any) -> Iterator[Step]:
     clean = evaluation.accuracy("clean")
     hint = "hardly above chance: did fit() run on this pair, and is the pair that was trained the one evaluated?"
     yield Step("the pair has learned something", clean >= 0.5, short(clean), "at least 0.5", hint)
-    never = all(bool((~flags[name] | flags["clean"]).all()) for name in ATTACKS)
+    never = all(bool((~flags[name] | flags["clean"]).all()) for name in ROW_ATTACKS)
     hint = "an image that is wrong without attack cannot be robust: take the flags as evaluate returns them"
     yield Step("robust images are right to begin with", never, "robust but wrong", "robust ⊆ clean", hint)
     robust = evaluation.accuracy("pgd20")

@@ -3,9 +3,9 @@
     @d2rkit.register_method("mine", title="Mine", needs_guide=True)
     def mine(logits, y, *, weight=6.0): return Loss(total, parts)
 
-register_* puts them into the plain dicts METHODS, ATTACKS, MODELS and DATASETS, where every menu and command finds
-them, and notes here from which file they came and a digest of their source. An Experiment that uses them carries the
-digests: they are part of its run's name, and a worker process loads the same file before it begins.
+register_* puts them into the plain dicts METHODS, PAIR_ATTACKS, MODELS and DATASETS, where every menu and command
+finds them, and notes here from which file they came and a digest of their source. An Experiment that uses them carries
+the digests: they are part of its run's name, and a worker process loads the same file before it begins.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from d2rkit.experiments.plugin_checks import (
     try_attack,
     try_objective,
 )
-from d2rkit.methods.catalogue import ATTACKS, METHODS, Method, PairAttack
+from d2rkit.methods.catalogue import METHODS, PAIR_ATTACKS, Method, PairAttack
 from d2rkit.methods.objectives import Loss
 from d2rkit.networks.architectures import MODELS, NAMES
 from d2rkit.training.guides import guide_of
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("d2rkit")
 VARIABLE, GROUP = "D2RKIT_PLUGINS", "d2rkit.plugins"
-TABLES: dict[str, dict[str, Any]] = {"method": METHODS, "attack": ATTACKS, "network": MODELS, "data set": DATASETS}
+TABLES: dict[str, dict[str, Any]] = {"method": METHODS, "attack": PAIR_ATTACKS, "network": MODELS, "data set": DATASETS}
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,12 @@ FAULTS: list[str] = []  # sentences on plugins of D2RKIT_PLUGINS, and on those t
 
 # -- registering -------------------------------------------------------------------------------------------
 def register_method(name: str, objective: Callable[..., Loss] | None = None, *, version: str = "", **facts: Any):
-    """Register a way to train, to be named like any of METHODS. Without `objective`, a decorator of it.
+    """Register a training method, to be named like any of METHODS. Without `objective`, returns a decorator.
 
-    name: small letters, digits, hyphens. objective: (Logits, y, *, options...) -> Loss(total, parts), a pure function
-    whose parts sum to total. facts: the other fields of Method: title (default: the name), attack, options,
+    name: lower-case letters, digits, hyphens. objective: (Logits, y, *, options...) -> Loss(total, parts), a pure
+    function whose parts sum to total. facts: the other fields of Method: title (default: the name), attack, options,
     needs_guide, needs_clean, clean_first, uniform_start, awp, source, guide, needs_guide_clean, needs_guide_adv.
-    version: a word in the place of the source's digest, where there is no source to read. Returns the objective.
+    version: replaces the digest of the source where there is no source to read. Returns the objective.
 
     ValueError for a name that is taken, an unknown or impossible fact, an objective that fails on a batch of four
     examples of three classes or returns no Loss, or code of which no digest can be made."""
@@ -97,7 +97,7 @@ def register_method(name: str, objective: Callable[..., Loss] | None = None, *, 
 def register_attack(
     name: str, make: Callable[..., Tensor] | None = None, *, with_guide: bool = False, version: str = ""
 ):
-    """Register what makes x' in training, for `attack=name` of methods. Without `make`, a decorator of it.
+    """Register a training attack, for `attack=name` of methods. Without `make`, returns a decorator.
 
     make: (pair, x, y, *, start, guide_share, eps, step_size, steps) -> x', of x's shape, in [0, 1] and the L-infinity
     ball of eps about x; most are a call of attacks.pgd. start: a random offset from x. with_guide: it looks at the
@@ -113,7 +113,7 @@ def register_attack(
 
 
 def register_model(name: str, builder: Callable[..., nn.Module] | None = None, *, version: str = ""):
-    """Register a network, to be named as a target or guide. Without `builder`, a decorator of it (also of a class).
+    """Register a network, to be named as target or guide. Without `builder`, returns a decorator (of classes, too).
 
     builder: (num_classes, image_size, channels) -> module that takes pixels in [0, 1], (B, C, H, W), and returns logits
     (B, num_classes). version: as for register_method. Returns builder. ValueError as there."""
@@ -129,7 +129,7 @@ def register_model(name: str, builder: Callable[..., nn.Module] | None = None, *
 
 
 def register_dataset(name: str, loader: Callable[..., tuple] | None = None, *, version: str = ""):
-    """Register a data set. Without `loader`, a decorator of it.
+    """Register a data set. Without `loader`, returns a decorator.
 
     loader: (folder of data sets) -> (train, test, class names, a sentence on the source); train and test are Splits of
     uint8 images (N, C, H, H) and int64 labels. Validation images are held out of train by the kit. version: as for
@@ -177,7 +177,7 @@ REGISTERING: list[str] = []  # files of the kit, besides this one, that call ent
 
 # -- files -------------------------------------------------------------------------------------------------
 def load_plugin(path: str | Path) -> None:
-    """Run a file that registers something. Again only if the file has changed, and then in the place of what it was.
+    """Run a file that registers something; again only if it has changed, replacing what it registered.
 
     ValueError, in one sentence, if there is no such file or it raises; nothing of it is registered then."""
     file = check_path(Path(path).expanduser()).absolute()
@@ -212,9 +212,9 @@ def load_installed() -> None:
     for point in entry_points(group=GROUP):
         try:
             with _all_or_nothing():
-                found = point.load()
-                if not isinstance(found, ModuleType) and callable(found):
-                    found()
+                plugin = point.load()
+                if not isinstance(plugin, ModuleType) and callable(plugin):
+                    plugin()
         except (Exception, SystemExit) as error:
             log.warning("d2rkit: the plugin %s is left out: %s", point.value, _words(error))
     for path in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
@@ -278,7 +278,7 @@ def check_registered(noted: Mapping[str, str]) -> None:
             raise ValueError(f"the {key} comes from a plugin that is not loaded here{reason}")
         if here.digest != digest:
             words = f"the {key} has another source here ({here.digest}) than in the run that is asked for ({digest})"
-            raise ValueError(f"{words}: make the experiment anew, or load the plugin as it was")
+            raise ValueError(f"{words}: create the experiment again, or load the plugin as it was")
 
 
 def travelling(noted: Mapping[str, str]) -> dict[str, tuple[str, str]]:

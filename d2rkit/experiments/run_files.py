@@ -146,7 +146,7 @@ def read_flags(file: Path) -> Flags:
             facts = {name.removeprefix("fact_"): arrays[name].item() for name in arrays.files if _is_fact(name)}
     except Exception as error:  # zipfile, zlib and numpy each have their own way of saying "truncated"
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{file} is damaged ({reason}); move it away to measure anew") from error
+        raise ValueError(f"{file} is damaged ({reason}); move it away to measure again") from error
     if flags.dtype != bool or flags.ndim != 1 or not flags.size:
         raise ValueError(f"{file} must hold flags of shape (N,) and type bool, not {flags.dtype} {flags.shape}")
     for name, value in facts.items():

@@ -20,15 +20,15 @@ def watching(folder: Path, should_stop: Callable[[], bool] | None) -> Callable[[
 
     def identity() -> tuple[int, int] | None:
         with suppress(OSError):
-            found = os.stat(folder / "lock", follow_symlinks=False)
-            return found.st_dev, found.st_ino
+            state = os.stat(folder / "lock", follow_symlinks=False)
+            return state.st_dev, state.st_ino
         return None
 
     locked = identity()
 
     def stop() -> bool:
         if locked is None or identity() != locked:
-            reason = "the run folder vanished while the run worked in it; the same command begins anew"
+            reason = "the run folder vanished while the run worked in it; rerun the same command to start over"
             raise FileNotFoundError(errno.ENOENT, reason, str(folder))
         return bool(should_stop and should_stop())
 

@@ -13,7 +13,7 @@ from d2rkit.methods.objectives import Logits
 
 
 class GuidedPair(nn.Module):
-    """target f and guide g (None for the methods that train alone).
+    """target f and guide g (None for methods without a guide).
 
     forward(x, x_adv) -> Logits. The order of the forwards matters in train mode, since each one updates
     BatchNorm statistics: f(x'), f(x), g(x) as released for D2R, LBGAT and AdaGAT; f(x), f(x') for TRADES; g(x') last.

@@ -25,7 +25,7 @@ from d2rkit.panels.sample_pairs import SamplePair
 from d2rkit.panels.shares import Share
 
 Points = tuple[tuple[float, float], ...]  # (eps in pixel scale, share still right), as `survival` gives them
-ATTACKS = {
+IMAGE_ATTACKS = {
     "pgd": "PGD on cross-entropy",
     "fgsm": "FGSM: one big step",
     "cw": "PGD on the margin (C&W)",
@@ -66,8 +66,8 @@ def attack_batch(
     target: nn.Module, x: Tensor, y: Tensor, *, attack: str, eps: float, steps: int, step_size: float, seed: int = 0
 ) -> Tensor:
     """x' for x: (B, C, H, W) in [0, 1], y: (B,); eps and step_size in pixel scale. ValueError: unknown attack."""
-    if attack not in ATTACKS:
-        raise nearest(attack, ATTACKS, "attack")
+    if attack not in IMAGE_ATTACKS:
+        raise nearest(attack, IMAGE_ATTACKS, "attack")
     generator = torch.Generator(x.device).manual_seed(seed)
     if attack == "fgsm":
         return attacks.fgsm(target, x, y, eps=eps)
@@ -235,8 +235,8 @@ def words(data: Attacked) -> str:
     names, fooled = data.class_names, int(data.target_adv.argmax()) != data.label
     largest = 255 * np.abs(data.delta).max()
     summary = (
-        f"{ATTACKS[data.attack]} at ε = {255 * data.eps:g}/255 = {data.eps:.4f}; the largest change of a pixel is "
-        f"{largest:.1f}/255. The target {'is fooled' if fooled else 'is not fooled'}: it says "
+        f"{IMAGE_ATTACKS[data.attack]} at ε = {255 * data.eps:g}/255 = {data.eps:.4f}; the largest change of a pixel "
+        f"is {largest:.1f}/255. The target {'is fooled' if fooled else 'is not fooled'}: it says "
         f"“{names[data.target_adv.argmax()]}” for a “{names[data.label]}”."
     )
     if data.curve:
@@ -290,7 +290,7 @@ class AdversarialImage(Panel):
         top = round(255 * max_eps)
         controls = {
             "image": Choice("Image", sample.first_right(), sample.choices()),
-            "attack": Choice("Attack", "pgd", {words: name for name, words in ATTACKS.items()}),
+            "attack": Choice("Attack", "pgd", {words: name for name, words in IMAGE_ATTACKS.items()}),
             "eps255": Slider("ε in 1/255", 0, 0, top, 1, "Largest change of a pixel, in 1/255"),
             "steps": Slider("Steps", 10, 1, 20, 1, "Gradient steps of PGD and C&W", when=takes_steps),
             "step_share": Slider("Step size / ε", 0.25, 0.05, 1.0, 0.05, "Step size as a share of ε", when=takes_steps),

@@ -189,9 +189,11 @@ def draw_prices(dials: Mapping[str, Dial]) -> Figure:
 
 
 # -- words ------------------------------------------------------------------------------------------------
-def points(found: Difference) -> str:
+def points(difference: Difference) -> str:
     """A difference of accuracies in percentage points, with its interval over seeds."""
-    mean, low, high = (round(100 * value, 1) + 0.0 for value in (found.difference, found.low, found.high))  # no -0.0
+    mean, low, high = (
+        round(100 * value, 1) + 0.0 for value in (difference.difference, difference.low, difference.high)
+    )  # no -0.0
     return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
@@ -265,9 +267,9 @@ def wasteful(dial: Dial, more: str = "") -> dict[str, Any]:
     are trained against attacks: of a kind the interval over seeds of its own part lies above half a point. more: HTML
     to add."""
     owns = {kind.name: mean_interval(list(kind.own)) for kind in dial.tried if kind.name != "natural"}
-    found = [name for name, own in owns.items() if own.low > 0.005]
+    wasted = [name for name, own in owns.items() if own.low > 0.005]
     parts = "; ".join(f"{name} {points(own)}" for name, own in owns.items())
-    actual = "none" if not found else "all" if len(found) == len(owns) else "some"
+    actual = "none" if not wasted else "all" if len(wasted) == len(owns) else "some"
     told = base.sentence(f"Their own part, in points with the 95 % interval over seeds: {parts}.")
     return {"actual": actual, "words": told + more}
 

@@ -50,8 +50,8 @@ def masses(spread: float, rare: float) -> np.ndarray:
     x, y = np.meshgrid(side, side)
 
     def blob(u: float, v: float, sd: float) -> np.ndarray:
-        found = np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * sd**2))
-        return found / found.sum()
+        density = np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * sd**2))
+        return density / density.sum()
 
     each = [
         (1 - rare) * blob(sign * COMMON, 0, spread) + rare * blob(-sign * RARE, -sign * RARE, spread / 2)
@@ -73,10 +73,10 @@ def sample(known: np.ndarray, count: int, seeds: int) -> tuple[Tensor, Tensor]:
 def reach_of(eps: float) -> int:
     """eps in places; ValueError if it is no multiple of a place, or too large to be drawn."""
     check_number("eps", eps, high=0.2)
-    found = round(eps * SIDE)
-    if abs(found - eps * SIDE) > 1e-6:
+    reach = round(eps * SIDE)
+    if abs(reach - eps * SIDE) > 1e-6:
         raise ValueError(f"eps must be a multiple of {1 / SIDE:g}, the distance of two places, not {eps}")
-    return found
+    return reach
 
 
 @lru_cache(maxsize=256)
@@ -160,10 +160,10 @@ class Trained:
 
 
 def judged(name: str, answers: np.ndarray, known: np.ndarray, limits: Frontier) -> Trained:
-    found = np.array([frontier.accuracies(answer, known, limits.reach) for answer in answers]) / limits.total
+    accuracies = np.array([frontier.accuracies(answer, known, limits.reach) for answer in answers]) / limits.total
     bayes = limits.bayes / limits.total
-    needed = np.array([bayes - limits.most_clean(robust) for robust in found[:, 1]])
-    return Trained(name, answers, found[:, 0], found[:, 1], bayes - found[:, 0], needed)
+    needed = np.array([bayes - limits.most_clean(robust) for robust in accuracies[:, 1]])
+    return Trained(name, answers, accuracies[:, 0], accuracies[:, 1], bayes - accuracies[:, 0], needed)
 
 
 @lru_cache(maxsize=256)

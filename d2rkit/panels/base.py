@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from d2rkit.reporting.html_table import LEFT, html_table
 from d2rkit.reporting.style import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PURPLE, RED, SKY  # noqa: F401
 
 TARGET, GUIDE = BLUE, ORANGE  # the same in every picture of the kit
@@ -23,7 +25,7 @@ GHOST = {"color": "#8A8A8A", "lw": 1.4, "ls": (0, (3, 2)), "zorder": 1.5}  # the
 SIGNED = "PuOr_r"  # diverging, colour-blind safe: purple below zero, orange above
 ERROR_CLASS = "d2rkit-error"  # tests and the notebooks' checker look for it in the widgets' state
 PAPER_STYLE = "background:#fff;padding:8px;border:1px solid #bdbdbd;border-radius:4px;max-width:calc(100% - 18px)"
-DPI = 110
+DPI = round(110 * float(os.environ.get("D2RKIT_SHARPER") or 1))  # for large screens; `d2rkit lab --present` sets it
 PX = 96  # CSS pixels an inch: pictures keep their size in inches on the screen
 
 
@@ -103,19 +105,8 @@ def still(made: Figure, description: str) -> StaticFigure:
 
 # -- words ------------------------------------------------------------------------------------------------
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
-    """An HTML table that a screen reader can walk through: first column and first row are headers."""
-    cell = "style='padding:0.1em 0.9em 0.1em 0;text-align:left'"
-    head = "".join(f"<th scope='col' {cell}>{html.escape(h)}</th>" if h else f"<td {cell}></td>" for h in header)
-    body = "".join(
-        f"<tr><th scope='row' {cell}>{html.escape(row[0])}</th>"
-        + "".join(f"<td {cell}>{html.escape(str(value))}</td>" for value in row[1:])
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f"<table style='line-height:1.4'><caption style='text-align:left'>{html.escape(caption)}</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
+    """A table as all panels show it."""
+    return html_table(header, rows, caption=caption, attributes="style='line-height:1.4'", columns=LEFT)
 
 
 def error_words(error: Exception, has_picture: bool) -> str:
@@ -139,8 +130,8 @@ def side_by_side(*tables: str) -> str:
 
 def first_sentence(markup: str) -> str:
     """The summary that the words of a panel begin with, as plain text."""
-    found = re.search(r"<p role='status'[^>]*>(.*?)</p>", markup, re.DOTALL)
-    return plain_text(found[1] if found else markup)
+    match = re.search(r"<p role='status'[^>]*>(.*?)</p>", markup, re.DOTALL)
+    return plain_text(match[1] if match else markup)
 
 
 def plain_text(markup: str) -> str:

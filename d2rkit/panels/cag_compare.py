@@ -25,7 +25,7 @@ from d2rkit.panels.panel import Panel
 from d2rkit.panels.sample_pairs import SamplePair
 from d2rkit.panels.shares import Share
 
-ATTACKS = {"ce": "CE", "kl-self": "self-KL", "cag": "CAG"}
+COMPARED = {"ce": "CE", "kl-self": "self-KL", "cag": "CAG"}
 STYLE = {  # colour, dash, mark: the same in every part of the picture
     "ce": (base.BLUE, "-", "o"),
     "kl-self": (base.GREEN, "--", "^"),
@@ -70,7 +70,7 @@ def perturb(
     name: str, pair: GuidedPair, x: Tensor, y: Tensor, *, eps: float, step_size: float, steps: int, start: Tensor,
     guide_share: float = 0.0,
 ) -> Tensor:  # fmt: skip
-    """x' by one of ATTACKS or GUIDE_ATTACK; eps and step_size in pixel scale. ValueError for another name."""
+    """x' by one of COMPARED or GUIDE_ATTACK; eps and step_size in pixel scale. ValueError for another name."""
     budget: dict[str, Any] = {"eps": eps, "step_size": step_size, "steps": steps, "start": start}
     if name == "ce":
         return attacks.pgd_ce(pair.target, x, y, **budget)
@@ -80,7 +80,7 @@ def perturb(
         return attacks.cag(pair.target, required_guide(pair), x, guide_share=guide_share, y=y, **budget)
     if name == GUIDE_ATTACK:
         return attacks.pgd_ce(required_guide(pair), x, y, **budget)
-    raise nearest(name, [*ATTACKS, GUIDE_ATTACK], "attack")
+    raise nearest(name, [*COMPARED, GUIDE_ATTACK], "attack")
 
 
 def trace(name: str, pair: GuidedPair, x: Tensor, y: Tensor, *, steps: int, start: Tensor, **budget) -> Tensor:
@@ -112,7 +112,7 @@ def compute(
     starts = starts_of(many, seed)
     x, y, start = (tensor[image : image + 1] for tensor in (many, labels, starts))
     budget: dict[str, Any] = {"eps": eps, "step_size": step_share * eps, "guide_share": guide_share}
-    ways = {name: trace(name, pair, x, y, steps=steps, start=start, **budget) for name in ATTACKS}
+    ways = {name: trace(name, pair, x, y, steps=steps, start=start, **budget) for name in COMPARED}
     deltas = torch.stack([way[-1] - x[0] for way in ways.values()]).flatten(1)
     with eval_mode(pair), torch.no_grad():
         paths = {
@@ -137,21 +137,21 @@ def starts_of(x: Tensor, seed: int) -> Tensor:
 
 
 def transfer_matrix(
-    pair: GuidedPair, x: Tensor, y: Tensor, *, seed: int = 0, names: Sequence[str] = (*ATTACKS, GUIDE_ATTACK),
+    pair: GuidedPair, x: Tensor, y: Tensor, *, seed: int = 0, names: Sequence[str] = (*COMPARED, GUIDE_ATTACK),
     **budget: Any,
 ) -> dict[str, Transfer]:  # fmt: skip
     """What each attack, the three and then CE on the guide, or those of `names`, does to images x: (N, C, H, W), from
     the starts of `seed`. budget: eps, step_size (pixel scale), steps, guide_share."""
     start, networks = starts_of(x, seed), (pair.target, required_guide(pair))
-    found: dict[str, Transfer] = {}
+    transfers: dict[str, Transfer] = {}
     with eval_mode(pair), torch.no_grad():
         before = [-attacks.margin(net(x), y) for net in networks]
         for name in names:
             x_adv = perturb(name, pair, x, y, start=start, **budget)
             after = [-attacks.margin(net(x_adv), y) for net in networks]
             target, guide = (Share.of(now[then > 0] <= 0) for then, now in zip(before, after, strict=True))
-            found[name] = Transfer(target, guide, (after[0] > before[0]).cpu().numpy())
-    return found
+            transfers[name] = Transfer(target, guide, (after[0] > before[0]).cpu().numpy())
+    return transfers
 
 
 def first_that_climbs(sample: SamplePair, seed: int = 0, count: int = 20) -> tuple[int, str]:
@@ -159,11 +159,11 @@ def first_that_climbs(sample: SamplePair, seed: int = 0, count: int = 20) -> tup
     pair's own eps in ten steps; and that rule in a sentence. Without one, the first that the target gets right."""
     x, y = (t[:count].to(next(sample.pair.parameters()).device) for t in (sample.images, sample.labels))
     budget: dict[str, Any] = {"eps": sample.eps, "step_size": sample.eps / 4, "steps": 10}
-    found = transfer_matrix(sample.pair, x, y, seed=seed, names=("ce", "cag"), **budget)
+    transfers = transfer_matrix(sample.pair, x, y, seed=seed, names=("ce", "cag"), **budget)
     with eval_mode(sample.pair), torch.no_grad():
         right = (sample.pair.target(x).argmax(1) == y).cpu().numpy()
-    chosen = right & found["cag"].climbs & ~found["ce"].climbs
-    words = f"of the first {len(y)} images, {chosen.sum()} are right, made easier by CAG and harder by CE"
+    chosen = right & transfers["cag"].climbs & ~transfers["ce"].climbs
+    words = f"of the first {len(y)} images, the target gets {chosen.sum()} right that CAG makes easier and CE harder"
     if not chosen.any():
         return sample.first_right(count), f"Shown is the first image that the target gets right: {words}."
     return int(chosen.argmax()), f"Chosen by a rule, not by hand: {words}; shown is the first of them."
@@ -190,14 +190,14 @@ def draw(data: Comparison, ghost: Comparison | None = None, frame: Frame | None 
         ax = made.add_axes((0.265 + 0.225 * place, 0.61, 0.205, 0.33))
         image = ax.imshow(255 * delta.mean(0), cmap=base.SIGNED, vmin=-top, vmax=top, interpolation="nearest")
         shown.append(image)
-        base.bare(ax, f"{ATTACKS[name]}: change")
+        base.bare(ax, f"{COMPARED[name]}: change")
     bar = made.colorbar(shown[-1], cax=made.add_axes((0.93, 0.61, 0.012, 0.33)), ticks=[-top, 0, top])
     bar.ax.set_yticklabels([f"−{top:g}", "0", f"+{top:g}"], fontsize=8)
     bar.ax.set_title("1/255", fontsize=8)
     bar.outline.set_visible(False)
     same = ghost if ghost is not None and np.array_equal(ghost.image, data.image) else None
     draw_paths(made.add_axes((0.07, 0.09, 0.36, 0.4)), data, same, frame)
-    names = list(ATTACKS.values())
+    names = list(COMPARED.values())
     draw_matrix(made.add_axes((0.5, 0.12, 0.2, 0.33)), data.cosines, names, "cosine of changes")
     draw_transfer(made.add_axes((0.78, 0.12, 0.19, 0.33)), data)
     return made
@@ -206,14 +206,14 @@ def draw(data: Comparison, ghost: Comparison | None = None, frame: Frame | None 
 def draw_paths(ax, data: Comparison, ghost: Comparison | None = None, frame: Frame | None = None) -> None:
     """The walk in the plane of the two margins; left of 0 the guide is wrong, below 0 the target. In grey, where the
     walks led at the previous setting."""
-    base.tidy(ax, "the way in the guide–target plane", "guide's margin", "target's margin")
+    base.tidy(ax, "paths in the guide–target plane", "guide's margin", "target's margin")
     for name, path in {} if ghost is None else ghost.paths.items():
         ax.plot(*path.T, **base.GHOST)
         ax.plot(*path[-1], STYLE[name][2], color=base.GHOST["color"], ms=8, mec="white", mew=1, zorder=1.6)
     for name, path in data.paths.items():
         colour, dash, mark = STYLE[name]
         ax.plot(*path.T, color=colour, ls=dash, lw=1.8)
-        ax.plot(*path[-1], mark, color=colour, ms=9, mec="white", mew=1, label=ATTACKS[name])
+        ax.plot(*path[-1], mark, color=colour, ms=9, mec="white", mew=1, label=COMPARED[name])
     ax.plot(*data.paths["ce"][0], "*", color=base.INK, ms=14, mec="white", label="start")
     ax.margins(0.12)
     (low_x, high_x), (low_y, high_y), frame = ax.get_xlim(), ax.get_ylim(), frame or Frame()
@@ -243,16 +243,16 @@ def draw_matrix(ax, values: np.ndarray, names: list[str], title: str) -> None:
 def draw_transfer(ax, data: Comparison) -> None:
     """Share of the images that a network gets right and an attack turns wrong, with 95 % intervals."""
     base.tidy(ax, "share fooled, 95 % intervals", "", "")
-    for row, found in enumerate(data.transfer.values()):
+    for row, transfer in enumerate(data.transfer.values()):
         for shift, share, colour, mark in (
-            (-0.15, found.target, base.TARGET, "o"), (0.15, found.guide, base.GUIDE, "^")
+            (-0.15, transfer.target, base.TARGET, "o"), (0.15, transfer.guide, base.GUIDE, "^")
         ):  # fmt: skip
             if share.n:
                 ax.errorbar(share.value, row + shift, xerr=share.error, fmt=mark, color=colour, ms=6, capsize=3, lw=1.5,
                             clip_on=False)  # fmt: skip
     ax.set(xlim=(0, 1), ylim=(len(data.transfer) - 0.5, -0.5))
     ax.set_xticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
-    ax.set_yticks(range(len(data.transfer)), [*ATTACKS.values(), "CE on\nguide"], fontsize=8)
+    ax.set_yticks(range(len(data.transfer)), [*COMPARED.values(), "CE on\nguide"], fontsize=8)
     ax.grid(axis="x", color="#DDDDDD", lw=0.8)
     ax.set_axisbelow(True)
     handles = [ax.plot([], [], m, color=c, label=w)[0] for w, c, m in (("target", base.TARGET, "o"),
@@ -263,30 +263,30 @@ def draw_transfer(ax, data: Comparison) -> None:
 
 # -- words ------------------------------------------------------------------------------------------------
 def words(data: Comparison) -> str:
-    names = list(ATTACKS.values())
+    names = list(COMPARED.values())
     pairs = [(0, 1), (0, 2), (1, 2)]
     cosines = ", ".join(f"{names[i]} and {names[j]} {data.cosines[i, j]:.2f}" for i, j in pairs)
     signs = ", ".join(f"{data.agree[i, j]:.0%}" for i, j in pairs)
-    share = f" with guide share {data.guide_share:g}" if data.guide_share else ""
+    share = f", guide's share in CAG {data.guide_share:g}" if data.guide_share else ""
     summary = (
-        f"{data.title}, ε = {255 * data.eps:g}/255, {data.steps} steps, CAG{share}. "
-        f"Cosines of the changes of this “{data.label}”: {cosines}; pixels moved the same way: {signs}."
+        f"{data.title}, ε = {255 * data.eps:g}/255, {data.steps} step{'' if data.steps == 1 else 's'}{share}. "
+        f"Cosines between the changes of this “{data.label}”: {cosines}; pixels moved the same way: {signs}."
     )
-    up = [ATTACKS[name] for name, path in data.paths.items() if path[-1][1] > path[0][1]]
+    up = [COMPARED[name] for name, path in data.paths.items() if path[-1][1] > path[0][1]]
     if data.steps and data.eps:
         summary += f" {' and '.join(up)} left the target's margin higher than it was." if up else " All go down."
     margins = base.table(
         ("attack", "guide's margin", "target's margin"),
         [("none", *(f"{v:.2f}" for v in data.paths["ce"][0]))]
-        + [(ATTACKS[name], *(f"{v:.2f}" for v in path[-1])) for name, path in data.paths.items()],
+        + [(COMPARED[name], *(f"{v:.2f}" for v in path[-1])) for name, path in data.paths.items()],
         "Margins of this image (below 0: fooled)",
     )
     return base.sentence(summary) + base.side_by_side(margins, transfer_words(data.transfer, data.transfer_images))
 
 
 def transfer_words(rows: Mapping[str, Transfer], images: int) -> str:
-    """A table: attack (any words, or a key of ATTACKS) -> what it does."""
-    cells = [(ATTACKS.get(name, name), *map(str, (t.target, t.guide, t.raised))) for name, t in rows.items()]
+    """A table: attack (any words, or a key of COMPARED) -> what it does."""
+    cells = [(COMPARED.get(name, name), *map(str, (t.target, t.guide, t.raised))) for name, t in rows.items()]
     caption = (
         f"On {images} images, with 95 % intervals: share fooled, of those the network gets right; share made easier "
         "for the target, of all"

@@ -81,9 +81,9 @@ def stages(data: ImageData, seed: int = 0, *, at: Sequence[int] = (0, 1, 3, 6), 
     def keep(row) -> None:
         kept[row["epoch"]] = copy.deepcopy(pair)
 
-    found = fit(pair, data, experiment, device="cpu", on_epoch=keep, report=report)
-    if found.status not in TRAINED:
-        raise ValueError(f"training seed {seed} ended with: {found.status}")
+    outcome = fit(pair, data, experiment, device="cpu", on_epoch=keep, report=report)
+    if outcome.status not in TRAINED:
+        raise ValueError(f"training seed {seed} ended with: {outcome.status}")
     few = data.train.take(slice(0, images))
     return [Batch(kept[epoch], few.pixels(), few.labels, epoch, experiment) for epoch in at]
 
@@ -125,8 +125,8 @@ def _routes(part: Tensor, logits: Logits) -> list[str]:
     there = [name for name in ROUTES if getattr(logits, name) is not None and getattr(logits, name).requires_grad]
     if not there or not part.requires_grad:
         return []
-    found = torch.autograd.grad(part, [getattr(logits, n) for n in there], retain_graph=True, allow_unused=True)
-    return [name for name, gradient in zip(there, found, strict=True) if gradient is not None]
+    gradients = torch.autograd.grad(part, [getattr(logits, n) for n in there], retain_graph=True, allow_unused=True)
+    return [name for name, gradient in zip(there, gradients, strict=True) if gradient is not None]
 
 
 def _closed(term: str, routes: set[str], stops: Collection[str]) -> set[str]:
@@ -147,12 +147,12 @@ def _carried(part: Tensor, logits: Logits, weights: dict[str, list]) -> dict[str
     if not names:
         return {}
     heads = torch.autograd.grad(part, [getattr(logits, n) for n in names], retain_graph=True)
-    found = {}
+    carried = {}
     for name, head in zip(names, heads, strict=True):
         into = weights[name.split("_")[0]]
         pieces = torch.autograd.grad(getattr(logits, name), into, grad_outputs=head, retain_graph=True)
-        found[name] = torch.cat([piece.flatten() for piece in pieces])
-    return found
+        carried[name] = torch.cat([piece.flatten() for piece in pieces])
+    return carried
 
 
 def _sum(carried: dict[str, Tensor], network: str, weights: list[Tensor]) -> Tensor:

@@ -38,6 +38,8 @@ EVERY = 10  # steps between two moments of the training that one can look at
 DEFAULT = D2R_WEIGHTS["symmetric"]  # where the sliders start
 # Classes have colours of their own: blue is the target and orange the guide, in every picture of the kit.
 CLASS_COLOURS, CLASS_MARKS = (base.GREEN, base.PURPLE, "#7A5C00"), ("o", "^", "s")
+ATTACKS = {"CAG: away from the guide": "cag", "self-KL, as TRADES": "kl-self", "cross-entropy": "ce"}
+SHORT = {"cag": "CAG", "kl-self": "self-KL", "ce": "CE"}
 VARIANTS = {"symmetric KL: the paper's text": "symmetric", "gap: the authors' code": "released"}
 TERMS = {"ce": "CE of the guide", "mse": "MSE of logits", "clean": "clean KL term", "adv": "adversarial KL term"}
 TERM_LOOKS = {"ce": (base.GUIDE, "-"), "mse": (base.INK, "--"), "clean": (base.TARGET, "-."), "adv": (base.RED, ":")}
@@ -134,8 +136,8 @@ def compute(
     weights below 0, an impossible eps, an unknown variant or attack, or a training that diverges."""
     if variant not in D2R_WEIGHTS:
         raise nearest(variant, D2R_WEIGHTS, "D2R variant")
-    if attack not in ("cag", "kl-self", "ce"):
-        raise nearest(attack, ("cag", "kl-self", "ce"), "attack")
+    if attack not in SHORT:
+        raise nearest(attack, SHORT, "attack")
     weights = {"w_ce": w_ce, "w_mse": w_mse, "w_clean": w_clean, "w_adv": w_adv}
     for name, value in weights.items():
         if value < 0:
@@ -153,7 +155,8 @@ def compute(
         **weights,
     )  # fmt: skip
     settings = (
-        f"{variant}, weights CE {w_ce:g}, MSE {w_mse:g}, clean {w_clean:g}, adversarial {w_adv:g}, ε {eps:g}, {attack}"
+        f"weights CE {w_ce:g}, MSE {w_mse:g}, clean {w_clean:g} ({variant}), adversarial {w_adv:g}; attacked by "
+        f"{SHORT[attack]} at ε {eps:g}"
     )
     if detach_guide:
         settings += ", guide detached"
@@ -263,8 +266,8 @@ def draw_history(ax, data: Trained, ghost: Trained | None = None, frame: Frame |
 def words(data: Trained) -> str:
     accuracy = data.accuracy
     summary = (
-        f"Trained with {data.words}. Guide right on {accuracy['guide']:.1%}, target on {accuracy['target']:.1%} "
-        f"of {len(data.labels)} points, on {accuracy['target, attacked']:.1%} of them under PGD-10 at ε {data.eps:g}."
+        f"Trained with {data.words}. Of {len(data.labels)} points the guide gets {accuracy['guide']:.1%} right, the "
+        f"target {accuracy['target']:.1%} clean and {accuracy['target, attacked']:.1%} under PGD-10 at ε {data.eps:g}."
     )
     if data.step < STEPS:
         summary = f"After {data.step} of {STEPS} steps: {summary}"
@@ -297,21 +300,16 @@ class GuideAndTarget(Panel):
         """start: initial settings, as in compute()."""
         fixed = {"variant": "symmetric", "eps": 0.03, "attack": "cag", "detach_guide": False}
         at: dict[str, Any] = fixed | DEFAULT | start
-        attack_names = {"CAG: away from the guide": "cag", "self-KL, as TRADES": "kl-self", "cross-entropy": "ce"}
         controls = {
             "variant": Choice("Clean term", at["variant"], VARIANTS),
             "attack": Choice(
-                "Training attack",
-                at["attack"],
-                attack_names,
-                "Makes the points of the attacked term",
-                when=lambda at: at["w_adv"] > 0,
+                "Training attack", at["attack"], ATTACKS, "Makes the attacked points", when=lambda at: at["w_adv"] > 0
             ),
             "w_ce": Slider("Weight: CE", at["w_ce"], 0.0, 3.0, 0.1, "Weight of the guide's cross-entropy"),
             "w_mse": Slider("Weight: MSE", at["w_mse"], 0.0, 5.0, 0.1, "Weight of the MSE of logits"),
             "w_clean": Slider("Weight: clean", at["w_clean"], 0.0, 40.0, 1.0, "Weight of the KL term on clean points"),
             "w_adv": Slider(
-                "Weight: attacked", at["w_adv"], 0.0, 60.0, 1.0, "Weight of the KL term on attacked points"
+                "Weight: adversarial", at["w_adv"], 0.0, 60.0, 1.0, "Weight of the KL term on attacked points"
             ),
             "eps": Slider("ε", at["eps"], 0.0, 0.08, 0.005, "Radius of the attack, in units of the square's side"),
             "detach_guide": Choice(

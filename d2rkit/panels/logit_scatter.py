@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from d2rkit.methods import divergences
 from d2rkit.methods.pair import eval_mode
 from d2rkit.panels import base
-from d2rkit.panels.adversarial_image import ATTACKS, attack_batch, takes_steps
+from d2rkit.panels.adversarial_image import IMAGE_ATTACKS, attack_batch, takes_steps
 from d2rkit.panels.axes import Frame
 from d2rkit.panels.controls import Choice, Slider
 from d2rkit.panels.panel import Panel
@@ -109,7 +109,7 @@ def words(data: Scatter) -> str:
     clean, attacked = data.facts(False), data.facts(True)
     summary = (
         f"{data.title}: on {len(data.labels)} images the target's logits correlate with the guide's at "
-        f"{clean['correlation']:.2f} clean and {attacked['correlation']:.2f} under {ATTACKS[data.attack]} "
+        f"{clean['correlation']:.2f} clean and {attacked['correlation']:.2f} under {IMAGE_ATTACKS[data.attack]} "
         f"at ε = {255 * data.eps:g}/255."
     )
 
@@ -134,6 +134,6 @@ class LogitScatter(Panel):
         controls = {
             "eps255": Slider("ε in 1/255", 0, 0, top, 1, "Largest change of a pixel, in 1/255"),
             "steps": Slider("Steps", 10, 1, 20, 1, "Gradient steps of PGD and C&W", when=takes_steps),
-            "attack": Choice("Attack", "pgd", {words: name for name, words in ATTACKS.items()}),
+            "attack": Choice("Attack", "pgd", {words: name for name, words in IMAGE_ATTACKS.items()}),
         }
         super().__init__(f"Guide against target · {sample.title}", controls, run, draw, words)

@@ -32,12 +32,12 @@ def facts(command: str, recipe: Experiment, seeds: Sequence[int], images: int, s
     }
 
 
-def source(found: Mapping[str, Any]) -> str:
+def source(content: Mapping[str, Any]) -> str:
     """The facts as a sentence."""
-    seeds = ", ".join(map(str, found["seeds"]))
+    seeds = ", ".join(map(str, content["seeds"]))
     return (
-        f"{len(found['seeds'])} seeds ({seeds}), {found['images']} test images; made by {found['made_by']} on: "
-        f"{found['hardware']}, torch {found['torch']}, {found['cpu_seconds']} s."
+        f"{len(content['seeds'])} seeds ({seeds}), {content['images']} test images; made by {content['made_by']} on: "
+        f"{content['hardware']}, torch {content['torch']}, {content['cpu_seconds']} s."
     )
 
 
@@ -60,16 +60,16 @@ def command(doc: str, name: str, measure: Callable[[Sequence[int]], dict], words
     if options.seeds < 2:
         parser.error("--seeds must be at least 2: one seed says nothing about others")
     torch.set_num_threads(1)
-    found = measure(range(options.seeds))
-    write(options.to, found)
-    print(base.plain_text(words(found)))
+    measurement = measure(range(options.seeds))
+    write(options.to, measurement)
+    print(base.plain_text(words(measurement)))
     return 0
 
 
 def read(name: str, file: Path | None = None) -> dict[str, Any]:
     """The shipped measurement of this name, or that of another file. ValueError if it is damaged."""
     file = file or shipped("results") / name
-    found = read_json(file)
-    if not isinstance(found, dict) or "made_by" not in found or "runs" not in found:
+    measurement = read_json(file)
+    if not isinstance(measurement, dict) or "made_by" not in measurement or "runs" not in measurement:
         raise ValueError(f"{file} holds no measurement of d2rkit")
-    return found
+    return measurement

@@ -99,6 +99,11 @@ class Panel(Controlled):
             self._start = self.settings
         return self.box
 
+    @property
+    def opening(self) -> dict[str, Any]:
+        """The settings the panel opened with, whatever was moved since."""
+        return dict(self._start or self.settings)
+
     def set(self, **values: Any) -> None:
         """Move several controls, and compute once."""
         self._quiet = True
@@ -141,9 +146,11 @@ class Panel(Controlled):
             self.busy.value = ""
 
     def static(self, **changes: Any) -> StaticFigure:
-        """The picture at the current settings, or at others, as an ordinary image with its words as text:
-        it outlives the kernel and needs no widgets. Leaves the panel as it is; errors are raised here."""
-        data = self.compute(**{**self.settings, **changes}) if changes or self.data is None else self.data
+        """The picture as an ordinary image with its words as text: it outlives the kernel and needs no widgets.
+
+        Without changes at the current settings; with changes at the opening settings and these changes, so that what a
+        reveal shows does not depend on where the sliders were left. Leaves the panel as it is; raises its errors."""
+        data = self.compute(**{**self.opening, **changes}) if changes or self.data is None else self.data
         return StaticFigure(*to_png(self.draw(data)), self.words(data))
 
     def _show(self, settings: Mapping[str, Any], data: Any) -> None:

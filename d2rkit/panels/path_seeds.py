@@ -53,13 +53,14 @@ def read(file: File | None = None) -> PathSeeds:
     return of_measurement(measured.read(NAME, file))
 
 
-def of_measurement(found: Mapping[str, Any]) -> PathSeeds:
-    runs = found["runs"]
+def of_measurement(measurement: Mapping[str, Any]) -> PathSeeds:
+    runs = measurement["runs"]
     stacked = {
         key: {setting: np.array([run[key] for run in each]) for setting, each in runs.items()}
         for key in ("from_guide", "from_truth", "accuracy")
     }
-    return PathSeeds(np.array(found["moments"]), tuple(found["seeds"]), **stacked, source=measured.source(found))
+    moments, seeds = np.array(measurement["moments"]), tuple(measurement["seeds"])
+    return PathSeeds(moments, seeds, **stacked, source=measured.source(measurement))
 
 
 # -- what came out ------------------------------------------------------------------------------------------
@@ -87,19 +88,21 @@ def turned_back(data: PathSeeds, settings: Sequence[str] = ("all", "detached")) 
 
 def second_half(data: PathSeeds) -> str:
     """Where the guide goes in the second half of training with all terms: "on", "still" or "back"."""
-    found = turned_back(data)["all"]
-    return "still" if not excludes_zero(found) else "back" if found.difference > 0 else "on"
+    turn = turned_back(data)["all"]
+    return "still" if not excludes_zero(turn) else "back" if turn.difference > 0 else "on"
 
 
-def with_interval(found: Difference) -> str:
-    mean, low, high = (round(value, 3) + 0.0 for value in (found.difference, found.low, found.high))  # no -0.000
+def with_interval(difference: Difference) -> str:
+    mean, low, high = (
+        round(value, 3) + 0.0 for value in (difference.difference, difference.low, difference.high)
+    )  # no -0.000
     return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def farthest(data: PathSeeds) -> str:
     """The setting without which f(x') ends farthest from g(x)."""
-    found = farther(data)
-    return max(found, key=lambda setting: found[setting].difference)
+    differences = farther(data)
+    return max(differences, key=lambda setting: differences[setting].difference)
 
 
 # -- pictures ---------------------------------------------------------------------------------------------
@@ -107,8 +110,8 @@ def draw_farther(data: PathSeeds) -> Figure:
     """A line a seed from the run with all terms to the one that lacks a term."""
     made = base.figure(8.2, 3.2)
     ax = base.tidy(made.add_axes((0.09, 0.2, 0.9, 0.68)), "distance of f(x′) from g(x) at the end of training")
-    found = farther(data)
-    for place, (setting, difference) in enumerate(found.items()):
+    differences = farther(data)
+    for place, (setting, difference) in enumerate(differences.items()):
         for with_all, without in zip(data.from_guide["all"][:, -1], data.from_guide[setting][:, -1], strict=True):
             ax.plot([place - 0.22, place + 0.22], [with_all, without], color=base.GREY, lw=1, zorder=1)
             ax.plot(place - 0.22, with_all, "o", color=base.TARGET, mec="white", ms=7)
@@ -116,9 +119,9 @@ def draw_farther(data: PathSeeds) -> Figure:
         verdict = "differs" if excludes_zero(difference) else "could be chance"
         ax.annotate(f"{with_interval(difference)}\n{verdict}", (place, 1), xycoords=("data", "axes fraction"),
                     xytext=(0, -2), textcoords="offset points", ha="center", va="top", fontsize=9)  # fmt: skip
-    ax.set_xticks(range(len(found)), [f"without {TERMS[setting]}" for setting in found], fontsize=9)
-    ax.set_xlim(-0.6, len(found) - 0.4)
-    top = max(values[:, -1].max() for name, values in data.from_guide.items() if name in found or name == "all")
+    ax.set_xticks(range(len(differences)), [f"without {TERMS[setting]}" for setting in differences], fontsize=9)
+    ax.set_xlim(-0.6, len(differences) - 0.4)
+    top = max(values[:, -1].max() for name, values in data.from_guide.items() if name in differences or name == "all")
     ax.set_ylim(0, 1.5 * top)
     ax.plot([], [], "o", color=base.TARGET, mec="white", ms=7, label="all terms")
     ax.plot([], [], "D", color=base.RED, mec="white", ms=7, label="without the term; a line is a seed")
@@ -131,11 +134,11 @@ def draw_turn(data: PathSeeds, settings: Sequence[str] = ("all", "detached")) ->
     made = base.figure(8.2, 3.2)
     ax = base.tidy(made.add_axes((0.09, 0.33, 0.89, 0.57)), "distance of the guide from the truth", "epoch")
     looks = ((base.GUIDE, "-", "^"), (base.INK, "--", "v"))
-    found = turned_back(data, settings)
+    turns = turned_back(data, settings)
     for setting, (colour, dash, mark) in zip(settings, looks, strict=True):
         lines = data.from_truth[setting][:, :, ROLES.index("guide")]
         ax.plot(data.moments, lines.T, color=colour, ls=dash, lw=1.2)
-        label = f"{SETTINGS[setting].words}; second half: {with_interval(found[setting])}"
+        label = f"{SETTINGS[setting].words}; second half: {with_interval(turns[setting])}"
         ax.plot(data.moments[-1], lines[:, -1].mean(), mark, color=colour, mec=base.INK, ms=9, clip_on=False)
         ax.plot([], [], color=colour, ls=dash, marker=mark, mec=base.INK, ms=8, label=label)
     ax.axvline(data.moments[-1] / 2, color=base.GREY, lw=1, ls=":")
@@ -146,16 +149,16 @@ def draw_turn(data: PathSeeds, settings: Sequence[str] = ("all", "detached")) ->
 
 # -- words ------------------------------------------------------------------------------------------------
 def words_farther(data: PathSeeds) -> str:
-    found = farther(data)
+    differences = farther(data)
     sentences = []
-    for setting, difference in found.items():
+    for setting, difference in differences.items():
         came = (
             f"f(x′) ends {'farther from' if difference.difference > 0 else 'nearer to'} g(x)"
             if excludes_zero(difference)
             else "no difference beyond chance"
         )
         sentences.append(f"Without {TERMS[setting]}: {came}, {with_interval(difference)}.")
-    if not any(excludes_zero(d) for d in found.values()):
+    if not any(excludes_zero(d) for d in differences.values()):
         sentences.append("So on these seeds no term shows an effect of its own.")
     each = f"Differences seed by seed, with intervals that hold together at 95 % (Student's t). {data.source}"
     return base.sentence(" ".join(sentences)) + base.sentence(each)

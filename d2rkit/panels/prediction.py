@@ -2,9 +2,9 @@
 
     eps = Prediction("02/eps", "At which ε does the network fall below 50 %?", between=(0, 32), unit="/255")
     eps                                           # the last line of a cell shows it
-    eps.reveal(found, words=words, picture=made)  # so does that of a later cell
+    eps.reveal(actual, words=words, picture=made)  # so does that of a later cell
 
-Until the answer is committed, `reveal` shows neither `found` nor words nor picture, and none of them is in the cell's
+Until the answer is committed, `reveal` shows neither `actual` nor words nor picture, and none of them is in the cell's
 output: it says "commit your prediction first" and has a button that shows them anyway. It follows by itself when the
 answer is committed. A notebook that is run from top to bottom runs through. Whatever else the later cell shows, and
 every text below it, is seen before the commit: what answers the question belongs into `words` and `picture`.
@@ -39,16 +39,17 @@ from d2rkit.panels.questions import (
     status,
     stored,
 )
+from d2rkit.reporting.html_table import html_table
 
 COMMIT_FIRST = "Commit your prediction first"
 CALIBRATED = {
-    (True, "guess"): "Right. You called it a guess: can you say now why it had to come out so?",
+    (True, "guess"): "Right. You called it a guess: can you now explain why it had to be so?",
     (True, "fairly sure"): "Right, and you were fairly sure.",
     (True, "certain"): "Right, and you were certain.",
-    (False, "guess"): "Not what came out. You called it a guess, so nothing you relied on has fallen.",
-    (False, "fairly sure"): "Not what came out, though you were fairly sure: which of your reasons does not hold?",
-    (False, "certain"): "Not what came out, though you were certain. Such surprises teach most: find the step of your "
-    "argument that does not hold.",
+    (False, "guess"): "Not what happened. You called it a guess, so no assumption of yours was refuted.",
+    (False, "fairly sure"): "Not what happened, though you were fairly sure: which of your reasons fails?",
+    (False, "certain"): "Not what happened, though you were certain. Such surprises teach the most: find the "
+    "step of your argument that does not hold.",
 }
 
 
@@ -57,19 +58,16 @@ def outcome(entry: Mapping[str, Any], note: str = "") -> str:
     """HTML: the student's answer beside what came out. note: an interval, say, that goes with what came out."""
     came = answers.answer_words(entry, "actual") + (f" ({note})" if note else "")
     if "answer" not in entry:
-        return status("What came out", f"You committed no prediction. It came out: {came}.", base.GREY)
-    rows = [("You predicted", f"{answers.answer_words(entry)} ({entry['confidence']})"), ("It came out", came)]
+        return status("What came out", f"You committed no prediction. The result: {came}.", base.GREY)
+    rows = [("You predicted", f"{answers.answer_words(entry)} ({entry['confidence']})"), ("Result", came)]
     if entry["kind"] == "number":
         rows.append(("You were", answers.distance_words(entry)))
     style = "text-align:left;padding-right:1em;white-space:nowrap;vertical-align:top"
-    cells = "".join(
-        f"<tr><th scope='row' style='{style}'>{word}</th><td style='text-align:left'>{html.escape(text)}</td></tr>"
-        for word, text in rows
-    )
+    table = html_table((), rows, columns=(f"style='{style}'", "style='text-align:left'"))
     verdict = CALIBRATED[entry["right"], entry["confidence"]]
     verdict += " You answered after it had been shown." if entry.get("late") else ""
     head, colour = ("✔ As you predicted", base.BLUE) if entry["right"] else ("✘ Not as you predicted", base.RED)
-    return status(head, verdict, colour, f"<table>{cells}</table>")
+    return status(head, verdict, colour, table)
 
 
 def as_html(words: str) -> str:
@@ -221,9 +219,9 @@ class Prediction(Shown):
         return note
 
     def _load(self) -> None:
-        found = kept(self.name, self.message)
-        if {key: found.get(key) for key in self.about} == self.about:  # else it answered an older question
-            self.entry = found
+        entry = kept(self.name, self.message)
+        if {key: entry.get(key) for key in self.about} == self.about:  # else it answered an older question
+            self.entry = entry
         if self.committed:
             self._lock()
 

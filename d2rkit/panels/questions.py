@@ -33,12 +33,12 @@ class Shown:
 
 def lettered(options: Sequence[str] | Mapping[str, str], most: int = 5) -> dict[str, str]:
     """Options by key; those of a sequence are a, b, c. ValueError unless there are 2 to `most` of them."""
-    found = dict(options) if isinstance(options, Mapping) else dict(zip(ascii_lowercase, options, strict=False))
-    if isinstance(options, str) or not 2 <= len(options) <= most or len(set(found.values())) < len(found):
+    by_letter = dict(options) if isinstance(options, Mapping) else dict(zip(ascii_lowercase, options, strict=False))
+    if isinstance(options, str) or not 2 <= len(options) <= most or len(set(by_letter.values())) < len(by_letter):
         raise ValueError(f"a choice has 2 to {most} different options, not {shown(options)}")
-    if not all(isinstance(text, str) and text for text in (*found, *found.values())):
+    if not all(isinstance(text, str) and text for text in (*by_letter, *by_letter.values())):
         raise ValueError(f"keys and options of a choice are texts, not {shown(options)}")
-    return found
+    return by_letter
 
 
 class Options:

@@ -24,6 +24,12 @@ from d2rkit.panels import base
 from d2rkit.panels.questions import Shown, choosing, heading, kept, lettered, problem, status, stored
 
 
+def capitalised(reason: str) -> str:
+    """A reason as a sentence; one that begins with a symbol (x′, g(x), p_f) keeps it: X′ would be another thing."""
+    first = reason.split(maxsplit=1)[0].rstrip(",.:;")
+    return reason[0].upper() + reason[1:] if first.isalpha() and first not in ("f", "g", "p", "x", "y") else reason
+
+
 @dataclass(frozen=True)
 class Question:
     """text; options: 2 to 5 pairs of a choice and why it is wrong (for the right one: why it is right, or ""),
@@ -104,9 +110,9 @@ class Part:
         return stored(self.name, **self.about, **facts, actual=right, when=answers.now())[1]
 
     def _load(self) -> None:
-        found = kept(self.name, self.message)
-        tries = found.get("tries", [])
-        same = all(found.get(key) == value for key, value in self.about.items())
+        entry = kept(self.name, self.message)
+        tries = entry.get("tries", [])
+        same = all(entry.get(key) == value for key, value in self.about.items())
         if same and isinstance(tries, list) and tries and set(tries) <= set(self.reasons):
             self.tries = list(tries)
             self.field.value = tries[-1]
@@ -115,7 +121,7 @@ class Part:
     def _show(self, note: str = "") -> None:
         choice = self.tries[-1]
         why = self.reasons[choice]
-        said = why[:1].upper() + why[1:]
+        said = capitalised(why)
         if self.done:
             self.field.disabled = self.button.disabled = True
             first = "" if len(self.tries) == 1 else f" (try {len(self.tries)})"

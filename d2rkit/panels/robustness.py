@@ -24,7 +24,7 @@ from d2rkit.panels.panel import Panel
 from d2rkit.panels.sample_pairs import SamplePair
 from d2rkit.panels.shares import Share
 
-ATTACKS = {
+MODEL_ATTACKS = {
     "clean": "none (clean images)",
     "fgsm": "FGSM",
     "pgd": "PGD on cross-entropy",
@@ -97,8 +97,8 @@ class Measured:
 
 def attack_name(attack: str, steps: int) -> str:
     """What `evaluate` calls it: pgd and 20 steps -> pgd20. ValueError for an unknown attack."""
-    if attack not in ATTACKS:
-        raise nearest(attack, ATTACKS, "attack")
+    if attack not in MODEL_ATTACKS:
+        raise nearest(attack, MODEL_ATTACKS, "attack")
     return f"{attack}{steps}" if attack in ("pgd", "cw") else attack
 
 
@@ -247,7 +247,7 @@ class Measuring(Panel):
         first = next(iter(self.samples))
         controls = {
             "model": Choice("Model", first, {name: name for name in self.samples}),
-            "attack": Choice("Attack", attack, {words: name for name, words in ATTACKS.items()}),
+            "attack": Choice("Attack", attack, {words: name for name, words in MODEL_ATTACKS.items()}),
             "eps255": Slider(
                 "ε in 1/255", round(255 * self.samples[first].eps), 0, round(255 * max_eps), 1, "Radius, in 1/255"
             ),

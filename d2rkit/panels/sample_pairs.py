@@ -88,14 +88,14 @@ def best_pair(
     if data == "digits":
         return digits_pair(method, seed, report=report)
     try:
-        found = shipped_pair(method)
+        shipped = shipped_pair(method)
     except ValueError:
         if data == "cifar10-20":
             raise
         return digits_pair(method, seed, report=report)
     if report:
         report(1.0, "read")
-    return found
+    return shipped
 
 
 def shipped_pair(method: str, folder: Path | None = None, like: Experiment | None = None) -> SamplePair:
@@ -151,9 +151,9 @@ def control_for(
     if report:
         report(1.0, "read")
     return control, (
-        f"The same network ({control.parameters:,} parameters), the same training images, as many epochs at the same "
-        "learning rate; only the defence is missing. Of the control it is the last epoch: PGD on validation images "
-        "has nothing to choose there."
+        f"The control has the same network ({control.parameters:,} parameters), training images, number of epochs and "
+        "learning rate; only the defence is missing. Its last epoch is used: without a defence, PGD accuracy on "
+        "validation images is no criterion for selecting one."
     )
 
 
@@ -168,8 +168,8 @@ def flags_at_hand(
     if folder:
         run = read_run(folder)
         return {name: flags_of(run, name, next(iter(run.result["accuracy"]))) for name in attacks}
-    found = evaluate(sample.pair, (sample.images[:count], sample.labels[:count]), attacks, sample.eps)
-    return {name: flags.numpy() for name, flags in found.flags.items()}
+    evaluation = evaluate(sample.pair, (sample.images[:count], sample.labels[:count]), attacks, sample.eps)
+    return {name: flags.numpy() for name, flags in evaluation.flags.items()}
 
 
 def measured(sample: SamplePair) -> dict[str, Share]:

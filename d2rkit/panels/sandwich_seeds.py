@@ -29,12 +29,12 @@ def draw_seeds(facts: Mapping[str, Any]) -> Figure:
     at = 0
     for name in TITLES:
         for seed in seeds_of(facts):
-            found = flags_of(facts, name, seed)
-            low, high = found["crown"].mean(), found["survived"].mean()
+            flags = flags_of(facts, name, seed)
+            low, high = flags["crown"].mean(), flags["survived"].mean()
             ax.plot([low, high], [at, at], color="#B0B0B0", lw=5, solid_capstyle="butt", zorder=1,
                     label="open" if at == 0 else None)  # fmt: skip
             for bound, (mark, colour, label) in looks.items():
-                ax.plot(found[bound].mean(), at, mark, color=colour, ms=6, label=label if at == 0 else None)
+                ax.plot(flags[bound].mean(), at, mark, color=colour, ms=6, label=label if at == 0 else None)
             ax.plot(high, at, "x", color=base.RED, ms=8, mew=2, label="AutoAttack leaves" if at == 0 else None)
             at += 1
         at += 1
@@ -55,8 +55,8 @@ def seeds_of(facts: Mapping[str, Any]) -> list[int]:
 
 def flags_of(facts: Mapping[str, Any], name: str, seed: int) -> dict[str, np.ndarray]:
     """survived, ibp, crown: (N,) bool of one network at the notebook's eps."""
-    found = facts["seeds"][f"{name}-{seed}"]
-    return {part: np.array(list(found[part])) == "1" for part in ("survived", "ibp", "crown")}
+    recorded = facts["seeds"][f"{name}-{seed}"]
+    return {part: np.array(list(recorded[part])) == "1" for part in ("survived", "ibp", "crown")}
 
 
 def sandwiches(facts: Mapping[str, Any], name: str, bound: str = "crown") -> list[Sandwich]:
@@ -66,17 +66,17 @@ def sandwiches(facts: Mapping[str, Any], name: str, bound: str = "crown") -> lis
     if bound not in BOUNDS.values():
         raise nearest(bound, BOUNDS.values(), "bound")
     every = [flags_of(facts, name, seed) for seed in seeds_of(facts)]
-    return [Sandwich(found[bound], found["survived"], facts["eps255"] / 255) for found in every]
+    return [Sandwich(flags[bound], flags["survived"], facts["eps255"] / 255) for flags in every]
 
 
 def seeds_table(facts: Mapping[str, Any]) -> str:
     rows = []
     for name, title in TITLES.items():
-        found, by_ibp = sandwiches(facts, name), sandwiches(facts, name, "ibp")
-        shares = ([s.lower for s in by_ibp], [s.lower for s in found], [s.upper for s in found])
+        crown, by_ibp = sandwiches(facts, name), sandwiches(facts, name, "ibp")
+        shares = ([s.lower for s in by_ibp], [s.lower for s in crown], [s.upper for s in crown])
         row = [mean_words(values) for values in shares]
-        row.append(f"{min(s.decided for s in found):.0%} to {max(s.decided for s in found):.0%}")
-        row.append(str(sum(len(s.contradictions) for s in found)))
+        row.append(f"{min(s.decided for s in crown):.0%} to {max(s.decided for s in crown):.0%}")
+        row.append(str(sum(len(s.contradictions) for s in crown)))
         rows.append((title, *row))
     header = ("training", "IBP proves", "CROWN proves", "AutoAttack leaves", "decided", "contradictions")
     count = len(seeds_of(facts))
@@ -95,14 +95,14 @@ def mean_words(shares: Sequence[float]) -> str:
 def verdict(facts: Mapping[str, Any], control: str = "natural", bound: str = "ibp") -> str:
     """Does interval training close the gap, against a control of the same size, on all seeds together?"""
     trained, other = sandwiches(facts, "ibp", bound), sandwiches(facts, control, bound)
-    ours, theirs = ([100 * float(one.open.mean()) for one in found] for found in (trained, other))
-    found = mean_interval([b - a for a, b in zip(ours, theirs, strict=True)])
+    ours, theirs = ([100 * float(one.open.mean()) for one in each] for each in (trained, other))
+    gap = mean_interval([b - a for a, b in zip(ours, theirs, strict=True)])
     least, clash = min(s.decided for s in trained), sum(len(s.contradictions) for s in (*trained, *other))
     means = mean_interval(ours).difference, mean_interval(theirs).difference
     return (
         f"By {SHORT[bound]}, {means[0]:.1f} % of the digits are open after interval training and {means[1]:.1f} % with "
-        f"{TITLES[control]}: a difference of {found.difference:.1f} points (95 % interval over {len(trained)} seeds "
-        f"{found.low:.1f} to {found.high:.1f}), which {'excludes' if excludes_zero(found) else 'does not exclude'} 0. "
+        f"{TITLES[control]}: a difference of {gap.difference:.1f} points (95 % interval over {len(trained)} seeds "
+        f"{gap.low:.1f} to {gap.high:.1f}), which {'excludes' if excludes_zero(gap) else 'does not exclude'} 0. "
         f"After interval training at least {least:.0%} of the digits are decided on every seed. "
         + (f"CONTRADICTIONS: {clash}." if clash else "No digit is both proven and broken.")
     )
@@ -122,21 +122,21 @@ def at_eps(shipped: Shipped, name: str, bound: str = "crown") -> Sandwich:
 
 
 def proven_of(shipped: Shipped, name: str, bound: str = "crown") -> dict[str, Any]:
-    found = at_eps(shipped, name, bound)
-    return {"actual": int(found.proven.sum()), "words": f"{TITLES[name]}. {found.report()}"}
+    sandwich = at_eps(shipped, name, bound)
+    return {"actual": int(sandwich.proven.sum()), "words": f"{TITLES[name]}. {sandwich.report()}"}
 
 
 def decided_of(shipped: Shipped, name: str, bound: str = "crown") -> dict[str, Any]:
-    found = at_eps(shipped, name, bound)
-    return {"actual": int((~found.open).sum()), "words": f"{TITLES[name]}. {found.report()}"}
+    sandwich = at_eps(shipped, name, bound)
+    return {"actual": int((~sandwich.open).sum()), "words": f"{TITLES[name]}. {sandwich.report()}"}
 
 
 def by_radius(shipped: Shipped) -> str:
     """HTML: of each network what linear bounds prove and AutoAttack leaves, at every radius that was attacked."""
     rows = []
     for radius in shipped.facts["radii255"]:
-        found = [compute(judged, "crown", radius / 255).sandwich for judged in shipped.networks.values()]
-        rows.append((f"{radius}/255", *(f"{int(one.proven.sum())} to {int(one.survived.sum())}" for one in found)))
+        bread = [compute(judged, "crown", radius / 255).sandwich for judged in shipped.networks.values()]
+        rows.append((f"{radius}/255", *(f"{int(one.proven.sum())} to {int(one.survived.sum())}" for one in bread)))
     header = ("ε", *(TITLES[name] for name in shipped.networks))
     return base.table(header, rows, f"Robust digits of {shipped.facts['images']}: proven (CROWN) to not broken, seed 0")
 
@@ -144,25 +144,25 @@ def by_radius(shipped: Shipped) -> str:
 def wide_bread(shipped: Shipped, radius255: int = 26, more: str = "") -> dict[str, Any]:
     """At a large radius: of which network does CROWN prove most? A key of TITLES, the first one of equals. more: HTML
     to add."""
-    found = {name: compute(judged, "crown", radius255 / 255).sandwich for name, judged in shipped.networks.items()}
+    by_network = {name: compute(judged, "crown", radius255 / 255).sandwich for name, judged in shipped.networks.items()}
     words = " ".join(
-        f"{TITLES[name]}: proven {int(s.proven.sum())}, left {int(s.survived.sum())}." for name, s in found.items()
+        f"{TITLES[name]}: proven {int(s.proven.sum())}, left {int(s.survived.sum())}." for name, s in by_network.items()
     )
-    return {"actual": max(found, key=lambda name: found[name].lower), "words": base.sentence(words) + more}
+    return {"actual": max(by_network, key=lambda name: by_network[name].lower), "words": base.sentence(words) + more}
 
 
 def cost_of_proof(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Clean accuracy of the networks without a defence less that of interval training, in points, paired by seed."""
     clean = {name: [facts["seeds"][f"{name}-{seed}"]["clean"] for seed in seeds_of(facts)] for name in TITLES}
     n = facts["images"] / 100
-    found = mean_interval([(a - b) / n for a, b in zip(clean["natural"], clean["ibp"], strict=True)])
+    cost = mean_interval([(a - b) / n for a, b in zip(clean["natural"], clean["ibp"], strict=True)])
     listed = [
         f"{TITLES[name]} {', '.join(f'{value / n:.0f}' for value in values)}, mean "
         f"{mean_words([value / facts['images'] for value in values])}"
         for name, values in clean.items()
     ]
     words = f"Clean accuracy in %, seed by seed, and half of the 95 % interval: {'; '.join(listed)}."
-    return {"actual": found.difference, "interval": (found.low, found.high), "words": words}
+    return {"actual": cost.difference, "interval": (cost.low, cost.high), "words": words}
 
 
 def fit_again(radius255: float = 20, epochs: int = 5, seed: int = 0) -> str:

@@ -87,12 +87,12 @@ def data_item(name: str, root: str | Path | None = None) -> Item:
         return Item(f"data: {name}", "registered", True, False)
     root = Path(root).expanduser() if root is not None else home("data")
     arrays = [root / f"{name}_{part}.npz" for part in ("train10k", "train", "test")]
-    found = [file.name for file in arrays if file.exists()]
-    found += [f"cache/{file.name}" for file in sorted((root / "cache").glob(f"{name}*.safetensors"))]
+    files = [file.name for file in arrays if file.exists()]
+    files += [f"cache/{file.name}" for file in sorted((root / "cache").glob(f"{name}*.safetensors"))]
     if name == "tiny-imagenet":
-        found += [file.name for file in sorted(root.glob("tiny-imagenet-200*"))]
-    words = ", ".join(found) or "not here"
-    return Item(f"data: {name}", words, bool(found), False, "" if found else f"d2rkit data {name}")
+        files += [file.name for file in sorted(root.glob("tiny-imagenet-200*"))]
+    words = ", ".join(files) or "not here"
+    return Item(f"data: {name}", words, bool(files), False, "" if files else f"d2rkit data {name}")
 
 
 def check_words(items: list[Item]) -> str:

@@ -44,8 +44,8 @@ def summary(flows: list[Flow]) -> dict[str, Any]:
     for term in TERMS:
         at = flows[0].terms.index(term)
         kept[term] = {
-            "agreement": [round(float(found.agreement[at]), 4) for found in flows],
-            "ratio": [round(float(found.guide[at] / found.target[at]), 4) for found in flows],
+            "agreement": [round(float(each_flow.agreement[at]), 4) for each_flow in flows],
+            "ratio": [round(float(each_flow.guide[at] / each_flow.target[at]), 4) for each_flow in flows],
         }
     return kept
 
@@ -55,15 +55,16 @@ def read(file: Path | None = None) -> StopSeeds:
     return of_measurement(measured.read(NAME, file))
 
 
-def of_measurement(found: Mapping[str, Any]) -> StopSeeds:
+def of_measurement(measurement: Mapping[str, Any]) -> StopSeeds:
     runs = {
-        stop: {name: np.array([run[name] for run in each]) for name in MEASURES} for stop, each in found["runs"].items()
+        stop: {name: np.array([run[name] for run in each]) for name in MEASURES}
+        for stop, each in measurement["runs"].items()
     }
     flows = {
-        key: {term: np.array([seed[term][key] for seed in found["flows"]]) for term in TERMS}
+        key: {term: np.array([seed[term][key] for seed in measurement["flows"]]) for term in TERMS}
         for key in ("agreement", "ratio")
     }
-    return StopSeeds(runs, tuple(found["epochs"]), **flows, source=measured.source(found))
+    return StopSeeds(runs, tuple(measurement["epochs"]), **flows, source=measured.source(measurement))
 
 
 # -- what came out ------------------------------------------------------------------------------------------
@@ -86,30 +87,30 @@ def pulls(data: StopSeeds, epoch: int) -> dict[str, Difference]:
 
 def direction(data: StopSeeds, term: str) -> str:
     """How a term pulls at the guide at the end, beside the labels: "along", "across" or "against"."""
-    found = pulls(data, data.epochs[-1])[term]
-    return "across" if not excludes_zero(found) else "along" if found.difference > 0 else "against"
+    pull = pulls(data, data.epochs[-1])[term]
+    return "across" if not excludes_zero(pull) else "along" if pull.difference > 0 else "against"
 
 
 def price(data: StopSeeds) -> dict[str, Any]:
     """By how many points the guide is more accurate with every term stopped, for a Prediction's reveal."""
-    found = gained(data)["every"]
-    return {"actual": round(100 * found.difference, 1), "interval": (100 * found.low, 100 * found.high)}
+    gain = gained(data)["every"]
+    return {"actual": round(100 * gain.difference, 1), "interval": (100 * gain.low, 100 * gain.high)}
 
 
 def target_pays(data: StopSeeds) -> dict[str, Any]:
     """What the target under PGD-20 does with every term stopped: "rises", "same" or "falls"."""
-    found = gained(data, "target_pgd")["every"]
-    answer = "same" if not excludes_zero(found) else "rises" if found.difference > 0 else "falls"
+    gain = gained(data, "target_pgd")["every"]
+    answer = "same" if not excludes_zero(gain) else "rises" if gain.difference > 0 else "falls"
     return {
         "actual": answer,
-        "words": f"Target under PGD-20, every term stopped: {in_points(found)}, {verdict(found)}.",
+        "words": f"Target under PGD-20, every term stopped: {in_points(gain)}, {verdict(gain)}.",
     }
 
 
-def in_points(found: Difference) -> str:
+def in_points(difference: Difference) -> str:
     """With as many decimals as it takes to see on which side of 0 the interval ends."""
-    each, places = [100 * value for value in (found.difference, found.low, found.high)], 1
-    while places < 4 and excludes_zero(found) and not all(round(value, places) for value in each):
+    each, places = [100 * value for value in (difference.difference, difference.low, difference.high)], 1
+    while places < 4 and excludes_zero(difference) and not all(round(value, places) for value in each):
         places += 1
     mean, low, high = (f"{round(value, places) + 0.0:+.{places}f}" for value in each)  # no -0.0
     return f"{mean} points ({low} to {high})"
@@ -123,15 +124,15 @@ def draw_price(data: StopSeeds) -> Figure:
         ax = made.add_axes((left, 0.23, 0.36, 0.64))
         base.tidy(ax, MEASURES[measure], "points more than with nothing stopped")
         reach = 0.0
-        for row, (stop, found) in enumerate(gained(data, measure).items()):
+        for row, (stop, gain) in enumerate(gained(data, measure).items()):
             each = 100 * (data.runs[stop][measure] - data.runs["nothing"][measure])
-            sure = excludes_zero(found)
-            ax.plot([100 * found.low, 100 * found.high], [row, row], color=base.INK, lw=2.2 if sure else 1.2,
+            sure = excludes_zero(gain)
+            ax.plot([100 * gain.low, 100 * gain.high], [row, row], color=base.INK, lw=2.2 if sure else 1.2,
                     ls="-" if sure else "--")  # fmt: skip
-            ax.plot(100 * found.difference, row, "D", color=base.INK, ms=8, mfc=base.INK if sure else base.PAPER)
+            ax.plot(100 * gain.difference, row, "D", color=base.INK, ms=8, mfc=base.INK if sure else base.PAPER)
             ax.plot(each, np.full(len(each), row + 0.24), "o", color=base.GUIDE if left < 0.5 else base.TARGET, ms=5,
                     mec="white", mew=0.5)  # fmt: skip
-            reach = max(reach, 100 * abs(found.low), 100 * abs(found.high), abs(each).max())
+            reach = max(reach, 100 * abs(gain.low), 100 * abs(gain.high), abs(each).max())
         ax.axvline(0, color=base.GREY, lw=1)
         ax.set(xlim=(-1.08 * reach, 1.08 * reach), ylim=(len(COMPARED) - 0.4, -0.6))
         names = [STOPS[stop].words for stop in COMPARED] if left < 0.5 else [""] * len(COMPARED)
@@ -157,8 +158,8 @@ def draw_pulls(data: StopSeeds) -> Figure:
 
 
 # -- words ------------------------------------------------------------------------------------------------
-def verdict(found: Difference) -> str:
-    return "beyond chance" if excludes_zero(found) else "no difference beyond chance"
+def verdict(difference: Difference) -> str:
+    return "beyond chance" if excludes_zero(difference) else "no difference beyond chance"
 
 
 def words_price(data: StopSeeds) -> str:
@@ -204,15 +205,15 @@ def words_pulls(data: StopSeeds) -> str:
     sentences = []
     for epoch, when in ((first, "Before training"), (last, "At the end")):
         each = [
-            f"{TERMS[term]} {found.difference:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
-            for term, found in pulls(data, epoch).items()
+            f"{TERMS[term]} {pull.difference:+.2f} ({pull.low:+.2f} to {pull.high:+.2f})"
+            for term, pull in pulls(data, epoch).items()
         ]
         sentences.append(f"{when}: {', '.join(each)}.")
     ratios = data.ratio["adv"][:, -1]
-    found = mean_interval(np.log(ratios))
+    ratio = mean_interval(np.log(ratios))
     size = (
-        f"At the end the adversarial KL's gradient in the guide is {np.exp(found.difference):.1f} times "
-        f"({np.exp(found.low):.1f} to {np.exp(found.high):.1f}) as large as in the target."
+        f"At the end the adversarial KL's gradient in the guide is {np.exp(ratio.difference):.1f} times "
+        f"({np.exp(ratio.low):.1f} to {np.exp(ratio.high):.1f}) as large as in the target."
     )
     return base.sentence(
         f"Cosine with the pull of CE(g(x), y) on the guide, on training images. {' '.join(sentences)} {size} "

@@ -79,9 +79,9 @@ def measure(stop: str, seed: int = 0, data: ImageData | None = None, *, recipe: 
     with offered(stopped(STOPS[stop].terms, **STOPS[stop].loss)) as name:
         experiment = replace(recipe, method=name, seed=seed)
         pair = build_pair(experiment, data)
-        found = fit(pair, data, experiment, device="cpu", report=report)
-    if found.status not in TRAINED:
-        raise ValueError(f"training with {STOPS[stop].words}, seed {seed}, ended with: {found.status}")
+        outcome = fit(pair, data, experiment, device="cpu", report=report)
+    if outcome.status not in TRAINED:
+        raise ValueError(f"training with {STOPS[stop].words}, seed {seed}, ended with: {outcome.status}")
     x, y = data.test.pixels(), data.test.labels
     x_adv = attacks.pgd_ce(pair.target, x, y, eps=recipe.eps, step_size=recipe.eps / 8, steps=20)
     with eval_mode(pair), torch.no_grad():

@@ -46,6 +46,18 @@ class Setting:
         words += f", {self.subset} training images" if self.subset else ""
         return words + (f", {self.test_images} test images" if self.test_images else "")
 
+    @property
+    def short(self) -> str:
+        """The same for a menu, which is narrow."""
+        words = f"{self.target}, ε = {eps_words(self.eps)}" + (f", {self.subset} train" if self.subset else "")
+        return words + (f", {self.test_images} test" if self.test_images else "")
+
+
+def menu_words(preset: Preset) -> str:
+    """A preset as a menu has it: its title is longer than a menu is wide."""
+    data = preset.base.data
+    return preset.name if data in preset.name else f"{preset.name}: {TITLES.get(data, data)}"
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -188,13 +200,13 @@ def _entries(
         if seeds < wanted:
             command, cost = command_for(method, setting, {preset.name: preset} if preset else presets)
         ours = {} if group is None else _ours(group)
-        found = theirs[theirs["method"] == PUBLISHED_AS.get(method, "")]
-        for numbers, source in _published(found) or [({}, "")]:
+        reported = theirs[theirs["method"] == PUBLISHED_AS.get(method, "")]
+        for numbers, source in _published(reported) or [({}, "")]:
             entries.append(Entry(label, ours, numbers, seeds, wanted, source, command, cost))
     if preset is None:
         in_kit = {PUBLISHED_AS[method] for method in METHODS if method in PUBLISHED_AS}
-        for method, found in theirs[~theirs["method"].isin(in_kit)].groupby("method", sort=False):
-            entries += [Entry(str(method), {}, numbers, source=source) for numbers, source in _published(found)]
+        for method, reported in theirs[~theirs["method"].isin(in_kit)].groupby("method", sort=False):
+            entries += [Entry(str(method), {}, numbers, source=source) for numbers, source in _published(reported)]
     return entries
 
 
@@ -203,10 +215,10 @@ def _ours(group: pd.DataFrame) -> dict[str, tuple[float, float]]:
     return {a: (100 * group[a].mean(), 100 * group[a].std()) for a in names}
 
 
-def _published(found: pd.DataFrame) -> list[tuple[dict[str, tuple[float, float]], str]]:
+def _published(reported: pd.DataFrame) -> list[tuple[dict[str, tuple[float, float]], str]]:
     """Numbers and source of each published row."""
     rows = []
-    for _, entry in found.iterrows():
+    for _, entry in reported.iterrows():
         spread = {"autoattack": entry["autoattack_std"]}
         numbers = {a: (entry[c], spread.get(a, math.nan)) for a, c in COLUMNS.items() if not math.isnan(entry[c])}
         rows.append((numbers, "; ".join(text for text in (entry["source"], entry["note"]) if isinstance(text, str))))
@@ -233,17 +245,17 @@ def _remarks(setting: Setting, known: pd.DataFrame) -> tuple[str, ...]:
 
 def _warnings(frame: pd.DataFrame) -> list[str]:
     """Of our runs: what failed, and what looks masked, or that nothing does."""
-    found = []
+    warnings = []
     for _, run in frame.iterrows():
         if run["status"] != "done":
             counts = "not part of the mean" if run["status"].startswith("failed") else "part of the mean"
-            found.append(f"{run['label']}, seed {run['seed']}: {run['status']}; {counts}.")
-        found += [f"{run['label']}, seed {run['seed']}: a sign of gradient masking, {run['masking']}."] * bool(
+            warnings.append(f"{run['label']}, seed {run['seed']}: {run['status']}; {counts}.")
+        warnings += [f"{run['label']}, seed {run['seed']}: a sign of gradient masking, {run['masking']}."] * bool(
             run["masking"]
         )
     if len(frame) and not frame["masking"].any():
-        found.append(f"Checks of gradient masking: no sign in {frame['folder'].nunique()} runs.")
-    return found
+        warnings.append(f"Checks of gradient masking: no sign in {frame['folder'].nunique()} runs.")
+    return warnings
 
 
 def as_table(data: Browsed) -> Table:

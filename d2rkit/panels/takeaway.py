@@ -20,14 +20,14 @@ class _Tables(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[str, list[list[str]]]] = []
+        self.tables: list[tuple[str, list[list[str]]]] = []
         self._into: list[str] | None = None
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
         if tag == "table":
-            self.found.append(("", []))
-        elif tag == "tr" and self.found:
-            self.found[-1][1].append([])
+            self.tables.append(("", []))
+        elif tag == "tr" and self.tables:
+            self.tables[-1][1].append([])
         elif tag in ("td", "th", "caption"):
             self._into = []
 
@@ -36,10 +36,10 @@ class _Tables(HTMLParser):
             self._into.append(data)
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in ("td", "th", "caption") and self._into is not None and self.found:
-            text, rows = "".join(self._into).strip(), self.found[-1][1]
+        if tag in ("td", "th", "caption") and self._into is not None and self.tables:
+            text, rows = "".join(self._into).strip(), self.tables[-1][1]
             if tag == "caption":
-                self.found[-1] = (text, rows)
+                self.tables[-1] = (text, rows)
             elif rows:
                 rows[-1].append(text)
             self._into = None
@@ -49,7 +49,7 @@ def tables_in(markup: str) -> list[tuple[str, list[list[str]]]]:
     """(caption, rows of cells) of every table in an HTML fragment, header first."""
     parser = _Tables()
     parser.feed(markup)
-    return [(caption, [row for row in rows if row]) for caption, rows in parser.found]
+    return [(caption, [row for row in rows if row]) for caption, rows in parser.tables]
 
 
 def to_csv(rows: list[list[str]]) -> str:
@@ -69,9 +69,9 @@ def links(title: str, sheet: Sheet, markup: str) -> str:
         f"<a download='{stem(title)}.png' href='{sheet.address}'>Save the picture</a>",
         "<button type='button' data-copy='picture'>Copy the picture</button>",
     ]
-    found = tables_in(markup)
-    for number, (caption, rows) in enumerate(found):
-        name = f"“{html.escape(shorten(caption or title, 40, placeholder=' …'))}”" if len(found) > 1 else "the table"
+    tables = tables_in(markup)
+    for number, (caption, rows) in enumerate(tables):
+        name = f"“{html.escape(shorten(caption or title, 40, placeholder=' …'))}”" if len(tables) > 1 else "the table"
         address = "data:text/csv;base64," + base64.b64encode(to_csv(rows).encode("utf-8-sig")).decode()
         parts += [
             f"<a download='{stem(caption or title)}.csv' href='{address}'>Save {name} (CSV)</a>",

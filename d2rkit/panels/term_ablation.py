@@ -23,20 +23,23 @@ MEASURED = ("guide", "target", "target, attacked", "guide's mean margin")
 
 def ablate(settings: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, np.ndarray]:
     """name -> (seeds, 4) of MEASURED, one training a setting and seed."""
-    found: dict[str, np.ndarray] = {}
+    measured: dict[str, np.ndarray] = {}
     for name, changes in settings.items():
         runs = [compute(seed=seed, **changes) for seed in seeds]
-        found[name] = np.array([[*run.accuracy.values(), run.guide_clean.mean()] for run in runs])
-    return found
+        measured[name] = np.array([[*run.accuracy.values(), run.guide_clean.mean()] for run in runs])
+    return measured
+
+
+def span(values: np.ndarray, form: str, unit: str = "") -> str:
+    """Lowest to highest, or the one number where both read alike."""
+    low, high = (form.format(v) for v in (values.min(), values.max()))
+    low, high = (text.replace("-", "−") if float(text) else text.lstrip("-") for text in (low, high))
+    return (low if low == high else f"{low} to {high}") + unit
 
 
 def ablation_words(rows: Mapping[str, np.ndarray], caption: str) -> str:
     """Lowest and highest over the seeds, and in a sentence how the first row stands against the others."""
     (first, ours), *others = rows.items()
-
-    def span(values: np.ndarray, form: str, unit: str = "") -> str:
-        low, high = (form.format(v).replace("-0.0", "0.0") for v in (values.min(), values.max()))
-        return (low if low == high else f"{low} to {high}") + unit
 
     cells = [(name, *(span(100 * row[:, i], "{:.0f}", " %") for i in range(3)), span(row[:, 3], "{:.1f}"))
              for name, row in rows.items()]  # fmt: skip
@@ -44,5 +47,5 @@ def ablation_words(rows: Mapping[str, np.ndarray], caption: str) -> str:
     worse = [name for name, row in others if (row[:, 2] < ours[:, 2]).all()]
     verdict = f"Under attack “{first}” is right on {span(100 * ours[:, 2], '{:.0f}', ' %')} of the points."
     for word, names in (("Better", better), ("Worse", worse)):
-        verdict += f" {word} on every seed: {', '.join(names) or 'nothing'}."
+        verdict += f" {word} on every seed: {'; '.join(names) or 'nothing'}."
     return base.sentence(verdict) + base.table(("terms", *MEASURED), cells, caption)

@@ -85,9 +85,12 @@ function drag(place, model, signal) {
   place.append(rings);
   signal.addEventListener("abort", () => rings.remove());
 
+  // Slides are zoomed: a pixel of the page is then not one of the panel's style.
+  const zoom = () => place.getBoundingClientRect().width / place.offsetWidth || 1;
   const box = () => {
     const r = place.querySelector("img")?.getBoundingClientRect();
-    return r && { left: r.left + EDGE, top: r.top + EDGE, width: r.width - 2 * EDGE, height: r.height - 2 * EDGE };
+    const edge = EDGE * zoom();
+    return r && { left: r.left + edge, top: r.top + edge, width: r.width - 2 * edge, height: r.height - 2 * edge };
   };
   const at = (event) => {
     const b = box();
@@ -110,8 +113,8 @@ function drag(place, model, signal) {
     const outer = place.getBoundingClientRect();
     const mark = document.createElement("div");
     mark.className = strong ? "d2rkit-ring d2rkit-held" : "d2rkit-ring";
-    mark.style.left = `${b.left - outer.left + thing.x * b.width}px`;
-    mark.style.top = `${b.top - outer.top + thing.y * b.height}px`;
+    mark.style.left = `${(b.left - outer.left + thing.x * b.width) / zoom()}px`;
+    mark.style.top = `${(b.top - outer.top + thing.y * b.height) / zoom()}px`;
     rings.append(mark);
   }
   function draw(hovered) {

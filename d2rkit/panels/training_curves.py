@@ -79,8 +79,8 @@ def draw_accuracy(ax, data: Curves) -> None:
 
 def parts(data: Curves) -> dict[str, list[float]]:
     """The weighted terms of the loss, epoch by epoch; while a guide trains alone there is one of them."""
-    found = dict.fromkeys(name for row in data.history for name in row if name.startswith("loss_"))
-    names = [name.removeprefix("loss_") for name in found]
+    columns = dict.fromkeys(name for row in data.history for name in row if name.startswith("loss_"))
+    names = [name.removeprefix("loss_") for name in columns]
     return {name: [row.get(f"loss_{name}", np.nan) for row in data.history] for name in names}
 
 
@@ -127,7 +127,7 @@ def state_words(data: Curves) -> str:
         left = f", about {data.left:.0f} s left" if data.left < 1e6 else ""
         return f"Epoch {min(int(now) + 1, total)} of {total}{left}."
     if data.status == "paused":
-        return f"Paused after {now:.2f} of {total} epochs; Resume goes on at exactly this step."
+        return f"Paused after {now:.2f} of {total} epochs; Resume continues from exactly this step."
     if data.status == "stuck at chance":
         return "Stuck at chance: the target never got clearly above it."
     if data.status.startswith("failed"):

@@ -101,9 +101,9 @@ def record(
         if report:
             report(done, words)
 
-    found = fit(pair, data, experiment, device="cpu", report=look)
-    if found.status not in TRAINED:
-        raise ValueError(f"training {SETTINGS[setting].words}, seed {seed}, ended with: {found.status}")
+    outcome = fit(pair, data, experiment, device="cpu", report=look)
+    if outcome.status not in TRAINED:
+        raise ValueError(f"training {SETTINGS[setting].words}, seed {seed}, ended with: {outcome.status}")
     return Path(setting, seed, np.array(moments) / per_epoch, np.stack(said), y.numpy())
 
 

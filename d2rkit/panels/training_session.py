@@ -118,7 +118,7 @@ class Session:
         try:
             # A new pair each time: fit() brings it to where the folder says the run stood.
             self.pair = build_pair(self.experiment, self.data)
-            found = fit(
+            outcome = fit(
                 self.pair, self.data, self.experiment, self.folder, device="cpu",
                 report=self._report, on_epoch=self._epoch, should_stop=self._stop.is_set,
             )  # fmt: skip
@@ -126,10 +126,10 @@ class Session:
             self.error = error
             self._now(status=f"failed: {error}")
         else:
-            paused = found.status == "interrupted"
+            paused = outcome.status == "interrupted"
             pauses = (*self.curves.pauses, self.curves.done * self.curves.epochs) if paused else self.curves.pauses
-            status = "paused" if paused else found.status
-            self._now(status=status, history=tuple(found.history), pauses=pauses)
+            status = "paused" if paused else outcome.status
+            self._now(status=status, history=tuple(outcome.history), pauses=pauses)
 
     def _epoch(self, row: Mapping[str, float]) -> None:
         self._now(history=(*self.curves.history, dict(row)))
@@ -184,12 +184,12 @@ SCENARIOS = {
          "wrong": 0},
     ),
     "collapse": Scenario(
-        "collapse: the weights of the gap on the sum, no warm-up",
+        "collapse: the gap's weights on the sum, no warm-up",
         {"method": "d2r-cag", "epochs": 4, "lr": 0.2, "warmup": 0.0, "w_clean": 20.0, "w_adv": 30.0, "images": 600,
          "wrong": 0},
     ),
     "overfitting": Scenario(
-        "robust overfitting: few images, some labels wrong",
+        "robust overfitting: few images, wrong labels",
         {"method": "pgd-at", "epochs": 30, "lr": 0.2, "warmup": 2.0, "w_clean": 2.0, "w_adv": 15.0, "images": 200,
          "wrong": 30},
         {"eps": 0.1, "step_size": 0.03, "schedule": "constant", "weight_decay": 0.0, "batch_size": 50},

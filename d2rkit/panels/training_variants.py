@@ -18,12 +18,12 @@ def train_each(
     report: Callable[[float, str], None],
 ) -> dict[str, list[Curves]]:  # fmt: skip
     """name -> one run a seed; variants: name -> what differs from the preset."""
-    found: dict[str, list[Curves]] = {}
+    curves: dict[str, list[Curves]] = {}
     for name, changes in variants.items():
         for seed in seeds:
-            found.setdefault(name, []).append(Session(replace(preset, seed=seed, **changes), data).train())
-            report(sum(map(len, found.values())) / (len(variants) * len(seeds)), name)
-    return found
+            curves.setdefault(name, []).append(Session(replace(preset, seed=seed, **changes), data).train())
+            report(sum(map(len, curves.values())) / (len(variants) * len(seeds)), name)
+    return curves
 
 
 def words(runs: Mapping[str, Sequence[Curves]]) -> str:

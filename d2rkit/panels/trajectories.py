@@ -69,8 +69,8 @@ def plane(paths: Sequence[Path], images: np.ndarray | slice = slice(None)) -> Pl
     chosen = [path.log_p[:, :, images] for path in paths]
     points = np.concatenate([np.stack([truth, uniform]), *(c.reshape(-1, *truth.shape) for c in chosen)])
     squared = bhattacharyya(points)
-    found = embed(squared)
-    xy = found.coordinates.copy()
+    embedding = embed(squared)
+    xy = embedding.coordinates.copy()
     xy[:, 0] *= 1 if xy[0, 0] >= xy[1, 0] else -1  # the truth to the right of no idea
     curves, gaps, at = {}, {}, 2
     for path in paths:
@@ -84,7 +84,7 @@ def plane(paths: Sequence[Path], images: np.ndarray | slice = slice(None)) -> Pl
     if middle < xy[1, 1]:  # the guide's ends above no idea: the same way up in every plane
         curves = {name: curve * (1, -1) for name, curve in curves.items()}
         xy = xy * (1, -1)
-    return Plane(curves, xy[:2], gaps, found, len(labels))
+    return Plane(curves, xy[:2], gaps, embedding, len(labels))
 
 
 def choices(paths: Sequence[Path]) -> dict[str, str]:
@@ -105,7 +105,7 @@ def pick(paths: Sequence[Path], images: str) -> np.ndarray:
     return np.arange(len(labels)) if images == "all" else np.flatnonzero(labels == int(images.split()[1]))
 
 
-def view(paths: Mapping[str, Path], found: Plane, chosen: np.ndarray, setting: str, moment: int) -> View:
+def view(paths: Mapping[str, Path], shown: Plane, chosen: np.ndarray, setting: str, moment: int) -> View:
     """ValueError for a run that is not there, or a moment that it does not have."""
     if setting not in paths:
         raise nearest(setting, paths, "run")
@@ -114,7 +114,7 @@ def view(paths: Mapping[str, Path], found: Plane, chosen: np.ndarray, setting: s
         raise ValueError(f"moment must be one of 0 to {len(path.moments) - 1}, not {moment}")
     right = path.log_p[moment][:, chosen].argmax(-1) == path.labels[chosen]
     ghost = ALL if ALL in paths and setting != ALL else ""
-    return View(found, path, moment, f"{path.words}, seed {path.seed}", ghost, right.mean(-1))
+    return View(shown, path, moment, f"{path.words}, seed {path.seed}", ghost, right.mean(-1))
 
 
 def first_near_the_truth(path: Path) -> dict[str, Any]:
@@ -150,25 +150,25 @@ def draw(data: View) -> Figure:
 
 
 def draw_plane(ax: Axes, data: View) -> None:
-    found, past = data.plane, slice(0, data.moment + 1)
-    signs = ["" if sign > 0 else ", counts negative" for sign in found.embedding.signs]
+    plane, past = data.plane, slice(0, data.moment + 1)
+    signs = ["" if sign > 0 else ", counts negative" for sign in plane.embedding.signs]
     base.tidy(ax, f"{data.words}: epoch {data.path.moments[data.moment]:.1f}", f"first axis{signs[0]}",
               f"second axis{signs[1]}")  # fmt: skip
     if data.ghost:
         for number, role in enumerate(ROLES):
-            line = found.curves[data.ghost][past, number]
+            line = plane.curves[data.ghost][past, number]
             ax.plot(*line.T, color=base.GREY, lw=1, ls=LOOKS[role][1], zorder=1)
             ax.plot(*line[-1], LOOKS[role][2], mec=base.GREY, mfc="white", ms=7, zorder=2)
-    curve = found.curves[data.path.setting][past]
+    curve = plane.curves[data.path.setting][past]
     ax.plot(*curve[-1, [ROLES.index("attacked"), ROLES.index("guide")]].T, color=base.INK, lw=1, zorder=3)
     for number, role in enumerate(ROLES):
         colour, dash, mark = LOOKS[role]
         ax.plot(*curve[:, number].T, color=colour, ls=dash, lw=2.2, zorder=3)
         ax.plot(*curve[-1, number], mark, color=colour, mec=base.INK, mew=0.8, ms=10, zorder=5)
-    for name, place, mark in zip(LANDMARKS, found.landmarks, ("*", "X"), strict=True):
+    for name, place, mark in zip(LANDMARKS, plane.landmarks, ("*", "X"), strict=True):
         ax.plot(*place, mark, color=base.INK, ms=12 if mark == "*" else 8, zorder=4)
         ax.annotate(name, place, (0, 9), textcoords="offset points", fontsize=9, ha="center", color=base.INK)
-    hold_still(ax, np.concatenate([found.landmarks, *(c.reshape(-1, 2) for c in found.curves.values())]))
+    hold_still(ax, np.concatenate([plane.landmarks, *(c.reshape(-1, 2) for c in plane.curves.values())]))
 
 
 def hold_still(ax: Axes, points: np.ndarray) -> None:
@@ -200,28 +200,28 @@ def draw_gaps(ax: Axes, data: View, which: int, title: str, roles: Sequence[str]
 
 # -- words ------------------------------------------------------------------------------------------------
 def words(data: View) -> str:
-    found, attacked = data.plane, ROLES.index("attacked")
-    gaps = found.gaps[data.path.setting][data.moment]
-    images = "1 image" if found.images == 1 else f"{found.images} images"
+    plane, attacked = data.plane, ROLES.index("attacked")
+    gaps = plane.gaps[data.path.setting][data.moment]
+    images = "1 image" if plane.images == 1 else f"{plane.images} images"
     summary = (
         f"{data.words}: after {data.path.moments[data.moment]:.1f} of {data.path.moments[-1]:g} epochs, on {images}, "
         f"f(x′) lies {gaps[attacked, 0]:.3f} from g(x)"
     )
     if data.ghost:
-        summary += f"; with all terms it is {found.gaps[data.ghost][data.moment, attacked, 0]:.3f}"
+        summary += f"; with all terms it is {plane.gaps[data.ghost][data.moment, attacked, 0]:.3f}"
     rows = [
         (NAMES[role], f"{data.accuracy[n]:.0%}", f"{gaps[n, 0]:.3f}", f"{gaps[n, 1]:.3f}")
         for n, role in enumerate(ROLES)
     ]
     table = base.table(("", "right", "from g(x)", "from the truth"), rows, "Distances: Bhattacharyya, mean over images")
-    return base.sentence(summary + ".") + table + base.sentence(faithful(found.embedding))
+    return base.sentence(summary + ".") + table + base.sentence(faithful(plane.embedding))
 
 
-def faithful(found: Embedding) -> str:
+def faithful(embedding: Embedding) -> str:
     """How far the plane can be believed."""
-    values = found.eigenvalues
+    values = embedding.eigenvalues
     negative = -values.min() / abs(values).max()
-    text = f"The plane has {found.kept():.1%} of the squared eigenvalues of all axes. "
+    text = f"The plane has {embedding.kept():.1%} of the squared eigenvalues of all axes. "
     if negative < 1e-9:
         return text + "No axis counts negative."
     return (

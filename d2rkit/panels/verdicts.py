@@ -32,6 +32,7 @@ from d2rkit.panels.logit_scatter import Scatter
 from d2rkit.panels.sample_pairs import SamplePair, flags_at_hand
 from d2rkit.panels.shares import Share
 from d2rkit.panels.table_browser import TableBrowser
+from d2rkit.panels.term_ablation import span
 from d2rkit.reporting.frame import attack_title
 from d2rkit.reporting.significance import bootstrap_difference, mcnemar, paired_table
 
@@ -54,8 +55,8 @@ def compared(first: str, second: str, flags_a: np.ndarray, flags_b: np.ndarray) 
     a, b = Share.of(flags_a), Share.of(flags_b)
     actual = "same" if test.p >= 0.05 else "first" if a.right > b.right else "second"
     words = (
-        f"{first}: {a}, {second}: {b}. {test.a_only} images only the first gets right, {test.b_only} only the second: "
-        f"{p_words(test.p)}."
+        f"{first}: {a}, {second}: {b}. Images that only one of the two gets right: {test.a_only} and {test.b_only}, "
+        f"{p_words(test.p)} (McNemar)."
     )
     return {"actual": actual, "words": words}
 
@@ -83,8 +84,8 @@ def fooled_alike(sample: SamplePair, judged: Evaluation) -> Answer:
 
 def defended_words(judged: Mapping[str, Evaluation], attacks: tuple[str, ...]) -> str:
     """A table of several networks, with intervals that hold at 0 and 100 %."""
-    rows = [(name, *(str(Share.of(found.flags[a])) for a in attacks)) for name, found in judged.items()]
-    return base.table(("", *attacks), rows, "Right on the same test images, with 95 % intervals")
+    rows = [(name, *(str(Share.of(evaluation.flags[a])) for a in attacks)) for name, evaluation in judged.items()]
+    return base.table(("", *map(attack_title, attacks)), rows, "Accuracy on the same test images, with 95 % intervals")
 
 
 # -- 01 -----------------------------------------------------------------------------------------------------
@@ -119,11 +120,11 @@ def both_directions(guide: np.ndarray, targets: Mapping[str, np.ndarray]) -> Ans
 def race(names: Sequence[str], starts: Tensor, guides: Tensor) -> dict[str, np.ndarray]:
     """Distance to the guide (total variation, (N,)) after ten times the panel's steps; name -> distances.
     starts, guides: logits (N, 3)."""
-    found = {}
+    distances = {}
     for name in names:
         path, _ = simplex.descend(simplex.CHOICES[name][1], starts, guides, steps=10 * simplex.STEPS)
-        found[name] = (0.5 * (path[-1] - guides.softmax(1)).abs().sum(1)).numpy()
-    return found
+        distances[name] = (0.5 * (path[-1] - guides.softmax(1)).abs().sum(1)).numpy()
+    return distances
 
 
 def arrivals(distances: Mapping[str, np.ndarray], name: str, near: float = 0.02) -> Answer:
@@ -144,8 +145,8 @@ def half_lost(curve: Points, images: int) -> Answer:
     here = low + (high - low) * ((above - goal) / (above - below) if above > below else 1)
     rest = Share(round(below * images), images)
     words = (
-        f"Measured on {images} images: half is lost between {255 * low:g}/255 and {255 * high:g}/255, where {rest} are "
-        "left."
+        f"Measured on {images} images: half of the accuracy is lost between ε = {255 * low:g}/255 and "
+        f"{255 * high:g}/255, where {rest} is left."
     )
     return {"actual": round(255 * here, 1), "close": max(255 * (high - here), 255 * (here - low)), "words": words}
 
@@ -159,7 +160,7 @@ def at_radius(curves: Mapping[str, Points], name: str, eps: float, images: int, 
 
 def survivors(clean: Share, attacked: Share, title: str) -> Answer:
     """Of the images that are right when clean, how many stay right: in percent."""
-    words = f"{title}: {clean} right when clean, {attacked} under PGD-20, of {clean.n} test images."
+    words = f"{title}, {clean.n} test images: clean accuracy {clean}, PGD-20 accuracy {attacked}."
     return percent(Share(attacked.right, clean.right), words)
 
 
@@ -171,11 +172,12 @@ def by_run(control: SamplePair, defended: SamplePair) -> Answer:
         flags = [flags_at_hand(sample, len(control.labels), attacks) for sample in (control, defended)]
     else:
         flags = [flags_at_hand(sample) for sample in (control, defended)]
-    found = compared("control", "defended", flags[0]["clean"], flags[1]["clean"])
+    answer = compared("control", "defended", flags[0]["clean"], flags[1]["clean"])
     names = (f"control: {control.title}", f"defended: {defended.title}")
     rows = [(name, *(str(Share.of(each[a])) for a in attacks)) for name, each in zip(names, flags, strict=True)]
-    caption = f"Right, of {len(flags[0]['clean'])} test images at ε = {255 * defended.eps:.0f}/255"
-    return found | {"words": base.sentence(found["words"]) + base.table(("", *attacks), rows, caption)}
+    caption = f"Accuracy on {len(flags[0]['clean'])} test images at ε = {255 * defended.eps:.0f}/255"
+    header = ("", *map(attack_title, attacks))
+    return answer | {"words": base.sentence(answer["words"]) + base.table(header, rows, caption)}
 
 
 # -- 03 -----------------------------------------------------------------------------------------------------
@@ -185,8 +187,8 @@ def cut_off(control: Trained, without: Trained) -> Answer:
     actual = "chance" if after < 0.4 else "worse" if after < before - 0.02 else "learns"
     loss = sum(values[-1] for values in without.history.values())
     words = (
-        f"With CE at 1 the target is right on {before:.0%} of the points, with CE at 0 on {after:.0%}; the guide then "
-        f"on {without.accuracy['guide']:.0%}. The loss ends at {loss:.4f}."
+        f"With CE at weight 1 the target is right on {before:.0%} of the points; at weight 0 the target is right on "
+        f"{after:.0%} and the guide on {without.accuracy['guide']:.0%}. The total loss then ends at {loss:.4f}."
     )
     return {"actual": actual, "words": words}
 
@@ -200,9 +202,9 @@ def sureness(rows: Mapping[str, np.ndarray], tied: str, alone: str) -> Answer:
     """Is the guide's mean margin larger or smaller when it is tied? On every seed, or there is nothing to say."""
     with_all, detached = rows[tied][:, 3], rows[alone][:, 3]
     actual = "larger" if (with_all > detached).all() else "smaller" if (with_all < detached).all() else "same"
+    spans = [span(values, "{:.1f}") for values in (with_all, detached)]
     words = (
-        f"The guide's mean margin over {len(with_all)} seeds: {with_all.min():.1f} to {with_all.max():.1f} with all "
-        f"terms, {detached.min():.1f} to {detached.max():.1f} when it is detached."
+        f"The guide's mean margin on {len(with_all)} seeds: {spans[0]} with all terms, {spans[1]} when it is detached."
     )
     return {"actual": actual, "words": words}
 
@@ -217,20 +219,21 @@ def who_sinks(data: Scatter) -> Answer:
     error = gap.std(ddof=1) / np.sqrt(len(gap))
     actual = "alike" if abs(gap.mean()) < 1.96 * error else "true" if gap.mean() < 0 else "others"
     words = (
-        f"Under attack the true class's logit moves by {true.mean():+.2f}, the others' by {others.mean():+.2f} on "
-        f"average; the difference is {gap.mean():+.2f} ± {1.96 * error:.2f} (95 %), {len(gap)} images."
+        f"Under attack the logit of the true class moves by {true.mean():+.2f} on average, those of the other classes "
+        f"by {others.mean():+.2f}; the difference is {gap.mean():+.2f} ± {1.96 * error:.2f} (95 % interval, "
+        f"{len(gap)} images)."
     )
-    return {"actual": actual, "words": words}
+    return {"actual": actual, "words": words.replace("-", "−")}
 
 
 # -- 04 -----------------------------------------------------------------------------------------------------
 def same_way(data: Comparison, first: str = "ce", second: str = "cag") -> Answer:
     """The cosine between two attacks' changes of one image."""
-    names = list(compare.ATTACKS)
+    names = list(compare.COMPARED)
     i, j = names.index(first), names.index(second)
     cosine, moved = float(data.cosines[i, j]), data.agree[i, j]
     words = (
-        f"{compare.ATTACKS[first]} and {compare.ATTACKS[second]}: cosine {cosine:.2f}, and {moved:.0%} of the pixels "
+        f"{compare.COMPARED[first]} and {compare.COMPARED[second]}: cosine {cosine:.2f}, and {moved:.0%} of the pixels "
         "moved the same way. That is one image; section 2 counts."
     )
     return {"actual": round(cosine, 2), "words": words}
@@ -255,8 +258,9 @@ def with_the_guide(rows: Mapping[str, Transfer], without: str, mixed: str, image
     test = mcnemar(before.climbs, after.climbs)
     actual = "same" if test.p >= 0.05 else "fewer" if test.a_only > test.b_only else "more"
     words = (
-        f"CAG makes {before.raised.counted} images easier, with the guide's gradient mixed in {after.raised.counted}: "
-        f"{test.a_only} only without it, {test.b_only} only with it, {p_words(test.p)}."
+        f"CAG makes {before.raised.counted} images easier for the target; with the guide's gradient mixed in, "
+        f"{after.raised.counted}. Images made easier by only one of the two: {test.a_only} and {test.b_only}, "
+        f"{p_words(test.p)} (McNemar)."
     )
     return {"actual": actual, "words": base.sentence(words) + compare.transfer_words(rows, images)}
 
@@ -272,7 +276,7 @@ def cag_in_training(attack: str = "autoattack") -> Answer:
     cells = [("trained with CAG", f"{100 * row['accuracy']:.1f} %"),
              ("trained with self-KL", f"{100 * row['reference_accuracy']:.1f} %"),
              ("difference, points", f"{gap:+.1f} ({low:+.1f} to {high:+.1f})"),
-             ("only CAG's right : only self-KL's", f"{row['better']} : {row['worse']}"),
+             ("right only with CAG : right only with self-KL", f"{row['better']} : {row['worse']}"),
              ("two-sided p", p_words(row["p"]))]  # fmt: skip
     caption = f"D2R under {attack_title(attack)}: {row['n']} test images of digits, {row['seeds']} seeds"
     return {"actual": actual, "words": base.table(("", ""), cells, caption)}
@@ -282,14 +286,15 @@ def cag_in_training(attack: str = "autoattack") -> Answer:
 def broken_by(judged: Mapping[str, Evaluation], name: str, attacks: Sequence[str]) -> Answer:
     """The part of AutoAttack that turned most of one model's images wrong, with the tables of all of them."""
     rows, parts = [], []
-    for model, found in judged.items():
-        rows.append((model, *(str(Share.of(found.flags[a])) for a in attacks)))
-        left = (Share.of(found.details[stage]).percent for stage in STAGES)
-        parts.append((model, *left, found.warnings[-1] if found.warnings else "–"))
+    for model, evaluation in judged.items():
+        rows.append((model, *(str(Share.of(evaluation.flags[a])) for a in attacks)))
+        left = (Share.of(evaluation.details[stage]).percent for stage in STAGES)
+        parts.append((model, *left, evaluation.warnings[-1] if evaluation.warnings else "–"))
     right = [int(judged[name].details[stage].sum()) for stage in ("clean", *STAGES)]
     fell = dict(zip(STAGES, -np.diff(right), strict=True))
     images = f"{len(judged[name].flags['clean'])} test images"
-    words = base.table(("model", *attacks), rows, f"Right, of {images}, with 95 % intervals")
+    header = ("model", *map(attack_title, attacks))
+    words = base.table(header, rows, f"Accuracy on {images}, with 95 % intervals")
     words += base.table(("model", *STAGES, "AutoAttack's own warning"), parts, "Right after each part of AutoAttack")
     return {"actual": max(fell, key=lambda stage: fell[stage]), "words": words}
 
@@ -314,14 +319,14 @@ def on_few_and_many(worst: Mapping[tuple[int, str], np.ndarray], first: str, sec
         shares = str(Share.of(a)), str(Share.of(b))
         rows.append((f"{count} images", *shares, difference, f"{test.a_only} : {test.b_only}", p_words(test.p)))
     header = ("", first, second, "difference, points (95 %)", f"only {first} : only {second}", "McNemar")
-    found = compared(first, second, worst[counts[-1], first], worst[counts[-1], second])
-    return {"actual": found["actual"], "words": base.table(header, rows, "The worse of PGD-20 and C&W-20")}
+    answer = compared(first, second, worst[counts[-1], first], worst[counts[-1], second])
+    return {"actual": answer["actual"], "words": base.table(header, rows, "The worse of PGD-20 and C&W-20")}
 
 
 # -- 07 -----------------------------------------------------------------------------------------------------
 def published_span(browser: TableBrowser, method: str, attack: str = "autoattack") -> Answer:
     """Points between the lowest and the highest published accuracy of a method at the browser's setting."""
-    data = browser.compute(**{**browser.settings, "attack": attack})
+    data = browser.compute(**{**browser.opening, "attack": attack})
     label = METHODS[method].title
     numbers = {entry.source: entry.published[attack][0] for entry in data.entries
                if entry.label == label and attack in entry.published}  # fmt: skip

@@ -54,11 +54,11 @@ def number(size: float) -> str:
 
 def compute(batches: Sequence[Batch], method: str, epoch: int, stops: Sequence[str]) -> Matrix:
     """ValueError for an epoch that is not among the batches, or an unknown method or stop."""
-    found = {batch.epoch: batch for batch in batches}
-    if epoch not in found:
-        raise ValueError(f"there is no pair of epoch {epoch}; there are those of {', '.join(map(str, found))}")
-    before = flow(found[epoch], method)
-    return Matrix(flow(found[epoch], method, stops) if stops else before, before, epoch, len(found[epoch].y))
+    by_epoch = {batch.epoch: batch for batch in batches}
+    if epoch not in by_epoch:
+        raise ValueError(f"there is no pair of epoch {epoch}; there are those of {', '.join(map(str, by_epoch))}")
+    before = flow(by_epoch[epoch], method)
+    return Matrix(flow(by_epoch[epoch], method, stops) if stops else before, before, epoch, len(by_epoch[epoch].y))
 
 
 # -- picture ----------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ Report = Callable[[float, str], None]  # fraction done in [0, 1], a few words
 
 @dataclass
 class Fit:
-    """What fit() did. status: "done", "interrupted", "stuck at chance", or "failed: ..." with the reason."""
+    """Outcome of fit(). status: "done", "interrupted", "stuck at chance", or "failed: ..." with the reason."""
 
     status: str
     history: list[dict[str, float]]
@@ -60,7 +60,7 @@ def fit(
     should_stop: Callable[[], bool] | None = None,
     save_every: float = 600.0,
 ) -> Fit:
-    """Train `pair` in place on data.train; return what happened, one row of history an epoch.
+    """Train `pair` in place on data.train; return what happened, one row of history per epoch.
 
     recipe: may be an Experiment, whose data, networks and evaluation are not looked at. Inside a group of processes
     (processes.launch) each calls this alike, works on its part of every batch, and ends with the same weights. device:

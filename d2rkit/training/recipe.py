@@ -21,7 +21,7 @@ LossOption = float | str | bool
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: everything that changes the weights that come out, apart from data and networks."""
+    """Training recipe: everything besides data and networks that determines the trained weights."""
 
     method: str = "d2r-cag"
     """A row of METHODS."""

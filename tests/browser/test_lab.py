@@ -55,7 +55,7 @@ def lab(tmp_path_factory):
     pytest.importorskip("jupyterlab")
     api = pytest.importorskip("playwright.sync_api")
     root = tmp_path_factory.mktemp("lab")
-    with running_lab(root, list(PANELS), QUESTIONS) as address, api.sync_playwright() as playwright:
+    with running_lab(root, list(PANELS), questions=QUESTIONS) as address, api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         context = chromium.new_context(permissions=["clipboard-read", "clipboard-write"])
         yield Lab(context.new_page(), address)
@@ -143,8 +143,10 @@ def test_a_panel_answers_keyboard_and_mouse_in_light_and_dark_and_in_every_windo
     assert serious(panel) == []
     assert panel.locator("img").first.get_attribute("alt").startswith(heading)
     lab.keep(f"{name}-dark")
-    for size in (ZOOMED, NARROW, LARGE):
+    for size in (ZOOMED, NARROW, WIDE, LARGE):
         panel = resize(lab, size, heading)
+        lab.page.evaluate(f"window.jupyterapp.shell.{'collapse' if size == ZOOMED else 'expand'}Left()")
+        lab.page.wait_for_timeout(300)
         assert cut_or_wide(panel) == [], size
         lab.keep(f"{name}-{size[0]}")
     assert panel.locator(".d2rkit-error").count() == 0

@@ -25,6 +25,8 @@ from d2rkit.experiments.sweep import attempt
 from d2rkit.networks.checkpoints import load_resume
 from tests.experiments.test_experiment import TINY
 
+thorough = pytest.mark.thorough
+
 
 def until(true, seconds=60):
     deadline = time.monotonic() + seconds
@@ -79,8 +81,8 @@ def raising(error):
         (allocation, 3, "there is not enough memory"),
         (raising(BrokenProcessPool("x")), 3, "the worker process died (out of memory?)"),
         (raising(ModuleNotFoundError("No module named 'x'", name="x")), 3, "the package x is missing here"),
-        (raising(KeyboardInterrupt()), 130, "stopped; the same command goes on where it stopped"),
-        (raising(Interrupted("x")), 130, "stopped; the same command goes on where it stopped"),
+        (raising(KeyboardInterrupt()), 130, "stopped; rerun the same command to resume"),
+        (raising(Interrupted("x")), 130, "stopped; rerun the same command to resume"),
     ],
 )
 def test_what_has_to_be_expected_is_one_sentence_and_a_code(tmp_path, capfd, ended, command, code, words):
@@ -105,7 +107,7 @@ def test_the_unexpected_leaves_a_report_without_secrets(tmp_path, monkeypatch, c
     assert ended(lambda: {}["missing"]) == 70
     (report,) = (here if writable else temporary).iterdir()
     line = capsys.readouterr().err
-    assert line.startswith("d2rkit: a fault of the kit itself, KeyError: 'missing'; report: ") and line.count("\n") == 1
+    assert line.startswith("d2rkit: a bug in the kit: KeyError: 'missing'; report: ") and line.count("\n") == 1
     assert str(report) in line
     text = report.read_text(encoding="utf-8")
     assert "command: d2rkit train" in text and "Traceback" in text and "\ntorch: " in text and "s3cret" not in text
@@ -119,7 +121,7 @@ def test_without_anywhere_to_write_the_unexpected_still_ends_in_a_sentence(tmp_p
     monkeypatch.setattr("d2rkit.core.faults.gettempdir", lambda: str(tmp_path / "gone"))
     tmp_path.rmdir()  # root may write anywhere; but nobody where nothing is
     assert ended(lambda: {}["missing"]) == 70
-    assert capsys.readouterr().err == "d2rkit: a fault of the kit itself, KeyError: 'missing'\n"
+    assert capsys.readouterr().err == "d2rkit: a bug in the kit: KeyError: 'missing'\n"
 
 
 def test_a_reader_that_went_away_is_no_failure_of_ours():
@@ -131,7 +133,9 @@ def test_a_reader_that_went_away_is_no_failure_of_ours():
     assert found.returncode == 141 and found.stderr == ""
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+@pytest.mark.parametrize(
+    "encoding", [pytest.param("utf-8", marks=thorough), pytest.param("latin-1", marks=thorough), "ascii"]
+)
 def test_terminals_that_lack_letters_lose_no_result(encoding):
     code = (
         "import sys; from d2rkit.cli import main, base; sys.argv = ['d2rkit', 'say'];"
@@ -155,7 +159,7 @@ def children_of(process):
     return [child for child in found if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-@pytest.mark.parametrize("kind", ["sweep", "plan"])
+@pytest.mark.parametrize("kind", ["sweep", pytest.param("plan", marks=thorough)])
 def test_workers_end_with_a_killed_parent(tmp_path, kind):
     words = {
         "sweep": ["sweep", "quick", "--rows", "pgd-at", "--seeds", "1", "--workers", "1", "--runs", str(tmp_path)],
@@ -183,7 +187,7 @@ def test_a_hang_up_saves_the_state_and_nohup_hears_none(tmp_path):
     until(lambda: list(tmp_path.glob("*/history.csv")))
     command.send_signal(signal.SIGHUP)
     said = command.communicate(timeout=60)[1]
-    assert command.returncode == 130 and said.endswith("stopped; the same command goes on where it stopped\n")
+    assert command.returncode == 130 and said.endswith("stopped; rerun the same command to resume\n")
     (state,) = tmp_path.glob("*/resume.pt")
     assert load_resume(state)["step"] > 0 and "Traceback" not in said
     deaf = subprocess.Popen(["nohup", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

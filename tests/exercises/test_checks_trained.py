@@ -7,7 +7,7 @@ from d2rkit.data.datasets import load_data
 from d2rkit.evaluation.evaluate import Evaluation, evaluate
 from d2rkit.exercises import check
 from d2rkit.exercises.masked_model import masked_name, reference, suspects
-from d2rkit.exercises.table_row import ATTACKS, EPS, export_row, train_and_evaluate
+from d2rkit.exercises.table_row import EPS, ROW_ATTACKS, export_row, train_and_evaluate
 
 
 def turned_away(name, solution, *words):
@@ -98,7 +98,7 @@ def untrained():
     from d2rkit.networks.architectures import build_model
 
     torch.manual_seed(0)
-    return evaluate(build_model("mlp-64", 10, 64, 1), load_data("digits").test, ATTACKS, EPS)
+    return evaluate(build_model("mlp-64", 10, 64, 1), load_data("digits").test, ROW_ATTACKS, EPS)
 
 
 def test_an_untrained_pair_is_seen():
@@ -146,7 +146,7 @@ ROWS = {
     "numbers typed by hand": (lambda method, e: export_row(method, HAND), "eps"),
     "only one format": (lambda method, e: export_row(method, e)["latex"], "dict"),
 }
-HAND = Evaluation(EPS, {name: torch.arange(397) < 300 for name in ATTACKS})
+HAND = Evaluation(EPS, {name: torch.arange(397) < 300 for name in ROW_ATTACKS})
 
 
 @pytest.mark.parametrize("case", ROWS)

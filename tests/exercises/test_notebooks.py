@@ -10,6 +10,7 @@ import pytest
 from d2rkit.exercises import NAMES, check, exercise
 from d2rkit.exercises.build import BEGIN, END, FOLDER, STUBS, build, drift, main, outputs, without_solution
 from d2rkit.exercises.checking import UNWRITTEN
+from tests.forked_kernel import ForkedKernels
 
 STEMS = [f"{number:02d}_{name}" for number, name in enumerate(NAMES, 1)]
 SECONDS = 60  # for one notebook on a busy machine; alone it takes 5 to 15
@@ -126,7 +127,9 @@ def ran(tmp_path_factory):
         for notebook, folder in zip(notebooks, folders, strict=True):
             cells += [nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {folder}"), *notebook.cells]
         together = nbformat.v4.new_notebook(metadata=notebooks[0].metadata, cells=cells)
-        NotebookClient(together, timeout=SECONDS, allow_errors=True).execute()  # fills in the notebooks' own cells
+        NotebookClient(
+            together, timeout=SECONDS, allow_errors=True, kernel_manager_class=ForkedKernels
+        ).execute()  # fills in the notebooks' own cells
         for stem, notebook, folder in zip(STEMS, notebooks, folders, strict=True):
             found[copy, stem] = notebook, folder
     return found

@@ -18,7 +18,7 @@ def test_numbers_that_are_none_are_named(value):
     assert returned("a number an image", torch.tensor([1.0, 2.0]), (2,)).passed
 
 
-def test_an_attack_keeps_three_promises():
+def test_an_attack_keeps_four_promises():
     x = probes.images().clamp(0.3, 0.7)
     assert not failing(probes.inside(x + 0.1, x, x, 0.1))
     (far,) = failing(probes.inside(x + 0.13, x, x, 0.1))
@@ -27,3 +27,5 @@ def test_an_attack_keeps_three_promises():
     assert outside.name == "pixels stay in [0, 1]" and "clamp" in outside.hint
     (changed,) = failing(probes.inside(x, x + 0.01, x, 0.1))
     assert changed.name == "the clean images are left alone"
+    (hanging,) = failing(probes.inside((x + 0.1).requires_grad_(), x, x, 0.1))
+    assert hanging.name == "the images carry no graph" and "detach" in hanging.hint

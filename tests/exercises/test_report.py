@@ -168,7 +168,7 @@ def test_an_exercise_of_ones_own_is_checked_listed_and_handed_in(tmp_path):
 def test_the_failing_step_is_handed_in():
     check("kl", lambda p, q: (p, q))
     entry = report().exercises["kl"]
-    assert entry["step"] == "KL has one number an example"
+    assert entry["step"] == "KL has one value per example"
     solve("kl")
     assert report().exercises["kl"]["step"] == ""
 

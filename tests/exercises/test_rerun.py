@@ -42,6 +42,13 @@ def test_right_and_wrong_solutions_are_what_they_were():
     assert found.status == "not yet" and words in found.hint and found.step
 
 
+def test_the_lecturers_words_hold_there_too(tmp_path, monkeypatch):
+    (tmp_path / "own.toml").write_text('[steps]\n"returns two results" = "zwei Ergebnisse"\n', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("D2RKIT_EXERCISES", "own.toml")  # the other process works in another folder
+    assert again(FIRST + "    return None\n").step == "zwei Ergebnisse"
+
+
 def test_an_endless_loop_ends():
     found = again(kl_that("while True:", "    pass"), seconds=12)
     assert found.status == "stopped" and "12 s" in found.hint
@@ -69,8 +76,8 @@ def test_many_files_are_too_much_as_one_large_one_is():
 def test_an_exercise_that_is_not_here_accuses_nobody(tmp_path):
     found = forked(FIRST + "    return 1\n", tmp_path, exercise="mine")
     assert "mine" in found.hint and "exercise" in found.status
-    assert not module.Cell("passed", again=found).differs
-    assert module.Cell("passed", again=rerun.Again("stopped")).differs
+    assert not module.StudentExercise("passed", again=found).differs
+    assert module.StudentExercise("passed", again=rerun.Again("stopped")).differs
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"status": "great", "step": "", "hint": ""}', "[]", "3"])

@@ -167,7 +167,7 @@ def test_a_command_that_is_ended_at_any_moment_goes_on_to_the_same_end(script, u
     # A terminal tells all processes, a batch system only one.
     (os.killpg if trial % 2 else os.kill)(process.pid, number)
     said = ended(process, (130,) if number != signal.SIGKILL else (-number,))
-    assert "goes on where it stopped" in said or number == signal.SIGKILL
+    assert "rerun the same command to resume" in said or number == signal.SIGKILL
     ended_with_it(process.pid)
     finished(script, name, tmp_path, undisturbed)
 

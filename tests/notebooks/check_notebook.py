@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from d2rkit.panels.base import ERROR_CLASS
+from tests.forked_kernel import ForkedKernels
 
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 SIGNS = (ERROR_CLASS, "Traceback (most recent call last)", "NotImplementedError")
@@ -32,14 +34,18 @@ class Findings:
 
 
 def run_notebook(
-    notebook: nbformat.NotebookNode, folder: Path, timeout: int = 400, more: Sequence[str] = ()
+    notebook: nbformat.NotebookNode,
+    folder: Path,
+    timeout: int = 400,
+    more: Sequence[str] = (),
+    kernels: type[AsyncKernelManager] = ForkedKernels,
 ) -> Findings:
-    """Execute in place, without network and GPU, in a fresh kernel; then, off the clock, `more` cells."""
+    """Execute in place, without network and GPU, in a kernel of its own; then, off the clock, `more` cells."""
     found = Findings()
     clock = nbformat.v4.new_code_cell("import time as _t; print(_t.process_time())", id="the-clock")
     notebook.cells += [clock, *(nbformat.v4.new_code_cell(source) for source in more)]
     client = NotebookClient(
-        notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        notebook, timeout=timeout, kernel_manager_class=kernels, resources={"metadata": {"path": str(folder)}}
     )
     try:
         with _environment(HTTP_PROXY="http://127.0.0.1:9", HTTPS_PROXY="http://127.0.0.1:9", CUDA_VISIBLE_DEVICES=""):

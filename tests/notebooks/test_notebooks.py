@@ -5,7 +5,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.manager import AsyncKernelManager
 
+from tests.forked_kernel import ForkedKernels
 from tests.notebooks.check_notebook import run_notebook
 from tests.notebooks.try_it import HEADING, cells_that_try, names_in, snippets
 
@@ -20,7 +22,8 @@ every_notebook = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda f: f.stem
 @pytest.mark.timeout(600)
 def test_runs_clean_and_in_time(file):
     notebook = nbformat.read(file, as_version=4)
-    found = run_notebook(notebook, file.parent, more=cells_that_try(notebook))
+    kernels = AsyncKernelManager if file == NOTEBOOKS[0] else ForkedKernels  # one as users start it
+    found = run_notebook(notebook, file.parent, more=cells_that_try(notebook), kernels=kernels)
     assert found.faults == []
     assert found.seconds < BUDGET, f"{found.seconds:.0f} s of CPU"
 
@@ -80,6 +83,22 @@ def test_asks_before_it_tells(file):
     assert f'quiz("{file.stem[:2]}")' in code
     words = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     assert "../docs/formulas.md" in words and "../docs/glossary.md" in words
+
+
+@every_notebook
+def test_no_answer_depends_on_where_the_sliders_were_left(file):
+    """A reveal that reads a panel's present settings would store, and explain, what the student happened to leave."""
+    for cell in nbformat.read(file, as_version=4).cells:
+        if cell.cell_type == "code":
+            assert ".settings" not in cell.source, "use panel.opening"
+            assert not re.search(r"\.reveal\(.*\b(lab|panel|scatter|browser|explorer)\.data\b", cell.source, re.DOTALL)
+
+
+def test_every_exercise_is_linked_from_a_notebook():
+    words = "\n".join(c.source for f in NOTEBOOKS for c in nbformat.read(f, as_version=4).cells)
+    exercises = sorted((PROJECT / "notebooks" / "exercises" / "student").glob("*.ipynb"))
+    assert len(exercises) == 11
+    assert [e.name for e in exercises if f"(exercises/student/{e.name})" not in words] == []
 
 
 def test_what_there_is_to_try_is_found():

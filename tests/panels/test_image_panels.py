@@ -15,7 +15,7 @@ from d2rkit.panels import logit_scatter as scatter
 EPS = 0.1
 
 
-@pytest.mark.parametrize("attack", list(image_panel.ATTACKS))
+@pytest.mark.parametrize("attack", list(image_panel.IMAGE_ATTACKS))
 def test_attacks_keep_to_the_box(sample, attack):
     data = image_panel.compute(sample, 3, attack, EPS, 5, 0.25)
     assert np.abs(data.delta).max() <= EPS + 1e-6
@@ -24,7 +24,7 @@ def test_attacks_keep_to_the_box(sample, attack):
 
 
 def test_no_radius_no_change(sample):
-    for attack in image_panel.ATTACKS:
+    for attack in image_panel.IMAGE_ATTACKS:
         data = image_panel.compute(sample, 0, attack, 0.0, 5, 0.25)
         assert not data.delta.any() and np.array_equal(data.target_clean, data.target_adv)
 
@@ -134,7 +134,7 @@ def test_the_trace_is_the_attack(sample):
     x, y = sample.images[:1], sample.labels[:1]
     start = 0.001 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     budget = {"eps": EPS, "step_size": EPS / 4}
-    for name in compare.ATTACKS:
+    for name in compare.COMPARED:
         way = compare.trace(name, sample.pair, x, y, steps=6, start=start, **budget)
         whole = compare.perturb(name, sample.pair, x, y, steps=6, start=start, **budget)
         assert way.shape == (7, *x.shape[1:])
@@ -189,7 +189,7 @@ def test_compare_panel(sample):
     panel = CagCompare(sample, count=20)
     text, png = panel.text.value, panel.picture.value
     panel.set(guide_share=0.5, image=4)
-    assert panel.error == "" and "guide share 0.5" in panel.text.value and panel.picture.value != png
+    assert panel.error == "" and "share in CAG 0.5" in panel.text.value and panel.picture.value != png
     panel.set(eps255=0)
     assert panel.error == "" and panel.text.value != text
 

@@ -257,6 +257,16 @@ def test_static_figure_leaves_the_panel_alone_and_raises(panel):
         panel.static(x=9.0)
 
 
+def test_what_a_reveal_shows_does_not_depend_on_where_the_sliders_were_left(panel):
+    panel.set(x=3.0)
+    assert panel.opening == panel.settings, "not displayed yet"
+    assert panel.widget and panel.opening["x"] == 3.0
+    panel.set(x=4.0, power=2)
+    assert panel.opening["x"] == 3.0 and panel.opening["power"] == 1
+    assert panel.static(x=5.0).description == panel.words(panel.compute(**panel.opening | {"x": 5.0}))
+    assert panel.static().description == panel.words(panel.data), "with no change it is what is on the page"
+
+
 def test_controls_follow_the_rules(panel):
     for control in panel.controls.values():
         names = control.main.trait_names()

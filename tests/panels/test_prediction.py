@@ -9,6 +9,8 @@ import pytest
 from d2rkit.exercises import answers
 from d2rkit.panels import Prediction, Question, Quiz, base
 from d2rkit.panels.prediction import COMMIT_FIRST
+from d2rkit.panels.quiz import capitalised
+from tests.forked_kernel import ForkedKernels
 
 OPTIONS = ("it rises", "it falls", "it stays")
 SECRET = "because the gradient vanishes"
@@ -297,7 +299,10 @@ def test_a_notebook_runs_through_with_nothing_committed(folder, tmp_path):
         f"p.reveal('b', words={SECRET!r})",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    client = NotebookClient(
+        notebook, timeout=120, kernel_manager_class=ForkedKernels, resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.execute()
     outputs = [output for cell in notebook.cells for output in cell.outputs]
     assert [output.output_type for output in outputs] == ["execute_result"] * 3
     assert COMMIT_FIRST in outputs[2].data["text/plain"] and "widget-view+json" in str(outputs[2].data)
@@ -309,3 +314,16 @@ def test_a_notebook_runs_through_with_nothing_committed(folder, tmp_path):
 def test_both_are_widgets_that_notebooks_show():
     assert isinstance(choice().widget, widgets.VBox)
     assert "application/vnd.jupyter.widget-view+json" in choice()._repr_mimebundle_()
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("x′ is given to the target.", "x′ is given to the target."),
+        ("g(x) is not computed.", "g(x) is not computed."),
+        ("p_f − p_g.", "p_f − p_g."),
+        ("eight bits.", "Eight bits."),
+    ],
+)
+def test_a_reason_begins_like_a_sentence_and_a_symbol_stays_a_symbol(reason, shown):
+    assert capitalised(reason) == shown

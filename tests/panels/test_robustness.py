@@ -69,7 +69,7 @@ def test_panel_follows_its_controls_and_keeps_what_was_tried(panel):
 
 
 def test_all_quick_attacks_run(panel):
-    for attack in set(robustness.ATTACKS) - {"autoattack"}:
+    for attack in set(robustness.MODEL_ATTACKS) - {"autoattack"}:
         panel.set(model="plain", attack=attack, eps255=51, steps=5)
         assert panel.error == "" and panel.data.attack.startswith(attack)
         assert not (panel.data.flags[panel.data.attack] & ~panel.data.flags["clean"]).any()

@@ -1,5 +1,7 @@
 """How `d2rkit lab` sets up JupyterLab's server, which reads this file and not the rest of the kit."""
 
+import warnings
+
 VIEW, STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
 
 
@@ -13,4 +15,6 @@ def leave_words(model, **_):
             output.get("data", {}).pop(VIEW, None)
 
 
+# Jupyter's server and JupyterLab each read this file, and warn that the hook replaces itself.
+warnings.filterwarnings("ignore", "Overriding existing pre_save_hook")
 c.FileContentsManager.pre_save_hook = leave_words  # noqa: F821  # pyright: ignore[reportUndefinedVariable]  (Jupyter gives `c`)

@@ -27,7 +27,7 @@ torch.set_num_threads(1)  # tiny networks are fastest with one thread
 # $$\mathrm{KL}(p\,\|\,q) = \sum_{c=1}^{C} p_c\,(\log p_c - \log q_c), \qquad
 # \mathrm{KL}_{\mathrm{sym}}(p, q) = \mathrm{KL}(p\,\|\,q) + \mathrm{KL}(q\,\|\,p)$$
 #
-# (Kullback & Leibler 1951; the sum of both directions is Jeffreys' divergence, 1946). Logits have shape `(B, C)`: `B` examples, `C` classes. Both results have shape `(B,)`, one number an example, in nats (natural logarithm).
+# (Kullback & Leibler 1951; the sum of both directions is Jeffreys' divergence, 1946). Logits have shape `(B, C)`: `B` examples, `C` classes. Both results have shape `(B,)`, one value per example, in nats (natural logarithm).
 
 # %% [markdown]
 # ## Predict first
@@ -36,7 +36,7 @@ torch.set_num_threads(1)  # tiny networks are fastest with one thread
 #
 # a) $\mathrm{KL}(p\,\|\,q)$, where the unsure target weights the sum, b) $\mathrm{KL}(q\,\|\,p)$, where the sure guide does, c) they are equal.
 #
-# Write your answer down before you go on; you will come back to it.
+# Write your answer down before you continue; you will come back to it.
 
 
 # %% nbgrader={"grade": false, "grade_id": "kl-solution", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -53,7 +53,7 @@ def my_kl(p_logits, q_logits):
 # %% [markdown]
 # ## Check
 #
-# The check says what it got, what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
+# The check reports what it got and what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
 
 # %% nbgrader={"grade": false, "grade_id": "kl-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
 result = check("kl", my_kl)
@@ -70,7 +70,7 @@ if result:
     forward, symmetric = my_kl(p, q)
     print(f"KL(p || q) = {forward.item():.3f}, KL(q || p) = {(symmetric - forward).item():.3f}")
 
-    # A target that walks from the guide (left) to the opposite opinion (right).
+    # A target that moves from the guide (left) to the opposite prediction (right).
     guide = torch.tensor([[0.90, 0.05, 0.05]])
     share = torch.linspace(0, 1, 41)[:, None]
     target = (1 - share) * guide + share * torch.tensor([[0.05, 0.90, 0.05]])
@@ -79,7 +79,7 @@ if result:
     ax.plot(share, forward, "-", label="KL(target || guide)")
     ax.plot(share, symmetric - forward, "--", label="KL(guide || target)")
     ax.plot(share, symmetric, ":", label="sum of both")
-    ax.set(xlabel="distance walked from the guide's opinion", ylabel="nats")
+    ax.set(xlabel="distance moved from the guide's prediction", ylabel="nats")
     ax.legend()
     plt.show()
 
@@ -105,7 +105,7 @@ if result:
 # %% [markdown]
 # ## Hand in
 #
-# `handin.json` lies beside this notebook and collects the exercises of all eleven. The last cell is for graders: it stays silent when the check has passed.
+# `handin.json` is saved next to this notebook and collects all eleven exercises. The last cell is for graders: it stays silent once the check has passed.
 
 # %%
 display(report().save("handin.json"))

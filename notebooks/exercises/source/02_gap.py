@@ -37,9 +37,9 @@ torch.set_num_threads(1)  # tiny networks are fastest with one thread
 #
 # A target trained with the gap alone reaches a gap of exactly 0 on every batch. What do you know about its predictions?
 #
-# a) they equal the guide's, b) they are as sure as the guide's but may name other classes, c) nothing beyond what the formula says.
+# a) they equal the guide's, b) they are as confident as the guide's but may name other classes, c) nothing beyond what the formula says.
 #
-# Write your answer down before you go on; you will come back to it.
+# Write your answer down before you continue; you will come back to it.
 
 
 # %% nbgrader={"grade": false, "grade_id": "gap-solution", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -55,7 +55,7 @@ def my_blind_spots():
 # %% [markdown]
 # ## Check
 #
-# The check says what it got, what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
+# The check reports what it got and what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
 
 # %% nbgrader={"grade": false, "grade_id": "gap-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
 result = check("gap", my_blind_spots)
@@ -87,7 +87,7 @@ if result:
 # %% [markdown]
 # ## Back to your prediction
 #
-# c) is the careful answer, and b) names the most important case: swap two classes of the guide's prediction and both directions of KL stay equal although the answer is wrong. Across a batch even that is not needed: one example that is too sure pays for one that is too unsure. The sum of both directions has none of these holes, but it is much larger, so it needs a smaller weight.
+# c) is the careful answer, and b) names the most important case: swap two classes of the guide's prediction and both directions of KL stay equal although the answer is wrong. Across a batch even that is not needed: one over-confident example cancels one under-confident example. The sum of both directions has none of these blind spots, but it is much larger, so it needs a smaller weight.
 
 # %% [markdown]
 # ## Going further
@@ -106,7 +106,7 @@ if result:
 # %% [markdown]
 # ## Hand in
 #
-# `handin.json` lies beside this notebook and collects the exercises of all eleven. The last cell is for graders: it stays silent when the check has passed.
+# `handin.json` is saved next to this notebook and collects all eleven exercises. The last cell is for graders: it stays silent once the check has passed.
 
 # %%
 display(report().save("handin.json"))

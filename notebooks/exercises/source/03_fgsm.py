@@ -35,7 +35,7 @@ torch.set_num_threads(1)  # tiny networks are fastest with one thread
 #
 # a) about 90 %, b) about half, c) less than 20 %. And if the signs are drawn at random instead?
 #
-# Write your answer down before you go on; you will come back to it.
+# Write your answer down before you continue; you will come back to it.
 
 
 # %% nbgrader={"grade": false, "grade_id": "fgsm-solution", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -52,7 +52,7 @@ def my_fgsm(model, x, y, eps):
 # %% [markdown]
 # ## Check
 #
-# The check says what it got, what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
+# The check reports what it got and what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
 
 # %% nbgrader={"grade": false, "grade_id": "fgsm-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
 result = check("fgsm", my_fgsm)
@@ -97,7 +97,7 @@ if result:
 # %% [markdown]
 # ## Back to your prediction
 #
-# c) for the gradient, and a) for random signs: the same distance, another direction. High-dimensional inputs are safe against noise and fragile against a direction chosen on purpose. One step is the weakest attack in this kit; the next exercise takes more.
+# c) for the gradient, and a) for random signs: the same distance, another direction. High-dimensional inputs are robust to noise and fragile to a direction chosen on purpose. A single step is the weakest attack in this kit; the next exercise takes more.
 
 # %% [markdown]
 # ## Going further
@@ -116,7 +116,7 @@ if result:
 # %% [markdown]
 # ## Hand in
 #
-# `handin.json` lies beside this notebook and collects the exercises of all eleven. The last cell is for graders: it stays silent when the check has passed.
+# `handin.json` is saved next to this notebook and collects all eleven exercises. The last cell is for graders: it stays silent once the check has passed.
 
 # %%
 display(report().save("handin.json"))

@@ -5,7 +5,7 @@
 #
 # - write projected gradient ascent, the attack behind most adversarial training
 # - project into the ε-ball and into [0, 1]
-# - attack in eval mode and hand the network back as it came
+# - attack in eval mode and return the network in its original mode
 #
 # **Time:** about 20 minutes. **Needs:** a laptop, no GPU, no network. Every cell runs in seconds.
 
@@ -36,7 +36,7 @@ torch.set_num_threads(1)  # tiny networks are fastest with one thread
 #
 # Same ε = 0.15, network and digits as in exercise 3. FGSM takes one step of 0.15, PGD ten steps of 0.03. Whose images are farther from the clean ones, and who fools the network more often?
 #
-# Write your answer down before you go on; you will come back to it.
+# Write your answer down before you continue; you will come back to it.
 
 
 # %% nbgrader={"grade": false, "grade_id": "pgd-solution", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -59,7 +59,7 @@ def my_pgd(model, x, y, eps, step_size, steps):
 # %% [markdown]
 # ## Check
 #
-# The check says what it got, what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
+# The check reports what it got and what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
 
 # %% nbgrader={"grade": false, "grade_id": "pgd-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
 result = check("pgd", my_pgd)
@@ -105,7 +105,7 @@ if result:
 # %% [markdown]
 # ## Back to your prediction
 #
-# Both use up the same ball: the largest change is ε for each. PGD fools the network at least as often, because it corrects its direction on the way. The mean change is about the same too, which shows that distance is not strength. On this undefended network one step does nearly all the damage already; on a network trained to withstand one step, the difference decides.
+# Both use the whole ball: the largest change is ε for each. PGD fools the network at least as often, because it corrects its direction on the way. The mean change is about the same too, which shows that distance is not strength. On this undefended network a single step already does nearly all the damage; on a network trained to withstand one step, the difference matters.
 
 # %% [markdown]
 # ## Going further
@@ -124,7 +124,7 @@ if result:
 # %% [markdown]
 # ## Hand in
 #
-# `handin.json` lies beside this notebook and collects the exercises of all eleven. The last cell is for graders: it stays silent when the check has passed.
+# `handin.json` is saved next to this notebook and collects all eleven exercises. The last cell is for graders: it stays silent once the check has passed.
 
 # %%
 display(report().save("handin.json"))

@@ -3,7 +3,7 @@
 #
 # What you will be able to do:
 #
-# - attack a target with the guide's opinion as the soft label
+# - attack a target with the guide's prediction as the soft label
 # - tell CAG from the TRADES attack and from PGD on labels
 # - save forwards: compute what is constant once
 #
@@ -26,7 +26,7 @@ torch.set_num_threads(1)  # tiny networks are fastest with one thread
 #
 # $$x'_0 = x + \text{start}, \qquad x'_{t+1} = \Pi\bigl(x'_t + \alpha\,\mathrm{sign}\,\nabla_{x'_t}\,\mathrm{KL}(p_g(x)\,\|\,p_f(x'_t))\bigr)$$
 #
-# (CAG, Liu et al. 2025; $f$ target, $g$ guide; $\Pi$ as in exercise 4). It is the TRADES attack with the guide's clean prediction $p_g(x)$ in the place of the target's $p_f(x)$. No gradient flows through the guide, and $p_g(x)$ does not depend on $x'$, so it is computed **once**.
+# (CAG, Liu et al. 2025; $f$ target, $g$ guide; $\Pi$ as in exercise 4). It is the TRADES attack with the guide's clean prediction $p_g(x)$ in place of the target's $p_f(x)$. No gradient flows through the guide, and $p_g(x)$ does not depend on $x'$, so it is computed **once**.
 #
 # In training `start` is 0.001·N(0, I); here it is given. Both networks arrive in train mode, attack in eval mode and leave in train mode.
 
@@ -35,7 +35,7 @@ torch.set_num_threads(1)  # tiny networks are fastest with one thread
 #
 # The TRADES attack climbs $\mathrm{KL}(p_f(x)\,\|\,p_f(x'))$. What is its gradient at $x' = x$ exactly? And what is CAG's, when guide and target disagree? Which of the two therefore *needs* a random start?
 #
-# Write your answer down before you go on; you will come back to it.
+# Write your answer down before you continue; you will come back to it.
 
 
 # %% nbgrader={"grade": false, "grade_id": "cag-solution", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -64,7 +64,7 @@ def my_cag(target, guide, x, eps, step_size, steps, start):
 # %% [markdown]
 # ## Check
 #
-# The check says what it got, what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
+# The check reports what it got and what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
 
 # %% nbgrader={"grade": false, "grade_id": "cag-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
 result = check("cag", my_cag)
@@ -95,13 +95,13 @@ if result:
 # %% [markdown]
 # ## Back to your prediction
 #
-# At $x' = x$ the TRADES divergence is 0, its smallest value, so the gradient is 0 up to rounding, and what a sign makes of rounding noise is a random step: it needs the start. (The row "TRADES, no start" moves all the same, for that reason only.) CAG's divergence is already above 0 where guide and target differ, so it has a direction from the first step on: away from the guide's opinion.
+# At $x' = x$ the TRADES divergence is 0, its smallest value, so the gradient is 0 up to rounding, and the sign of rounding noise is a random step: it needs the random start. (The row "TRADES, no start" moves all the same, for that reason only.) CAG's divergence is already above 0 where guide and target differ, so it has a direction from the first step on: away from the guide's prediction.
 
 # %% [markdown]
 # ## Going further
 #
 # - `d2rkit.methods.attacks.cag(..., guide_share=0.5)` lets the guide see x′ too. Compare its images with yours: cosine, and accuracy of target *and* guide.
-# - Count the forwards of the guide in the released form (once a step) and in yours. What share of a training step does that save if both networks cost the same?
+# - Count the forwards of the guide in the released form (once per step) and in yours. What share of a training step does that save if both networks cost the same?
 # - Notebook 04 draws the three attacks' paths in the guide–target plane.
 
 # %% [markdown]
@@ -114,7 +114,7 @@ if result:
 # %% [markdown]
 # ## Hand in
 #
-# `handin.json` lies beside this notebook and collects the exercises of all eleven. The last cell is for graders: it stays silent when the check has passed.
+# `handin.json` is saved next to this notebook and collects all eleven exercises. The last cell is for graders: it stays silent once the check has passed.
 
 # %%
 display(report().save("handin.json"))

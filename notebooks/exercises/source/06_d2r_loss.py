@@ -40,7 +40,7 @@ torch.set_num_threads(1)  # tiny networks are fastest with one thread
 #
 # a) nothing, b) the learning rate of everything, c) the balance between the KL terms and the other two.
 #
-# Write your answer down before you go on; you will come back to it.
+# Write your answer down before you continue; you will come back to it.
 
 
 # %% nbgrader={"grade": false, "grade_id": "d2r_loss-solution", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -64,7 +64,7 @@ def my_d2r(f_clean, f_adv, g_clean, y):
 # %% [markdown]
 # ## Check
 #
-# The check says what it got, what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
+# The check reports what it got and what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
 
 # %% nbgrader={"grade": false, "grade_id": "d2r_loss-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
 result = check("d2r_loss", my_d2r)
@@ -94,7 +94,7 @@ if result:
 # %% [markdown]
 # ## Back to your prediction
 #
-# c). `batchmean` divides by the batch only, so both KL terms grow by C = 10 while CE and MSE stay: the weights 2 and 30 act like 20 and 300. On CIFAR-100 the same slip would be a factor of 100. Whoever reports weights must report the reduction with them.
+# c). `batchmean` divides by the batch only, so both KL terms grow by C = 10 while CE and MSE stay: the weights 2 and 30 act like 20 and 300. On CIFAR-100 the same mistake would be a factor of 100. Anyone who reports weights must report the reduction as well.
 
 # %% [markdown]
 # ## Going further
@@ -114,7 +114,7 @@ if result:
 # %% [markdown]
 # ## Hand in
 #
-# `handin.json` lies beside this notebook and collects the exercises of all eleven. The last cell is for graders: it stays silent when the check has passed.
+# `handin.json` is saved next to this notebook and collects all eleven exercises. The last cell is for graders: it stays silent once the check has passed.
 
 # %%
 display(report().save("handin.json"))

@@ -40,7 +40,7 @@ torch.set_num_threads(1)  # tiny networks are fastest with one thread
 #
 # a) 0.1 points, b) 0.5 points, c) 2.5 points as well.
 #
-# Write your answer down before you go on; you will come back to it.
+# Write your answer down before you continue; you will come back to it.
 
 
 # %% nbgrader={"grade": false, "grade_id": "robust_accuracy-solution", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -64,7 +64,7 @@ def my_robust_accuracy(model, x, y, attack, batch_size):
 # %% [markdown]
 # ## Check
 #
-# The check says what it got, what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
+# The check reports what it got and what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
 
 # %% nbgrader={"grade": false, "grade_id": "robust_accuracy-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
 result = check("robust_accuracy", my_robust_accuracy)
@@ -110,7 +110,7 @@ if result:
 # ## Going further
 #
 # - Near 0 % and 100 % the formula gives a bar of 0. Look up Wilson's interval and compare for 0 robust images of 100.
-# - `d2rkit.evaluate` keeps one flag an image. Use the flags of two attacks for McNemar's test: which images break under one attack only?
+# - `d2rkit.evaluate` keeps one flag per image. Use the flags of two attacks for McNemar's test: which images break under one attack only?
 # - Evaluate with the network in train mode on purpose (use `cnn-16`). How far off is the number, and does it depend on the batch size?
 
 # %% [markdown]
@@ -123,7 +123,7 @@ if result:
 # %% [markdown]
 # ## Hand in
 #
-# `handin.json` lies beside this notebook and collects the exercises of all eleven. The last cell is for graders: it stays silent when the check has passed.
+# `handin.json` is saved next to this notebook and collects all eleven exercises. The last cell is for graders: it stays silent once the check has passed.
 
 # %%
 display(report().save("handin.json"))

@@ -38,7 +38,7 @@ torch.set_num_threads(1)  # tiny networks are fastest with one thread
 #
 # PGD-20 accuracy is 2 % for one model, 65 % for another and 95 % for the third. Which one would you buy? Which number would you want to see first?
 #
-# Write your answer down before you go on; you will come back to it.
+# Write your answer down before you continue; you will come back to it.
 
 
 # %% nbgrader={"grade": false, "grade_id": "masked_model-solution", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -62,7 +62,7 @@ def find_masked(models, x, y, eps):
 # %% [markdown]
 # ## Check
 #
-# The check says what it got, what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
+# The check reports what it got and what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
 
 # %% nbgrader={"grade": false, "grade_id": "masked_model-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
 result = check("masked_model", find_masked)
@@ -110,7 +110,7 @@ if result:
 # %% [markdown]
 # ## Hand in
 #
-# `handin.json` lies beside this notebook and collects the exercises of all eleven. The last cell is for graders: it stays silent when the check has passed.
+# `handin.json` is saved next to this notebook and collects all eleven exercises. The last cell is for graders: it stays silent once the check has passed.
 
 # %%
 display(report().save("handin.json"))

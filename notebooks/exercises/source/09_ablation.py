@@ -41,7 +41,7 @@ torch.set_num_threads(1)  # tiny networks are fastest with one thread
 #
 # Published standard deviations over seeds are 0.2 to 0.7 points for wide networks. A paper reports one run each, 52.0 % and 52.4 %. Would you expect the order to survive another seed? How many seeds would you want here? Note which factor you want to study and which direction you expect, **before** you run anything.
 #
-# Write your answer down before you go on; you will come back to it.
+# Write your answer down before you continue; you will come back to it.
 
 
 # %% nbgrader={"grade": false, "grade_id": "ablation-solution", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -72,7 +72,7 @@ def my_ablation(trial):
 # %% [markdown]
 # ## Check
 #
-# The check says what it got, what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
+# The check reports what it got and what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
 
 # %% nbgrader={"grade": false, "grade_id": "ablation-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
 result = check("ablation", my_ablation)
@@ -130,7 +130,7 @@ if result:
 # %% [markdown]
 # ## Hand in
 #
-# `handin.json` lies beside this notebook and collects the exercises of all eleven. The last cell is for graders: it stays silent when the check has passed.
+# `handin.json` is saved next to this notebook and collects all eleven exercises. The last cell is for graders: it stays silent once the check has passed.
 
 # %%
 display(report().save("handin.json"))

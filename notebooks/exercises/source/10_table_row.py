@@ -3,7 +3,7 @@
 #
 # What you will be able to do:
 #
-# - train a guide–target pair and measure it with one flag an image
+# - train a guide–target pair and measure it with one flag per image
 # - derive every printed number from the flags
 # - export a row that Markdown, LaTeX and a spreadsheet read without repair
 #
@@ -45,7 +45,7 @@ torch.set_num_threads(1)  # tiny networks are fastest with one thread
 #
 # Published tables give FGSM, PGD-20 and C&W. In which order do you expect the four accuracies of one model, and may the order ever be violated? The pair here is trained for a second or two on 1,200 images of 8×8 pixels: which of the published numbers may you compare it with?
 #
-# Write your answer down before you go on; you will come back to it.
+# Write your answer down before you continue; you will come back to it.
 
 
 # %% nbgrader={"grade": false, "grade_id": "table_row-solution", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -84,7 +84,7 @@ def export_row(method, evaluation):
 # %% [markdown]
 # ## Check
 #
-# The check says what it got, what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
+# The check reports what it got and what it expected, and gives a hint. Change your cell, run it, and run this one again, as often as you like.
 
 # %% nbgrader={"grade": false, "grade_id": "table_row-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
 result = check("table_row", (train_and_evaluate, export_row))
@@ -124,7 +124,7 @@ if result:
 # %% [markdown]
 # ## Hand in
 #
-# `handin.json` lies beside this notebook and collects the exercises of all eleven. The last cell is for graders: it stays silent when the check has passed.
+# `handin.json` is saved next to this notebook and collects all eleven exercises. The last cell is for graders: it stays silent once the check has passed.
 
 # %%
 display(report().save("handin.json"))
