@@ -7,7 +7,6 @@ what was thought before anything was seen.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from d2rkit.core.validation import shown
 FORMAT = 1
 ABOUT = {"kind", "question", "options", "unit"}  # an answer to other than these is an answer to another question
 KINDS = ("choice", "number", "quiz")
+LARGEST = 1e300  # a number that means something; JSON has whole ones of any size
 CONFIDENCES = ("guess", "fairly sure", "certain")
 
 
@@ -95,7 +95,7 @@ def fault(answers: object) -> str:
             return f"the options of {name!r} are no texts"
         for key in entry.keys() & {"answer", "actual"}:
             value = entry[key]
-            if not (type(value) in (int, float) and math.isfinite(value) if number else _among([value], options)):
+            if not (type(value) in (int, float) and abs(value) <= LARGEST if number else _among([value], options)):
                 return f"{key} of {name!r} is no {'number' if number else 'option'}"
         if not all(isinstance(entry.get(key, ""), str) for key in ("when", "confidence", "unit")):
             return f"when, confidence and unit of {name!r} must be texts"

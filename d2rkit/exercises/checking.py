@@ -26,6 +26,7 @@ from d2rkit.reporting.html_table import html_table
 
 PASSED, NOT_YET, UNWRITTEN = "passed", "not yet", "not yet written"
 SYMBOLS = {PASSED: "✔", NOT_YET: "✘", UNWRITTEN: "…"}
+STOPPED, UNKNOWN = "stopped", "not run: no such exercise here"  # what running it again may come to besides
 # Okabe–Ito blue, vermilion and grey: told apart with any colour vision, and the word is always there too.
 COLOURS = {PASSED: "#0072B2", NOT_YET: "#B34700", UNWRITTEN: "#595959"}
 

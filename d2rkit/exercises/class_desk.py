@@ -20,7 +20,7 @@ from d2rkit.core.files import write_atomically
 from d2rkit.core.paths import check_path, new_file
 from d2rkit.exercises import NAMES
 from d2rkit.exercises.alike import Alike, alike
-from d2rkit.exercises.checking import NOT_YET, PASSED, UNWRITTEN
+from d2rkit.exercises.checking import NOT_YET, PASSED, UNKNOWN, UNWRITTEN
 from d2rkit.exercises.handin import attempts, read_handin
 from d2rkit.exercises.settings import current, general, said, step_name, title
 
@@ -44,7 +44,9 @@ class StudentExercise:
     @property
     def differs(self) -> bool:
         """Does running it again contradict what was handed in?"""
-        return self.again is not None and (self.again.status == PASSED) != (self.status == PASSED)
+        if self.again is None or self.again.status == UNKNOWN:
+            return False
+        return (self.again.status == PASSED) != (self.status == PASSED)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ class ClassDesk:
         files = check_outputs(path)
         for file, text in zip(files, (self.html(), self.csv()), strict=True):
             with write_atomically(file) as draft:
-                draft.write_text(text, encoding="utf-8", newline="")
+                # JSON may hold half a surrogate pair, which no file can.
+                draft.write_text(text, encoding="utf-8", newline="", errors="backslashreplace")
         return files
 
 
@@ -160,25 +163,29 @@ def read_class(root: Path) -> tuple[list[Student], dict[str, str]]:
     """Hand-ins by name, and one sentence for each other file (hidden ones do not count)."""
     students, broken = [], {}
     for file in sorted(root.rglob("*")):
-        name = file.relative_to(root).as_posix()
-        if any(part.startswith(".") for part in file.relative_to(root).parts) or (file.is_dir() and file.suffix == ""):
+        name, json = readable(file.relative_to(root).as_posix()), file.suffix.lower() == ".json"
+        if any(part.startswith(".") for part in file.relative_to(root).parts) or (file.is_dir() and not json):
             continue
-        if file.suffix != ".json":
+        if not json:
             broken[name] = "is no .json, so it was not read" if file.is_file() else "is no file"
             continue
         try:
             students.append(_student(read_handin(file), file, name))
         except (ValueError, OSError) as error:
-            broken[name] = " ".join(str(error).replace(str(file), "").split()).removesuffix(
-                "; move it away or choose another name"
-            )
-    doubled = Counter(student.name for student in students)
-    students = [replace(s, name=f"{s.name} ({s.file})") if doubled[s.name] > 1 else s for s in students]
+            sentence = " ".join(str(error).replace(str(file), "").split())
+            broken[name] = readable(sentence.removesuffix("; move it away or choose another name"))
+    while len(doubled := Counter(student.name for student in students)) < len(students):  # files are never the same
+        students = [replace(s, name=f"{s.name} ({s.file})") if doubled[s.name] > 1 else s for s in students]
     return sorted(students, key=lambda student: student.name.casefold()), broken
 
 
+def readable(text: str) -> str:
+    """The same without what is no UTF-8: file names of another system, halves of surrogate pairs."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _student(handin: Mapping[str, Any], file: Path, name: str) -> Student:
-    own = file.parent.name if file.stem == "handin" and "/" in name else file.stem
+    own = file.parent.name if file.stem.lower() == "handin" and "/" in name else file.stem
     cells = {}
     for exercise, entry in handin["exercises"].items():
         stopped = entry["status"] == NOT_YET
@@ -187,7 +194,8 @@ def _student(handin: Mapping[str, Any], file: Path, name: str) -> Student:
         cells[exercise] = StudentExercise(
             entry["status"], step, hint, attempts(entry), entry.get("code", ""), entry["title"]
         )
-    return Student(handin.get("student", "").strip() or own, name, cells, dict(handin.get("answers", {})))
+    who = readable(handin.get("student", "").strip() or own)
+    return Student(who, name, cells, dict(handin.get("answers", {})))
 
 
 def run_again(
@@ -281,4 +289,4 @@ def as_csv(desk: ClassDesk) -> str:
 def as_text(value: object) -> str:
     """A cell that no spreadsheet takes for a formula, whatever a student wrote."""
     text = str(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text

@@ -1,7 +1,8 @@
 """The code of a hand-in, run and checked again in a process of its own, with limits.
 
 What it protects against: endless loops (CPU and wall clock), memory and disk that fill up, networks, other programs,
-files written or removed outside a temporary folder, by accident or by a plain attempt. What it does not: the code
+files written or removed outside a temporary folder, by accident or by a plain attempt; where Linux has Landlock, the
+kernel sees to the files, whoever writes them (`confined`). What it does not: the code
 runs as the user who reads the hand-ins and can read what they can read, and someone who knows Python's insides gets
 around the guard within the process. Code that one does not trust belongs into a container or another user's account.
 """
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,9 +25,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from d2rkit.core.paths import PROJECT
+from d2rkit.exercises.checking import STOPPED, SYMBOLS, UNKNOWN
 from d2rkit.exercises.settings import VARIABLE
 
 DISK = 2**24  # bytes that one file may have
+FOLDER = 2**26  # and all of them
+LOOK = 0.2  # seconds between two looks at them
+LONGEST = 2000  # characters of a hint
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Again:
-    """What came of running it again: the status, step and hint of the check, or what stopped it (status "stopped")."""
+    """What came of running it again: the status, step and hint of the check, or what stopped it (status STOPPED), or
+    that this machine does not know the exercise (UNKNOWN)."""
 
     status: str
     step: str = ""
@@ -65,17 +72,40 @@ def rerun(exercise: str, code: str, limits: Limits = Limits(), plugins: Sequence
         }  # fmt: skip
         if own := os.environ.get(VARIABLE):  # thresholds and words of this check are the lecturer's, too
             environment[VARIABLE] = str(Path(own).expanduser().resolve())
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, start_new_session=True, preexec_fn=lambda: _limit(limits),
-        )  # fmt: skip
+        with tempfile.TemporaryFile() as told:  # no pipe, which would wait for a process that does not read
+            told.write(asked.encode())
+            told.seek(0)
+            process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdin=told, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, start_new_session=True, preexec_fn=lambda: _limit(limits),
+            )  # fmt: skip
         try:
-            process.communicate(asked.encode(), timeout=limits.seconds)
-        except subprocess.TimeoutExpired:
-            return Again("stopped", hint=f"it did not end within {limits.seconds:g} s")
+            stopped = _watch(process, folder, limits)
         finally:
             _end(process)
-        return _read(answer, process.returncode, limits)
+        return Again(STOPPED, hint=stopped) if stopped else _read(answer, process.returncode, limits)
+
+
+def _watch(process: subprocess.Popen, folder: str, limits: Limits) -> str:
+    """Wait for its end; what stopped it before, or ""."""
+    end = time.monotonic() + limits.seconds
+    while time.monotonic() < end:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(LOOK)
+            return ""
+        if _size(folder) > FOLDER:
+            return f"it wrote more than {FOLDER // 2**20} MiB"
+    return f"it did not end within {limits.seconds:g} s"
+
+
+def _size(folder: str) -> int:
+    """Bytes of all files below a folder in which files come and go."""
+    total = 0
+    for place, _, files in os.walk(folder):
+        for file in files:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(place, file)).st_blocks * 512
+    return total
 
 
 def _limit(limits: Limits) -> None:
@@ -98,13 +128,15 @@ def _end(process: subprocess.Popen) -> None:
 def _read(answer: Path, code: int, limits: Limits) -> Again:
     try:
         told = json.loads(answer.read_text(encoding="utf-8"))
-        return Again(str(told["status"]), str(told["step"]), str(told["hint"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        if told["status"] not in (*SYMBOLS, STOPPED, UNKNOWN):
+            raise ValueError("a check says something else")
+        return Again(told["status"], *(str(told[key])[:LONGEST] for key in ("step", "hint")))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # the text may have written there, too
         words = {
             -signal.SIGXCPU: f"it used more than {limits.seconds:g} s",
             -signal.SIGXFSZ: "it wrote too large a file",
         }
-        return Again("stopped", hint=words.get(code, f"it ended without an answer (exit code {code})"))
+        return Again(STOPPED, hint=words.get(code, f"it ended without an answer (exit code {code})"))
 
 
 @lru_cache(maxsize=1)

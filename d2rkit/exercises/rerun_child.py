@@ -14,6 +14,8 @@ from pathlib import Path
 
 from d2rkit.core.faults import one_line
 from d2rkit.exercises import check, exercise
+from d2rkit.exercises.checking import STOPPED, UNKNOWN
+from d2rkit.exercises.confined import confine
 from d2rkit.experiments.plugins import load_plugin
 
 # Events of Python that code of an exercise has no business with; see sys.audit.
@@ -34,6 +36,7 @@ CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink", "os.tr
 
 def guard(folder: Path, answer: Path) -> None:
     """From now on this process starts no programs, opens no sockets, and changes no files outside `folder`."""
+    confine(folder)
     within = os.path.realpath(folder)
 
     def inside(path: int | str | bytes | os.PathLike) -> bool:
@@ -47,7 +50,7 @@ def guard(folder: Path, answer: Path) -> None:
             raise PermissionError(f"{event.split('.')[0]}: a solution needs no network and no other programs")
         if event == "open":
             path, mode, flags = arguments
-            writes = set("wax+") & set(mode or "") or (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            writes = set("wax+") & set(mode or "") or (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
             if writes and path is not None and not inside(path):
                 raise PermissionError("a solution writes no files outside its own folder")
         paths = (each for each in arguments if isinstance(each, str | bytes | os.PathLike))
@@ -75,12 +78,16 @@ def run(asked: dict, answer: Path) -> None:
     with answer.open("w", encoding="utf-8") as opened:  # before the guard, which forbids it
         for file in asked["plugins"]:
             load_plugin(file)
-        reference = exercise(asked["exercise"]).reference
+        try:
+            reference = exercise(asked["exercise"]).reference
+        except ValueError as error:  # one of somebody's own, whose plugin is not here
+            json.dump({"status": UNKNOWN, "step": "", "hint": one_line(error)}, opened)
+            return
         guard(answer.parent, answer.resolve())
         try:
             solution = solution_in(asked["code"], len(reference) if isinstance(reference, tuple) else 1)
         except BaseException as error:  # whatever the text does when it is run
-            told = {"status": "stopped", "step": "", "hint": f"the text does not run: {one_line(error)}"}
+            told = {"status": STOPPED, "step": "", "hint": f"the text does not run: {one_line(error)}"}
         else:
             result = check(asked["exercise"], solution)
             step = next((step.name for step in result.steps if not step.passed), "")

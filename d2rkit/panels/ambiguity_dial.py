@@ -136,7 +136,8 @@ def draw_frontier(ax, data: Dial, ghost: Dial | None, frame: Frame) -> None:
     ceiling = np.array([data.limits.most_robust(clean) if clean <= bayes else 0.0 for clean in across])
     ax.fill_between(across, ceiling, 1.5, facecolor="#EEEEEE", edgecolor="#9A9A9A", hatch="//", lw=0, zorder=0)
     if ghost is not None:
-        ax.plot(*ghost.limits.points.T, **base.GHOST, label="frontier before")
+        # With a mark: between equal classes the frontier is a single point.
+        ax.plot(*ghost.limits.points.T, **base.GHOST, marker="o", ms=5, mfc="white", label="frontier before")
         for kind in ghost.tried[-1:]:
             ax.plot(kind.clean, kind.robust, LOOKS[kind.name][0], mfc="none", mec=base.GHOST["color"], ms=6, zorder=1.6)
     ax.plot(*data.limits.points.T, "-", color=base.INK, lw=2, marker=".", label="frontier: the best there is")
@@ -190,7 +191,10 @@ def draw_prices(dials: Mapping[str, Dial]) -> Figure:
 # -- words ------------------------------------------------------------------------------------------------
 def points(difference: Difference) -> str:
     """A difference of accuracies in percentage points, with its interval over seeds."""
-    return f"{100 * difference.difference:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+    mean, low, high = (
+        round(100 * value, 1) + 0.0 for value in (difference.difference, difference.low, difference.high)
+    )  # no -0.0
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def words(data: Dial) -> str:
@@ -258,22 +262,25 @@ def same_border(dial: Dial) -> dict[str, Any]:
     return {"actual": "same" if clean < 0.05 else "apart", "words": words}
 
 
-def wasteful(dial: Dial) -> dict[str, Any]:
+def wasteful(dial: Dial, more: str = "") -> dict[str, Any]:
     """Which kinds of network give up clean accuracy that the data do not ask for? "none", "some" or "all" of those that
-    are trained against attacks: of a kind the interval over seeds of its own part lies above half a point."""
+    are trained against attacks: of a kind the interval over seeds of its own part lies above half a point. more: HTML
+    to add."""
     owns = {kind.name: mean_interval(list(kind.own)) for kind in dial.tried if kind.name != "natural"}
     wasted = [name for name, own in owns.items() if own.low > 0.005]
     parts = "; ".join(f"{name} {points(own)}" for name, own in owns.items())
     actual = "none" if not wasted else "all" if len(wasted) == len(owns) else "some"
-    return {"actual": actual, "words": f"Their own part, in points with the 95 % interval over seeds: {parts}."}
+    told = base.sentence(f"Their own part, in points with the 95 % interval over seeds: {parts}.")
+    return {"actual": actual, "words": told + more}
 
 
-def data_share(dial: Dial, name: str) -> dict[str, Any]:
-    """How many percent of the clean accuracy that networks of this kind give up is the data's, mean over seeds."""
+def data_share(dial: Dial, name: str, more: str = "") -> dict[str, Any]:
+    """How many percent of the clean accuracy that networks of this kind give up is the data's, mean over seeds. more:
+    HTML to add."""
     kind = next(kind for kind in dial.tried if kind.name == name)
     given, needed = 100 * kind.given.mean(), 100 * kind.needed.mean()
-    words = f"{name} gives up {given:.1f} points; whoever is as robust gives up {needed:.1f} at least."
-    return {"actual": float(100 * needed / given) if given else 0.0, "words": words}
+    words = base.sentence(f"{name} gives up {given:.1f} points; whoever is as robust gives up {needed:.1f} at least.")
+    return {"actual": float(100 * needed / given) if given else 0.0, "words": words + more}
 
 
 class AmbiguityDial(Panel):

@@ -93,7 +93,10 @@ def second_half(data: PathSeeds) -> str:
 
 
 def with_interval(difference: Difference) -> str:
-    return f"{difference.difference:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
+    mean, low, high = (
+        round(value, 3) + 0.0 for value in (difference.difference, difference.low, difference.high)
+    )  # no -0.000
+    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def farthest(data: PathSeeds) -> str:

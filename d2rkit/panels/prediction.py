@@ -26,7 +26,19 @@ from d2rkit.exercises import answers
 from d2rkit.exercises.answers import CONFIDENCES
 from d2rkit.panels import base
 from d2rkit.panels.base import StaticFigure, plain_text
-from d2rkit.panels.questions import Options, Shown, choosing, heading, kept, lettered, problem, row, status, stored
+from d2rkit.panels.questions import (
+    OUTCOME,
+    Options,
+    Shown,
+    choosing,
+    heading,
+    kept,
+    lettered,
+    problem,
+    row,
+    status,
+    stored,
+)
 from d2rkit.reporting.html_table import html_table
 
 COMMIT_FIRST = "Commit your prediction first"
@@ -59,8 +71,9 @@ def outcome(entry: Mapping[str, Any], note: str = "") -> str:
 
 
 def as_html(words: str) -> str:
-    """words of a reveal: HTML if it begins with a tag, else plain text."""
-    return words if not words or words.lstrip().startswith("<") else base.sentence(words)
+    """words of a reveal: HTML if it begins with a tag, else plain text. Keys scroll what has a table."""
+    told = words if not words or words.lstrip().startswith("<") else base.sentence(words)
+    return f"<div tabindex='0' role='region' aria-label='In numbers'>{told}</div>" if "<table" in told else told
 
 
 def as_image(picture: StaticFigure | Figure | None) -> str:
@@ -233,6 +246,7 @@ class Reveal(Shown):
     def __init__(self, prediction: Prediction, show: Callable[[], str]):
         self._prediction, self._show = prediction, show
         self.text = widgets.HTML()
+        self.text.add_class(OUTCOME)
         self.anyway = widgets.Button(
             description="Show anyway", tooltip="Show the outcome without a prediction; the hand-in will say so"
         )

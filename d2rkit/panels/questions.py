@@ -13,9 +13,12 @@ from d2rkit.core.validation import shown
 from d2rkit.exercises import answers
 from d2rkit.panels import base
 
-OPTION = "d2rkit-option"
-# Long options wrap where a button would cut them.
-STYLE = f"<style>button.{OPTION}{{white-space:normal;text-align:left;line-height:1.4;padding:.2em .7em}}</style>"
+OPTION, OUTCOME = "d2rkit-option", "d2rkit-outcome"
+# Long options wrap where a button would cut them; a wide table scrolls by itself and leaves sentences their width.
+STYLE = (
+    f"<style>button.{OPTION}{{white-space:normal;text-align:left;line-height:1.4;padding:.2em .7em}}"
+    f".{OUTCOME} .widget-html-content{{min-width:0;overflow-x:auto}}</style>"
+)
 
 
 class Shown:

@@ -212,7 +212,7 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
     "11": (
         Question("Two equal Gaussians overlap more and more. What happens to the best classifiers?", [
             ("the most robust one moves away from the most accurate one",
-             "By symmetry the border half-way is best for both, at any overlap and any ε."),
+             "By symmetry the border half-way is best for both, as long as ε is less than half their distance."),
             ("both lose accuracy, and stay the same classifier",
              "Ambiguity costs accuracy; it need not cost a choice."),
             ("nothing, since ε is the same", "Points near the border become more, and both accuracies fall."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,20 +72,24 @@ def sandwiches(facts: Mapping[str, Any], name: str, bound: str = "crown") -> lis
 def seeds_table(facts: Mapping[str, Any]) -> str:
     rows = []
     for name, title in TITLES.items():
-        crown, clean = sandwiches(facts, name), [facts["seeds"][f"{name}-{s}"]["clean"] for s in seeds_of(facts)]
-        by_ibp, n = sandwiches(facts, name, "ibp"), facts["images"]
-        shares = ([c / n for c in clean], [s.lower for s in by_ibp], [s.lower for s in crown], [s.upper for s in crown])
-        means = [mean_interval(list(values)) for values in shares]
-        row = [f"{100 * m.difference:.1f} ± {100 * (m.high - m.difference):.1f}" for m in means]
+        crown, by_ibp = sandwiches(facts, name), sandwiches(facts, name, "ibp")
+        shares = ([s.lower for s in by_ibp], [s.lower for s in crown], [s.upper for s in crown])
+        row = [mean_words(values) for values in shares]
         row.append(f"{min(s.decided for s in crown):.0%} to {max(s.decided for s in crown):.0%}")
         row.append(str(sum(len(s.contradictions) for s in crown)))
         rows.append((title, *row))
-    header = ("training", "clean", "IBP proves", "CROWN proves", "AutoAttack leaves", "decided", "contradictions")
+    header = ("training", "IBP proves", "CROWN proves", "AutoAttack leaves", "decided", "contradictions")
     count = len(seeds_of(facts))
     caption = (
         f"{facts['images']} test digits, ε = {facts['eps255']:.0f}/255, {count} seeds: mean ± half of the 95 % interval"
     )
     return base.table(header, rows, caption)
+
+
+def mean_words(shares: Sequence[float]) -> str:
+    """In percent, with half of the interval."""
+    found = mean_interval(list(shares))
+    return f"{100 * found.difference:.1f} ± {100 * (found.high - found.difference):.1f}"
 
 
 def verdict(facts: Mapping[str, Any], control: str = "natural", bound: str = "ibp") -> str:
@@ -137,13 +141,14 @@ def by_radius(shipped: Shipped) -> str:
     return base.table(header, rows, f"Robust digits of {shipped.facts['images']}: proven (CROWN) to not broken, seed 0")
 
 
-def wide_bread(shipped: Shipped, radius255: int = 26) -> dict[str, Any]:
-    """At a large radius: of which network does CROWN prove most? A key of TITLES, the first one of equals."""
+def wide_bread(shipped: Shipped, radius255: int = 26, more: str = "") -> dict[str, Any]:
+    """At a large radius: of which network does CROWN prove most? A key of TITLES, the first one of equals. more: HTML
+    to add."""
     by_network = {name: compute(judged, "crown", radius255 / 255).sandwich for name, judged in shipped.networks.items()}
     words = " ".join(
         f"{TITLES[name]}: proven {int(s.proven.sum())}, left {int(s.survived.sum())}." for name, s in by_network.items()
     )
-    return {"actual": max(by_network, key=lambda name: by_network[name].lower), "words": words}
+    return {"actual": max(by_network, key=lambda name: by_network[name].lower), "words": base.sentence(words) + more}
 
 
 def cost_of_proof(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,8 +156,12 @@ def cost_of_proof(facts: Mapping[str, Any]) -> dict[str, Any]:
     clean = {name: [facts["seeds"][f"{name}-{seed}"]["clean"] for seed in seeds_of(facts)] for name in TITLES}
     n = facts["images"] / 100
     cost = mean_interval([(a - b) / n for a, b in zip(clean["natural"], clean["ibp"], strict=True)])
-    listed = {name: ", ".join(f"{value / n:.0f}" for value in values) for name, values in clean.items()}
-    words = f"Clean accuracy in %, seed by seed: no defence {listed['natural']}; interval training {listed['ibp']}."
+    listed = [
+        f"{TITLES[name]} {', '.join(f'{value / n:.0f}' for value in values)}, mean "
+        f"{mean_words([value / facts['images'] for value in values])}"
+        for name, values in clean.items()
+    ]
+    words = f"Clean accuracy in %, seed by seed, and half of the 95 % interval: {'; '.join(listed)}."
     return {"actual": cost.difference, "interval": (cost.low, cost.high), "words": words}
 
 

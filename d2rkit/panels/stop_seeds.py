@@ -108,7 +108,12 @@ def target_pays(data: StopSeeds) -> dict[str, Any]:
 
 
 def in_points(difference: Difference) -> str:
-    return f"{100 * difference.difference:+.1f} points ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+    """With as many decimals as it takes to see on which side of 0 the interval ends."""
+    each, places = [100 * value for value in (difference.difference, difference.low, difference.high)], 1
+    while places < 4 and excludes_zero(difference) and not all(round(value, places) for value in each):
+        places += 1
+    mean, low, high = (f"{round(value, places) + 0.0:+.{places}f}" for value in each)  # no -0.0
+    return f"{mean} points ({low} to {high})"
 
 
 # -- pictures ---------------------------------------------------------------------------------------------
@@ -139,15 +144,16 @@ def draw_price(data: StopSeeds) -> Figure:
 
 def draw_pulls(data: StopSeeds) -> Figure:
     """The cosine over training, a line a seed."""
-    made = base.figure(9.0, 2.9)
+    made = base.figure(9.0, 3.1)
     for place, (term, values) in enumerate(data.agreement.items()):
-        ax = made.add_axes((0.075 + 0.315 * place, 0.2, 0.27, 0.66))
+        ax = made.add_axes((0.075 + 0.315 * place, 0.25, 0.27, 0.62))
         base.tidy(ax, TERMS[term], "epoch", "cosine with CE's pull on g" if place == 0 else "")
         ax.plot(data.epochs, values.T, color=base.GUIDE, lw=1.2)
         ax.plot(data.epochs, values.mean(0), "^-", color=base.INK, lw=1.8, ms=6)
         ax.axhline(0, color=base.GREY, lw=1)
         ax.set(ylim=(-1.05, 1.05), xlim=(-0.2, max(data.epochs) + 0.2))
         ax.set_yticks([-1, 0, 1])
+    made.text(0.01, 0.02, "triangles: mean over seeds; lines without marks: seeds", fontsize=8.5, color=base.INK)
     return made
 
 
@@ -210,5 +216,6 @@ def words_pulls(data: StopSeeds) -> str:
         f"({np.exp(ratio.low):.1f} to {np.exp(ratio.high):.1f}) as large as in the target."
     )
     return base.sentence(
-        f"Cosine with the pull of CE(g(x), y) on the guide. {' '.join(sentences)} {size} {data.source}"
+        f"Cosine with the pull of CE(g(x), y) on the guide, on training images. {' '.join(sentences)} {size} "
+        f"The trainings: {data.source}"
     )

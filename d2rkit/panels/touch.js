@@ -37,6 +37,11 @@ function name(panel) {
     const label = handle.closest(".widget-slider, .widget-inline-hbox")?.querySelector(".widget-label");
     if (label?.textContent) handle.setAttribute("aria-label", label.textContent);
   }
+  for (const words of panel.querySelectorAll(".d2rkit-words .widget-html-content:not([tabindex])")) {
+    words.tabIndex = 0; // its tables may have to be scrolled, by keyboard too
+    words.setAttribute("role", "region");
+    words.setAttribute("aria-label", "In words and numbers");
+  }
   const icons = { "fa-play": "Play or pause", "fa-pause": "Play or pause", "fa-stop": "Stop", "fa-retweet": "Repeat" };
   for (const button of panel.querySelectorAll(".widget-play button:not([aria-label])")) {
     const icon = Object.keys(icons).find((name) => button.querySelector(`.${name}`));

@@ -244,8 +244,7 @@ def alike(cosines: Mapping[str, np.ndarray], name: str) -> Answer:
     rows, spans = [], {}
     for what, values in cosines.items():
         error = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
-        spans[what] = (values.mean() - error, values.mean() + error)
-        low, high = (min(max(end, -1.0), 1.0) for end in spans[what])
+        low, high = spans[what] = tuple(float(np.clip(values.mean() + end, -1, 1)) for end in (-error, error))
         rows.append((what, f"{values.mean():.2f} ({low:.2f} to {high:.2f})", str(Share.of(values < 0))))
     header = ("changes", "mean cosine (95 %)", "opposed: cosine below 0")
     words = base.table(header, rows, f"{len(cosines[name])} images")

@@ -160,8 +160,9 @@ def words(data: Matrix) -> str:
         (term, f"{flows.values[k]:.3f}", *cells(flows, k), "–" if np.isnan(cosine) else f"{cosine:+.2f}")
         for k, (term, cosine) in enumerate(zip(terms, flows.agreement, strict=True))
     ]
-    header = ("term", "value", *COLUMNS, "cosine with CE's pull on g")
-    return base.sentence(text) + base.table(header, rows, "Norms of gradients in the weights")
+    header = ("term", "value", *COLUMNS, "cosine")
+    caption = "Norms of gradients in the weights; the cosine is that with CE's pull on g"
+    return base.sentence(text) + base.table(header, rows, caption)
 
 
 def cells(flows: Flow, row: int) -> list[str]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,6 +40,19 @@ def up_to_the_first_panel(name: str) -> nbformat.NotebookNode:
     return notebook
 
 
+def with_its_questions(name: str, asked: Sequence[str]) -> nbformat.NotebookNode:
+    """The cells before the first question, those from the first of `asked` to the last's outcome, and the quiz."""
+    notebook = nbformat.read(PROJECT / "notebooks" / f"{name}.ipynb", 4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+    def at(words: str) -> int:
+        return next(i for i, cell in enumerate(code) if words in cell.source)
+
+    kept = code[at(f"{asked[0]} = Prediction(") : at(f"{asked[-1]}.reveal(") + 1]
+    notebook.cells = [*code[: at("Prediction(\n")], *kept, code[at('quiz("')]]
+    return notebook
+
+
 def command_of_lab(folder: Path, port: int, *options: str) -> tuple[list[str], dict[str, str]]:
     """What `d2rkit lab` would start, after it has put its copies into `folder`."""
     from d2rkit.cli import main
@@ -52,13 +65,18 @@ def command_of_lab(folder: Path, port: int, *options: str) -> tuple[list[str], d
 
 
 @contextmanager
-def running_lab(root: Path, names: list[str], *options: str) -> Iterator[str]:
-    """A JupyterLab on copies of these notebooks, cut after their first panel; gives its address. options: of
-    `d2rkit lab`; with --present nothing is written, so that it makes its copies itself."""
+def running_lab(
+    root: Path, names: list[str], *options: str, questions: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[str]:
+    """A JupyterLab on copies of these notebooks, cut after their first panel, and on questions-NAME, which has only
+    these predictions of a notebook and its quiz; gives its address. options: of `d2rkit lab`; with --present nothing is
+    written, so that it makes its copies itself."""
     (root / "config").mkdir()
     (root / "mine").mkdir()
     for name in names if "--present" not in options else []:
         nbformat.write(up_to_the_first_panel(name), root / "mine" / f"{name}.ipynb")
+    for name, asked in (questions or {}).items():
+        nbformat.write(with_its_questions(name, asked), root / "mine" / f"questions-{name}.ipynb")
     settings = {
         "jupyter_server": {"IdentityProvider": {"token": ""}},
         "jupyter_lab": {"LabApp": {"expose_app_in_browser": True}},
@@ -72,6 +90,7 @@ def running_lab(root: Path, names: list[str], *options: str) -> Iterator[str]:
     environment |= {
         "JUPYTER_CONFIG_DIR": str(root / "config"), "JUPYTER_DATA_DIR": str(root / "data"),
         "JUPYTERLAB_SETTINGS_DIR": str(root / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(root / "workspaces"),
+        "D2RKIT_ANSWERS": str(root / "answers"),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])),
     }  # fmt: skip
     with (root / "server.log").open("w") as log:
@@ -143,7 +162,11 @@ class Lab:
     def panel(self, heading: str):
         """The first panel with this heading, scrolled into view."""
         page = self.page
-        found = page.locator(".d2rkit-panel", has=page.locator("h3", has_text=heading)).first
+        return self.scrolled_to(page.locator(".d2rkit-panel", has=page.locator("h3", has_text=heading)).first)
+
+    def scrolled_to(self, found):
+        """Something of the notebook, once it has been drawn and is in view."""
+        page = self.page
         size = page.viewport_size
         page.mouse.move(size["width"] * 0.6, size["height"] * 0.6)
         page.mouse.wheel(0, -100_000)
@@ -240,7 +263,7 @@ def cut_or_wide(panel) -> list[str]:
                if (!hidden && inside.getBoundingClientRect().width > label.getBoundingClientRect().width + 1)
                  found.push('cut: ' + label.textContent);
              }
-             for (const part of panel.querySelectorAll('img, input, select, button, .noUi-target'))
+             for (const part of panel.querySelectorAll('img, input, select, button, p, .noUi-target'))
                if (part.offsetParent && part.getBoundingClientRect().right > right)
                  found.push('sticks out: ' + part.outerHTML.slice(0, 80));
              return found;

@@ -34,11 +34,12 @@ PANELS = {
     "07_tables": ("Tables", None, "Attack", "AutoAttack"),
     "08_figures_for_papers": ("Figures for papers", "Font size (points)", "Columns", "1"),
     "09_your_own_loss": ("Divergence explorer", "Guide: P(A)", "Divergence", "total variation"),
-    "10_trajectories": ("Trajectories in prediction space", None, None, ""),
-    "11_ambiguity": ("The ambiguity dial", None, None, ""),
-    "12_certified_sandwich": ("The certified sandwich", "ε in 1/255", "Training", "PGD-AT"),
-    "13_who_gets_the_gradient": ("Who gets the gradient", None, "Loss of", "PGD-AT"),
+    "10_trajectories": ("Trajectories in prediction space", "Moment", "Loss", "without the MSE"),
+    "11_ambiguity": ("The ambiguity dial", "Overlap", "Train", "natural"),
+    "12_certified_sandwich": ("The certified sandwich", "ε in 1/255", "Proof by", "interval bounds (IBP)"),
+    "13_who_gets_the_gradient": ("Who gets the gradient", None, "Loss of", "D2R+CAG (symmetric)"),
 }
+QUESTIONS = {"01_function_space": ("way", "arrive")}
 WIDE, NARROW, LARGE = (1280, 800), (900, 700), (1920, 1080)
 ZOOMED = (640, 400)  # 1280 x 800 at 200 %
 
@@ -53,7 +54,8 @@ def lab(tmp_path_factory):
     """One JupyterLab in one page of one Chromium for all tests of this file, since starting them costs the most."""
     pytest.importorskip("jupyterlab")
     api = pytest.importorskip("playwright.sync_api")
-    with running_lab(tmp_path_factory.mktemp("lab"), list(PANELS)) as address, api.sync_playwright() as playwright:
+    root = tmp_path_factory.mktemp("lab")
+    with running_lab(root, list(PANELS), questions=QUESTIONS) as address, api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         context = chromium.new_context(permissions=["clipboard-read", "clipboard-write"])
         yield Lab(context.new_page(), address)
@@ -268,3 +270,79 @@ def test_tables_are_copied_and_saved_and_a_notebook_opened_again_has_no_errors(l
         page.wait_for_timeout(150)
     assert words_left.count() == 1 and page.get_by_text("model not found").count() == 0
     assert page.get_by_text("official Jupyter news").count() == 0
+
+
+def on_to(page, words: str) -> None:
+    """Tab until something with these words has the focus."""
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if words in page.evaluate("document.activeElement.innerText || document.activeElement.value || ''"):
+            return
+    raise AssertionError(f"no way by Tab to {words!r}")
+
+
+def test_a_prediction_is_committed_by_mouse_and_by_keyboard_and_answered(lab):
+    lab.open_and_run("questions-01_function_space")
+    page = lab.page
+
+    def box(words):
+        return lab.scrolled_to(page.locator(".widget-vbox", has=page.locator("p", has_text=words)).first)
+
+    def came_out(words):
+        """The outcome with these words, once it is drawn."""
+        found = lab.scrolled_to(page.locator(".widget-vbox", has=page.locator("th", has_text=words)).first)
+        found.locator("th", has_text=words).first.wait_for()
+        return found
+
+    hidden = lab.scrolled_to(page.locator(".widget-vbox", has=page.get_by_role("button", name="Show anyway")).first)
+    hidden.get_by_role("button", name="Show anyway").wait_for()
+    assert "Commit your prediction first" in hidden.inner_text() and hidden.locator("img, table").count() == 0
+    lab.keep("questions-hidden")
+    asked = box("Which direction punishes it harder?")
+    asked.get_by_role("button", name="Commit").click()
+    asked.get_by_text("choose one of the options").wait_for()
+    asked.get_by_role("button", name="KL(target ‖ guide)").click()
+    asked.get_by_role("button", name="certain").click()
+    assert serious(asked) == []
+    asked.get_by_role("button", name="Commit").click()
+    asked.get_by_text("You predicted: a) KL(target ‖ guide) (certain)").wait_for()
+    lab.keep("questions-committed-light")
+    answer = came_out("It came out")
+    assert "Not as you predicted" in answer.inner_text() and "KL(guide ‖ target)" in answer.inner_text()
+    assert answer.locator("img").get_attribute("alt") and serious(answer) == []
+    lab.keep("questions-answered-light")
+
+    lab.theme(dark=True)
+    asked = box("how many percent arrive")
+    asked.get_by_role("textbox").focus()
+    page.keyboard.type("many")
+    on_to(page, "guess")
+    page.keyboard.press("Space")
+    asked.get_by_role("button", name="guess (chosen)").wait_for()
+    on_to(page, "Commit")
+    page.keyboard.press("Space")
+    asked.get_by_text("write a number from 0 to 100").wait_for()
+    asked.get_by_role("textbox").focus()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("35 %")
+    on_to(page, "Commit")
+    page.keyboard.press("Enter")
+    asked.get_by_text("You predicted: 35 % (guess)").wait_for()
+    assert serious(asked) == []
+    lab.keep("questions-committed-dark")
+    answer = came_out("You were")
+    assert "You were" in answer.inner_text() and answer.locator("img").count() == 1 and serious(answer) == []
+    lab.keep("questions-answered-dark")
+
+    asked = box("The released gap is 0")
+    asked.get_by_role("button", name="target and guide agree").focus()
+    page.keyboard.press("Space")
+    on_to(page, "Answer")
+    page.keyboard.press("Space")
+    asked.get_by_text("Choose again").wait_for()
+    asked.get_by_role("button", name="both directions of KL have the same value").click()
+    asked.get_by_role("button", name="Answer").click()
+    asked.get_by_text("is right (try 2)").wait_for()
+    assert serious(asked) == []
+    lab.keep("questions-quiz-dark")
+    assert lab.faults() == []

@@ -162,3 +162,21 @@ def test_short_code_and_no_code_are_not_compared():
     assert alike([(f"s{i}", {"kl": "def f(p, q):\n    return p, q\n"}) for i in range(3)]) == ()
     for text in ("", "def f(:", "\x00", "(" * 1000, "  x = 1"):
         assert tokens(text) == ()
+
+
+@pytest.mark.parametrize("code", ["-" * 100_000 + "1", "x" + ".a" * 100_000], ids=["signs", "attributes"])
+def test_code_that_python_cannot_take_in_is_not_compared(code):
+    assert tokens(f"def f(x):\n    return {code}\n") == ()
+
+
+def test_very_long_code_costs_no_more_than_long_code():
+    """Comparing takes the square of the length; a file may have 16 MiB."""
+    code = "def f(x):\n" + "".join(f"    a{i} = x + {i} * x\n" for i in range(3000))
+    assert len(tokens(code)) == len(tokens(code + code)) <= 2000
+    shorter = "def f(x):\n" + "".join(f"    a{i} = x + {i} * x\n" for i in range(200))
+    assert len(tokens(shorter)) > 1000
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_python_warns_of_in_code_is_the_students_affair():
+    assert tokens("def f(x):\n    return x + '\\d'\n")

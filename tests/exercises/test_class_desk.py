@@ -162,6 +162,41 @@ def test_broken_files_are_named_with_a_sentence_each(tmp_path):
     assert "half.json" in desk.csv()
 
 
+def test_what_cannot_be_written_as_utf8_stops_nothing(tmp_path):
+    """JSON may hold half a surrogate pair, and a folder unpacked on another system names that are no UTF-8."""
+    entry = {"title": "t", "status": "not yet", "tries": {}, "hint": "\udfff", "step": "\ud800", "code": "\ud800"}
+    write(tmp_path, student="\ud800x", exercises={"kl": entry})
+    for name in (b"M\xfcller.json", b"M\xfcller.txt"):
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            file.write(b"{")
+    desk = class_desk(tmp_path)
+    page, table = desk.save(tmp_path / "class")
+    assert len(desk.broken) == 2 and "ller.txt" in page.read_text(encoding="utf-8")
+    assert "\\ud800x" in table.read_text(encoding="utf-8")
+
+
+def test_a_number_too_large_for_a_float_is_named(tmp_path):
+    write(tmp_path)
+    answer = {"kind": "number", "question": "q", "unit": "", "answer": 10**400, "when": ""}
+    write(tmp_path, "large.json", answers={"x/y": answer})
+    assert "is no number" in class_desk(tmp_path).broken["large.json"]
+
+
+def test_folders_named_after_people_are_no_broken_files(tmp_path):
+    write(tmp_path / "Ada B. Lovelace_12_assignsubmission_file_", "handin.json", student="")
+    write(tmp_path / "M. Curie", "HANDIN.JSON", student="")
+    desk = class_desk(tmp_path)
+    assert desk.broken == {}
+    assert [s.name for s in desk.students] == ["Ada B. Lovelace_12_assignsubmission_file_", "M. Curie"]
+
+
+def test_no_name_is_given_twice_not_even_on_purpose(tmp_path):
+    for file, name in (("one.json", "Eve"), ("two.json", "Eve"), ("three.json", "Eve (one.json)")):
+        write(tmp_path, file, student=name)
+    names = [student.name for student in class_desk(tmp_path).students]
+    assert len(set(names)) == 3
+
+
 def test_no_hand_in_at_all_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="no hand-in below"):
         class_desk(tmp_path)

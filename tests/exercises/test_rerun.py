@@ -26,9 +26,9 @@ def again(code, exercise="kl", **limits):
     return rerun.rerun(exercise, code, rerun.Limits(**{"seconds": 300, **limits}))
 
 
-def forked(code, folder):
-    """The same in a process that has imported torch already, and without limits, which are set before Python starts."""
-    asked, answer = {"exercise": "kl", "code": code, "plugins": []}, folder / "answer.json"
+def forked(code, folder, exercise="kl"):
+    """The same in a process that has imported torch already; without the limits, which are set before Python starts."""
+    asked, answer = {"exercise": exercise, "code": code, "plugins": []}, folder / "answer.json"
     process = multiprocessing.get_context("forkserver").Process(target=rerun_child.run, args=(asked, answer))
     process.start()
     process.join(120)
@@ -65,6 +65,28 @@ def test_a_write_outside_is_refused_in_a_process_of_its_own(tmp_path):
     found = again(kl_that(f"open({str(tmp_path / 'target')!r}, 'w').write('x')"))
     assert found.status == "not yet" and "a solution writes no files" in found.hint
     assert not (tmp_path / "target").exists()
+
+
+def test_many_files_are_too_much_as_one_large_one_is():
+    lines = ["for i in range(2000):", "    open(f'part{i}', 'wb').write(bytes(2**24 - 1))", "import time"]
+    found = again(kl_that(*lines, "time.sleep(100)"))
+    assert found.status == "stopped" and "MiB" in found.hint
+
+
+def test_an_exercise_that_is_not_here_accuses_nobody(tmp_path):
+    found = forked(FIRST + "    return 1\n", tmp_path, exercise="mine")
+    assert "mine" in found.hint and "exercise" in found.status
+    assert not module.StudentExercise("passed", again=found).differs
+    assert module.StudentExercise("passed", again=rerun.Again("stopped")).differs
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"status": "great", "step": "", "hint": ""}', "[]", "3"])
+def test_an_answer_that_the_text_wrote_is_none(text, tmp_path):
+    (tmp_path / "answer.json").write_text(text)
+    assert rerun._read(tmp_path / "answer.json", 0, rerun.Limits()).status == "stopped"
+    long = '{"status": "not yet", "step": "", "hint": "%s"}' % ("x" * 10**6)
+    (tmp_path / "answer.json").write_text(long)
+    assert len(rerun._read(tmp_path / "answer.json", 0, rerun.Limits()).hint) < 10_000
 
 
 @pytest.mark.parametrize(

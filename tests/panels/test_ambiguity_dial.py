@@ -12,6 +12,7 @@ from d2rkit.panels import ambiguous_plane as plane
 from d2rkit.panels import base
 from d2rkit.panels.ambiguity_dial import AMBIGUOUS, NO_RARE, SEPARATED, AmbiguityDial
 from d2rkit.reporting.over_seeds import excludes_zero
+from d2rkit.reporting.significance import Difference
 
 PAIR = ("natural", "PGD-AT")
 
@@ -107,3 +108,20 @@ def test_panel_keeps_what_was_tried_on_the_same_data(monkeypatch):
     assert panel.error == "" and panel.data.tried == ()
     assert dial.draw_prices({"a": dial.compute(spread=0.12, others=PAIR)}).axes
     plane.trained.cache_clear()
+
+
+def test_points_of_nothing_have_no_sign_of_their_own():
+    assert dial.points(Difference(-1e-17, -1e-17, 1e-17)) == "+0.0 (+0.0 to +0.0)"
+
+
+def test_what_answers_two_predictions_carries_its_tables():
+    found = dial.compute(**NO_RARE, others=("natural",))
+    for answer in (dial.data_share(found, "natural", "<table>"), dial.wasteful(found, "<table>")):
+        assert answer["words"].startswith("<p") and answer["words"].endswith("<table>")
+
+
+def test_a_frontier_of_one_point_is_seen_as_a_ghost_too():
+    before, now = (dial.compute(**{**NO_RARE, "spread": spread}) for spread in (0.08, 0.09))
+    (ax,) = (ax for ax in dial.draw(now, before).axes if ax.get_xlabel() == "clean accuracy")
+    (line,) = (line for line in ax.get_lines() if line.get_label() == "frontier before")
+    assert np.ptp(line.get_xdata()) < 1e-6 and line.get_marker() not in ("None", None, "")

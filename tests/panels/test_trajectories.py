@@ -14,6 +14,7 @@ from d2rkit.panels import measured, path_seeds, training_paths
 from d2rkit.panels import trajectories as panel_module
 from d2rkit.panels.base import plain_text
 from d2rkit.panels.trajectories import Trajectories
+from d2rkit.reporting.significance import Difference
 from d2rkit.training.loop import fit
 
 TINY = replace(training_paths.RECIPE, target="cnn-4", guide="cnn-4", epochs=2, batch_size=40, warmup=0.5, steps=1)
@@ -201,3 +202,7 @@ def test_a_damaged_measurement_in_words(tmp_path):
     (tmp_path / "m.json").write_text("{}")
     with pytest.raises(ValueError, match="holds no measurement"):
         path_seeds.read(tmp_path / "m.json")
+
+
+def test_a_difference_of_nothing_has_no_sign_of_its_own():
+    assert path_seeds.with_interval(Difference(-0.0001, -0.003, 0.003)) == "+0.000 (-0.003 to +0.003)"

@@ -176,3 +176,8 @@ def test_no_letter_gives_the_right_answer_away():
 def test_no_notebook_without_a_quiz():
     with pytest.raises(ValueError, match="99"):
         quiz("99")
+
+
+def test_no_cosine_is_above_one_not_even_at_the_end_of_an_interval():
+    found = verdicts.alike({"same": np.array([0.8, 1.0, 1.0])}, "same")
+    assert found["interval"][1] == 1 and "1.00)" in found["words"]

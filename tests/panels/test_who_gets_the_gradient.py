@@ -14,6 +14,7 @@ from d2rkit.panels.base import plain_text
 from d2rkit.panels.gradient_routes import STOPS, flow, stages
 from d2rkit.panels.training_paths import RECIPE
 from d2rkit.panels.who_gets_the_gradient import WhoGetsTheGradient, compute
+from d2rkit.reporting.significance import Difference
 from d2rkit.training.recipe import generator_for
 
 TINY = replace(RECIPE, target="cnn-4", guide="cnn-4", epochs=2, warmup=1.0, batch_size=40)
@@ -156,3 +157,13 @@ def test_what_came_out_answers_the_notebook_s_question():
     came = stop_seeds.price(stop_seeds.read())
     asked.reveal(**came)  # raises where the answer does not fit the question
     assert came["interval"][0] <= came["actual"] <= came["interval"][1]
+
+
+def test_an_interval_that_ends_near_0_shows_on_which_side():
+    assert stop_seeds.in_points(Difference(-0.048, -0.095, -0.0003)) == "-4.80 points (-9.50 to -0.03)"
+    assert stop_seeds.in_points(Difference(-0.048, -0.095, 0.0003)) == "-4.8 points (-9.5 to +0.0)"
+    assert "-0.0" not in stop_seeds.in_points(Difference(-0.0001, -0.02, 0.02))
+
+
+def test_the_pulls_are_said_to_be_of_training_images():
+    assert "on training images" in plain_text(stop_seeds.words_pulls(stop_seeds.read()))
