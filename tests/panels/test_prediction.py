@@ -180,7 +180,7 @@ def test_before_the_commit_nothing_of_the_answer_is_in_the_page():
         ("c", "certain", "Right, and you were certain"),
         ("c", "guess", "Right. You called it a guess"),
         ("a", "certain", "though you were certain"),
-        ("a", "guess", "called it a guess, so nothing"),
+        ("a", "guess", "called it a guess, so no assumption"),
     ],
 )
 def test_the_verdict_is_calibrated(given, sure, words, folder):
