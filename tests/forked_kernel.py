@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import uuid
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -20,6 +21,8 @@ def serve(connection_file: str, environment: dict[str, str], folder: str) -> Non
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    for name in ("tqdm.auto", "tqdm.autonotebook"):  # which look, when they are imported, whether this is a notebook
+        sys.modules.pop(name, None)
     IPKernelApp.launch_instance(argv=["-f", connection_file])
 
 
