@@ -6,7 +6,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check faults lab lint clean
+.PHONY: help install demo test check thorough faults lab lint clean
 
 help:  ## list these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,11 +29,14 @@ demo: install  ## train and attack the quick table on handwritten digits, print 
 	$(BIN)/d2rkit reproduce quick
 
 # In the order of the files, which begins with the long ones: sorted by their number, few but long tests come last.
-test: $(VENV)/.extras  ## run all tests, one process a core (small networks want one thread each)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
+test: $(VENV)/.extras  ## run the tests, one process per core (small networks want one thread each)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "not thorough"
 
 check: install  ## run the quick tests, those for daily work: under 90 s on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical -m "not slow and not thorough"
+
+thorough: $(VENV)/.extras  ## run the long repetitions that `make test` leaves out; CI runs both
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal -m thorough
 
 # Small disks need root: without it those trials are skipped, and say so.
 faults: install  ## kill processes, fill disks, flip bits, for some minutes: nothing may be lost

@@ -23,14 +23,14 @@ from d2rkit.evaluation.evaluate import evaluate
 from d2rkit.experiments.experiment import machine
 from d2rkit.panels.sample_pairs import shipped_pair
 
-ATTACKS = ("pgd20", "cw20", "autoattack")
+COMPARED = ("pgd20", "cw20", "autoattack")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", nargs="+", default=["d2r-cag-released", "trades", "pgd-at"])
     parser.add_argument("--images", type=int, default=100)
-    parser.add_argument("--attacks", nargs="+", default=ATTACKS)
+    parser.add_argument("--attacks", nargs="+", default=COMPARED)
     parser.add_argument("--data-root", default=None, help="where CIFAR-10 lies")
     chosen = parser.parse_args()
     torch.set_num_threads(1)

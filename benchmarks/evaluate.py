@@ -35,7 +35,7 @@ from d2rkit.methods.attacks import uniform_start
 from d2rkit.methods.pair import eval_mode
 from d2rkit.panels.sample_pairs import digits_pair, shipped_pair
 
-ATTACKS = ("pgd20", "cw20", "autoattack")
+TIMED = ("pgd20", "cw20", "autoattack")
 
 
 def plain_autoattack(network: nn.Module, x: Tensor, y: Tensor, eps: float, seed: int, batch_size: int) -> Tensor:
@@ -95,7 +95,7 @@ def compared(
     eps: float,
     batch_size: int,
     repeats: int,
-    attacks: Sequence[str] = ATTACKS,
+    attacks: Sequence[str] = TIMED,
     autoattack_repeats: int = 1,
 ) -> list[dict]:
     """Each attack: seconds plainly and ours, accuracies, and the numbers of the images whose flags differ."""
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5, help="turns of PGD and C&W")
     parser.add_argument("--autoattack-repeats", type=int, default=1, help="turns of AutoAttack")
-    parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=ATTACKS, help="which attacks")
+    parser.add_argument("--attacks", nargs="+", choices=TIMED, default=TIMED, help="which attacks")
     parser.add_argument("--data-root", default=None, help="where CIFAR-10 lies")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()

@@ -26,9 +26,9 @@ SLOW = (
     "planning/test_cost.py", "experiments/test_plugins.py", "experiments/test_plugin_digests.py",
     "experiments/test_plugin_faults.py", "experiments/test_status.py",
     "experiments/test_real_images.py", "training/test_resume.py", "experiments/test_run_evaluation.py",
-    "evaluation/test_square.py", "experiments/test_sweep.py", "data/test_tiny_imagenet.py", "training/test_loop.py",
-    "experiments/test_tuning.py", "reporting/test_verify.py",
-    "networks/test_zoo.py",
+    "evaluation/test_square.py", "experiments/test_sweep.py", "data/test_tiny_imagenet.py",
+    "data/test_tiny_imagenet_forms.py", "training/test_loop.py", "experiments/test_tuning.py",
+    "reporting/test_verify.py", "networks/test_zoo.py", "networks/test_zoo_libraries.py",
 )  # fmt: skip
 """Files and folders that `make check` leaves out: they train, start processes or draw for more than a few seconds."""
 

@@ -6,7 +6,7 @@ from mutant_list import Mutant, _of
 
 FORMULA, FLOW = "test_loss_and_gradients_are_those_of_the_formula", "test_every_term_trains_what_it_should"
 
-MORE: list[Mutant] = [
+FAMILY: list[Mutant] = [
     *_of(
         "methods/family.py", "methods/test_family.py",
         ("RSLAD with KL5's arguments", "kl(soft, f_adv, SMOOTHING)", "kl(f_adv, soft, SMOOTHING)", FORMULA),
@@ -45,9 +45,9 @@ MORE: list[Mutant] = [
          "test_a_guide_drawn_at_random_is_not_frozen"),
         ("a guide to be frozen sees clean images", '    if method.guide != "frozen":\n        return x\n',
          "    return x\n", "test_a_guide_to_be_frozen_is_trained_on_attacked_images"),
-        ("the average stands still", "blend(self.pair.guide, self.pair.target, decay_at(step))", "pass",
+        ("the average stands still", "blend(required_guide(self.pair), self.pair.target, decay_at(step))", "pass",
          "test_adrs_guide_is_the_average_of_its_target"),
-        ("the average starts anywhere", "pair.guide.load_state_dict(pair.target.state_dict())", "pass",
+        ("the average starts anywhere", "required_guide(pair).load_state_dict(pair.target.state_dict())", "pass",
          "test_adrs_guide_is_the_average_of_its_target"),
         ("class means pile up", "self.sums = torch.zeros_like(self.sums)", "pass",
          "test_a_class_without_an_image_keeps_its_means"),

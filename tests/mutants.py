@@ -23,7 +23,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from mutant_family import MORE
+from mutant_evaluation import EVALUATION
+from mutant_family import FAMILY
 from mutant_list import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -117,7 +118,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="mutants whose name, file or tests hold this word")
     parser.add_argument("--jobs", type=int, default=1, help="mutants tried side by side")
     words = parser.parse_args()
-    chosen = [m for m in MUTANTS + MORE if words.only in f"{m.name} {m.file} {' '.join(m.tests)}"]
+    chosen = [m for m in MUTANTS + EVALUATION + FAMILY if words.only in f"{m.name} {m.file} {' '.join(m.tests)}"]
     if not chosen:
         parser.error(f"no mutant's name, file or tests hold {words.only!r}")
     stale = 0  # named tests that are gone

@@ -14,6 +14,7 @@ a dispatch mode below autograd. Kernels, speed and rounding of a GPU cannot be s
 import sys
 from collections import Counter
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -39,13 +40,18 @@ def tensors_in(*things):
     return [leaf for leaf in tree_leaves(things) if isinstance(leaf, torch.Tensor)]
 
 
+@cache
+def file_of_interest(name: str) -> str | None:
+    path = Path(name)
+    return path.name if path.is_relative_to(KIT) or path.parent.name == "pyautoattack" else None
+
+
 def line() -> str:
     """The innermost line of the kit, or of pyautoattack, on the stack."""
     frame = sys._getframe(1)
     while frame:
-        path = Path(frame.f_code.co_filename)
-        if path.is_relative_to(KIT) or path.parent.name == "pyautoattack":
-            return f"{path.name}:{frame.f_lineno}"
+        if file := file_of_interest(frame.f_code.co_filename):
+            return f"{file}:{frame.f_lineno}"
         frame = frame.f_back
     return "elsewhere"
 
@@ -59,6 +65,11 @@ class Pretended:
         self.generators: dict[int, torch.Generator] = {}
         self.makes_on_device = [False]  # whether an operator without tensors makes one there
         self.waits, self.convolutions = Counter(), []
+
+    def wait(self, times: int = 1) -> None:
+        """Counted for the line at hand, which is looked for only if there is something to count."""
+        if times:
+            self.waits[line()] += int(times)
 
     def holds(self, tensor) -> bool:
         return tensor.device.type != "meta" and tensor.untyped_storage()._cdata in self.marked
@@ -93,11 +104,11 @@ class PythonSide(TorchFunctionMode):
         if first is not None and gpu.holds(first) and name in ("numpy", "__array__"):
             raise Refused(f"a tensor of {gpu.device} is no array, at {line()}")
         if name == "tolist" and gpu.holds(first):
-            gpu.waits[line()] += 1
+            gpu.wait()
         asked = gpu.is_meant(kwargs.get("device"))
         if asked:
             kwargs["device"] = "cpu"
-            gpu.waits[line()] += name in ("tensor", "as_tensor")
+            gpu.wait(name in ("tensor", "as_tensor"))
         given = tensors_in(args, kwargs)
         gpu.makes_on_device.append(
             asked or any(map(gpu.holds, given)) or (name in ("backward", "grad") and gpu.makes_on_device[-1])
@@ -127,7 +138,7 @@ class PythonSide(TorchFunctionMode):
         layout = {k: v for k, v in kwargs.items() if k == "memory_format"}
         if here == there and (dtype != torch.float64 or gpu.kind != "mps" or not there):
             return tensor.to(dtype, **layout)
-        gpu.waits[line()] += here != there
+        gpu.wait(here != there)
         gpu.makes_on_device.append(there)
         try:
             out = tensor.to(dtype, copy=True, **layout)
@@ -154,13 +165,13 @@ class OperatorSide(TorchDispatchMode):
         where = True in (places or scalars) if given else gpu.makes_on_device[-1]
         if name == "copy_":
             where = gpu.holds(args[0])
-            gpu.waits[line()] += where != gpu.holds(args[1])
+            gpu.wait(where != gpu.holds(args[1]))
         self.check(func, name, args, places, scalars)
         generator = kwargs.get("generator")
         if generator is not None and getattr(gpu.generators.get(generator._cdata), "on_device", False) != where:
             raise Refused(f"{name} with a generator of another place, at {line()}")
         if where:
-            gpu.waits[line()] += name in WAITING
+            gpu.wait(name in WAITING)
             if "convolution" in name:
                 gpu.convolutions.append((given[0].dtype, torch.backends.cudnn.allow_tf32, line()))
         known = {tensor.untyped_storage()._cdata for tensor in given}
@@ -175,9 +186,7 @@ class OperatorSide(TorchDispatchMode):
         if name in INDEXING:
             indices, values = [i for i in args[1] if i is not None], args[2:3] if "put" in name else ()
             if gpu.holds(args[0]):
-                gpu.waits[line()] += sum(not gpu.holds(i) for i in indices) + sum(
-                    i.dtype == torch.bool for i in indices
-                )
+                gpu.wait(sum((not gpu.holds(i)) + (i.dtype == torch.bool) for i in indices))
                 if any(value.dim() and not gpu.holds(value) for value in values):
                     raise Refused(f"{name} with values of the CPU, at {line()}")
             elif any(map(gpu.holds, indices)):

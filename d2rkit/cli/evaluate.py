@@ -90,8 +90,8 @@ def evaluate_command(
         count, first = len(loaded.dropped), loaded.dropped[0]
         print(f"dropped from the file, since the network never uses them: {count} tensors ({first}, ...)")
     print(*loaded.notes, f"input normalisation: {loaded.normalisation}", sep="\n")
-    found = load_data(data, place.data_root or None, test_only=True)
-    test = chosen_test(Experiment(data=data, test_images=test_images), found)
+    dataset = load_data(data, place.data_root or None, test_only=True)
+    test = chosen_test(Experiment(data=data, test_images=test_images), dataset)
     evaluator = Evaluator(
         loaded.model.to(device), test, seed=seed, batch_size=batch_size, exact=exact, eot=eot,
         attack_precision=attack_precision,
@@ -108,7 +108,7 @@ def evaluate_command(
     _tell(result, len(test), looked)
     content: dict[str, Any] = {"settings": settings, "checkpoint": Path(checkpoint).name, "accuracy": result.summary()}
     content |= {"attacks": list(chosen), "notes": result.notes, "warnings": result.warnings, "masking": looked}
-    content |= {"normalisation": loaded.normalisation, "data_source": found.source, "machine": machine(str(device))}
+    content |= {"normalisation": loaded.normalisation, "data_source": dataset.source, "machine": machine(str(device))}
     content["bounds"] = {  # of attacks not done yet: no accuracies
         name: {"at_most": accuracy_of(bound.flags), "share_done": bound.share, "seconds_left": bound.seconds_left}
         for name, bound in result.bounds.items()

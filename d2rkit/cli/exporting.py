@@ -53,33 +53,33 @@ def export_command(
     if to not in SUFFIXES:
         raise nearest(to, SUFFIXES, "format")
     options = {"data": data, "network": network, "mean": mean, "std": std}
-    found = _find(source, checkpoint, place.runs_root, key, options)
-    if found.data not in DATASETS:
-        raise nearest(found.data, DATASETS, "data set")
-    shape = shape_of(found.data)
+    trained = _find(source, checkpoint, place.runs_root, key, options)
+    if trained.data not in DATASETS:
+        raise nearest(trained.data, DATASETS, "data set")
+    shape = shape_of(trained.data)
     loaded = load_released(
-        found.weights, found.network or None, shape.size, key=found.key or None, mean=mean or None, std=std or None,
-        shape=(shape.classes, shape.size, shape.channels),
+        trained.weights, trained.network or None, shape.size, key=trained.key or None, mean=mean or None,
+        std=std or None, shape=(shape.classes, shape.size, shape.channels),
     )  # fmt: skip
     image = (shape.channels, shape.size, shape.size)
     with torch.no_grad():
         outputs = loaded.model.eval()(torch.zeros(1, *image)).shape[1]
-    classes, why_none = _class_names(found.data, place.data_root, outputs)
+    classes, why_none = _class_names(trained.data, place.data_root, outputs)
     notes: dict[str, Any] = {
-        "source": found.name, "network": found.network, "data": found.data, "classes": classes,
+        "source": trained.name, "network": trained.network, "data": trained.data, "classes": classes,
         "input": f"images: float32 (N, {', '.join(map(str, image))}), pixels in [0, 1]", "output": "logits",
         "normalisation": loaded.normalisation, "weights": weights_digest(loaded.model), "d2rkit": version("d2rkit"),
     }  # fmt: skip
-    file = output or f"{found.name}{SUFFIXES[to]}"
-    done = export_network(loaded.model, file, to, image, notes, name=found.network or None)
+    file = output or f"{trained.name}{SUFFIXES[to]}"
+    done = export_network(loaded.model, file, to, image, notes, name=trained.network or None)
     print(*loaded.notes, f"input normalisation: {loaded.normalisation}", sep="\n")
     if why_none:
         print(f"the metadata has no class names, since {why_none}")
     print(f"written: {done.path}, {notes['input']}")
     print(f"its logits differ from the network's by at most {done.difference:.1e} on {done.images} random images")
     if to == "safetensors":
-        option = f" --network {found.network}" if found.network else ""
-        print(f"to attack it: d2rkit evaluate {done.path} --data {found.data}{option}")
+        option = f" --network {trained.network}" if trained.network else ""
+        print(f"to attack it: d2rkit evaluate {done.path} --data {trained.data}{option}")
 
 
 class Trained(NamedTuple):

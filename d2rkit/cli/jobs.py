@@ -80,9 +80,9 @@ def _complain(experiments: Sequence[Experiment], place: Place, said: Mapping[str
     """Exit code 1, and a line for each run without a result. said: what became of runs by name, as far as this
     process knows: on a full disk their folders cannot tell."""
     rest = [c for c in progress(experiments, place.runs_root) if c.state not in ("done", "failed")]
-    for found in rest:
-        name = found.experiment.run_name
-        print(f"d2rkit: {name}: {said.get(name, f'{found.state} {found.words}')}".rstrip(), file=sys.stderr)
+    for status in rest:
+        name = status.experiment.run_name
+        print(f"d2rkit: {name}: {said.get(name, f'{status.state} {status.words}')}".rstrip(), file=sys.stderr)
     if rest:
         sys.exit(1)
 

@@ -31,8 +31,8 @@ def leaderboard(
         extra_data: also entries trained with additional data.
         output: a new CSV file, with the columns of published.csv where it has them.
     """
-    found = read_leaderboard(folder)
-    frame = found.frame
+    board = read_leaderboard(folder)
+    frame = board.frame
     for name, wanted in (("dataset", data), ("target", network)):
         if wanted and wanted not in set(frame[name]):
             raise ValueError(
@@ -48,7 +48,7 @@ def leaderboard(
     else:
         print(frame.drop(columns="source").to_string(index=False, na_rep="", float_format="{:.2f}".format))
     print("external: what an attack beside AutoAttack left, as RobustBench states it; in percent")
-    for words in found.left_out:
+    for words in board.left_out:
         print(f"d2rkit: {words}", file=sys.stderr)
 
 
@@ -75,9 +75,9 @@ def claim_command(
         output: the new file (default: the run's name, in the current folder).
     """
     asked = Path(run).expanduser()
-    found = read_run(asked if asked.exists() else place.runs_root / run)
-    content, why_not = claim(found, checkpoint=checkpoint, title=title, authors=authors, venue=venue, link=link)
-    path = new_file(output or f"{found.experiment.run_name}.json")
+    claimed = read_run(asked if asked.exists() else place.runs_root / run)
+    content, why_not = claim(claimed, checkpoint=checkpoint, title=title, authors=authors, venue=venue, link=link)
+    path = new_file(output or f"{claimed.experiment.run_name}.json")
     write_json(path, content)
     print(f"written: {path}: clean {content['clean_acc']} %, AutoAttack {content['autoattack_acc']} %")
     for words in why_not:

@@ -67,10 +67,10 @@ def data(name: Word, subset: str = "", place: tyro.conf.OmitArgPrefixes[Place] =
         name: digits, cifar10, cifar100 or tiny-imagenet.
         subset: number of training images, e.g. 10k.
     """
-    found = load_data(name, place.data_root or None, subset or None)
-    size = f"{found.image_size}x{found.image_size}x{found.channels}"
-    print(f"{name}: {found.num_classes} classes, {size} pixels; {found.source}")
-    print(f"{len(found.train)} training, {len(found.val)} validation, {len(found.test)} test images")
+    images = load_data(name, place.data_root or None, subset or None)
+    size = f"{images.image_size}x{images.image_size}x{images.channels}"
+    print(f"{name}: {images.num_classes} classes, {size} pixels; {images.source}")
+    print(f"{len(images.train)} training, {len(images.val)} validation, {len(images.test)} test images")
 
 
 @app.command

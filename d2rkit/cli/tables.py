@@ -51,7 +51,12 @@ def reproduce(
         batch: images of a step and of an attack in a dry run.
     """
     if dry_run:
-        return _dry_run(preset, changes, rows, batch, 1 if workers == -1 else workers, threads, results, place)
+        check_counts(batch=batch)
+        folder = Path(results) if results else home("results") / Path(preset).stem
+        workers = 1 if workers == -1 else workers
+        threads = threads or max(1, (os.cpu_count() or 1) // max(1, workers))
+        workers_here(workers, threads, place)
+        return _dry_run(tables_of(preset, changes), rows, batch, workers, threads, place.device, folder)
     workers = workers_here(workers, threads or 1, place, devices)
     trackers.ask(log)
     failed = False
@@ -74,28 +79,22 @@ def reproduce(
 
 
 def _dry_run(
-    preset: str, changes: Changes, rows: tuple[str, ...], batch: int, workers: int, threads: int, results: str,
-    place: Place,
-) -> None:  # fmt: skip
+    tables: list[Preset], rows: tuple[str, ...], batch: int, workers: int, threads: int, device: str, folder: Path
+) -> None:
     from d2rkit.planning.dry_run import CUT, dry_run, write_log
 
-    check_counts(batch=batch)
-    threads = threads or max(1, (os.cpu_count() or 1) // max(1, workers))
-    workers_here(workers, threads, place)
-    tables = tables_of(preset, changes)
-    cells = dry_run(tables, rows, batch=batch, workers=workers, threads=threads, device=place.device)
+    cells = dry_run(tables, rows, batch=batch, workers=workers, threads=threads, device=device)
     at_once = f"{workers} process(es) of {threads} thread(s)"
-    hardware = machine(place.device).split(", ")[0]
-    print(f"dry run of {preset} at batch {batch}, {at_once}, {hardware}\n{CUT}", flush=True)
-    file = (Path(results) if results else home("results") / Path(preset).stem) / "dry_run.csv"
-    found = []
-    for each in cells:
-        found.append(each)
-        print(each, flush=True)
-        write_log(file, found)
-    failed = [each for each in found if each.error]
-    peak = max(each.memory for each in found) / 2**20
-    print(f"{len(found) - len(failed)} of {len(found)} cells ran; at most {peak:.0f} MiB; log: {file}")
+    hardware, names = machine(device).split(", ")[0], ", ".join(table.name for table in tables)
+    print(f"dry run of {names} at batch {batch}, {at_once}, {hardware}\n{CUT}", flush=True)
+    file, rehearsals = folder / "dry_run.csv", []
+    for rehearsal in cells:
+        rehearsals.append(rehearsal)
+        print(rehearsal, flush=True)
+        write_log(file, rehearsals)
+    failed = [rehearsal for rehearsal in rehearsals if rehearsal.error]
+    peak = max(rehearsal.memory for rehearsal in rehearsals) / 2**20
+    print(f"{len(rehearsals) - len(failed)} of {len(rehearsals)} cells ran; at most {peak:.0f} MiB; log: {file}")
     if failed:
         sys.exit(1)
 
@@ -127,14 +126,14 @@ def tune(
     from d2rkit.experiments.tuning import outcomes, trials  # pandas takes a second to import
 
     chosen = get_preset(preset)
-    found = trials(chosen, rates, subset, epochs, rows)
+    row_trials = trials(chosen, rates, subset, epochs, rows)
     workers = workers_here(workers, threads or 1, place)
-    print(f"{chosen.title}: {len(found)} trials in {place.runs_root}", flush=True)
+    print(f"{chosen.title}: {len(row_trials)} trials in {place.runs_root}", flush=True)
     done = sweep(
-        [trial for _, trial in found], place.runs_root, workers=workers, threads=threads, device=place.device,
+        [trial for _, trial in row_trials], place.runs_root, workers=workers, threads=threads, device=place.device,
         data_root=place.data_root or None,
     )  # fmt: skip
-    frame = outcomes(found, place.runs_root)
+    frame = outcomes(row_trials, place.runs_root)
     file = (Path(results) if results else home("results") / chosen.name) / "learning_rates.csv"
     with write_atomically(file) as draft:
         frame.to_csv(draft, index=False, lineterminator="\n")
@@ -200,10 +199,10 @@ def _write(preset: Preset, experiments: list[Experiment], place: Place, folder: 
     from d2rkit.reporting.figures import write_figures  # pandas and seaborn take seconds to import
     from d2rkit.reporting.tables import write_table
 
-    found = read_runs(place.runs_root)
-    preset = with_versions(preset, found)
+    all_runs = read_runs(place.runs_root)
+    preset = with_versions(preset, all_runs)
     names = {e.run_name for e in [*preset.experiments(), *experiments]}
-    runs = [r for r in found if r.experiment.run_name in names]
+    runs = [r for r in all_runs if r.experiment.run_name in names]
     files = write_table(preset, runs, folder) + (write_figures(preset, runs, folder) if runs else [])
     print((folder / "table.md").read_text(encoding="utf-8"))
     print("written:", *(f"  {path}" for path in files), sep="\n")

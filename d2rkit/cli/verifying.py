@@ -30,15 +30,15 @@ def verify_command(
     asked = asked if asked.exists() else place.runs_root / folder
     if not asked.is_dir():
         raise ValueError(f"{folder} is neither a folder nor a run below {place.runs_root}")
-    found = find_runs([asked])
-    if not found.runs and not found.left_out:
+    here = find_runs([asked])
+    if not here.runs and not here.left_out:
         raise ValueError(f"there is no finished run below {asked}")
-    if weights and len(found.runs) != 1:
-        raise ValueError(f"--weights belongs to one run, but there are {len(found.runs)} below {asked}")
-    confirmed = not found.left_out
-    for words in found.left_out:
+    if weights and len(here.runs) != 1:
+        raise ValueError(f"--weights belongs to one run, but there are {len(here.runs)} below {asked}")
+    confirmed = not here.left_out
+    for words in here.left_out:
         print(words, flush=True)
-    for run in found.runs:
+    for run in here.runs:
         try:
             with progress_bar() as report:
                 answers = verify(
@@ -46,7 +46,7 @@ def verify_command(
                     data_root=place.data_root or None, report=report,
                 )  # fmt: skip
         except ValueError as error:
-            if len(found.runs) == 1:
+            if len(here.runs) == 1:
                 raise
             confirmed = False
             print(f"{run.folder.name}: NOT confirmed: {error}", flush=True)

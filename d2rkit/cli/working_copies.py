@@ -49,7 +49,7 @@ def update(kit: Path, folder: Path) -> Copied:
 
 def _read(file: Path) -> dict[str, str]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        ledger = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # none yet, or broken: then every copy counts as the user's own
         return {}
-    return found if isinstance(found, dict) else {}
+    return ledger if isinstance(ledger, dict) else {}

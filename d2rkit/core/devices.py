@@ -155,9 +155,9 @@ def all_gather(thing: Any) -> list[Any]:
     """`thing` of every process, by rank; only what pickles."""
     if size() == 1:
         return [thing]
-    found: list[Any] = [None] * size()
-    dist.all_gather_object(found, thing)
-    return found
+    gathered: list[Any] = [None] * size()
+    dist.all_gather_object(gathered, thing)
+    return gathered
 
 
 def barrier() -> None:

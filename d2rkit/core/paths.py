@@ -41,10 +41,10 @@ def shipped(kind: str) -> Path:
 
 def new_file(path: str | os.PathLike) -> Path:
     """`path` with its tilde expanded; ValueError if there is something already: nothing is overwritten."""
-    found = check_path(path).expanduser()
-    if found.exists():
-        raise ValueError(f"{found} is there already; choose another name")
-    return found
+    file = check_path(path).expanduser()
+    if file.exists():
+        raise ValueError(f"{file} is there already; choose another name")
+    return file
 
 
 def flags_folder(checkpoint: str) -> str:

@@ -69,7 +69,7 @@ class Refused(ValueError):
 
 def listing(folder: Path) -> dict[str, os.stat_result]:
     """Name and state of every plain file below `folder`. Refused for links that lead out of it or nowhere."""
-    top, found = folder.resolve(), {}
+    top, states = folder.resolve(), {}
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in (*files, *folders):
@@ -86,10 +86,10 @@ def listing(folder: Path) -> dict[str, os.stat_result]:
                     )
                 state = path.stat()
             if stat.S_ISREG(state.st_mode) and (kept := _clean(folder, path.relative_to(folder).as_posix())):
-                found[kept] = state
-            if len(found) > MEMBERS:
+                states[kept] = state
+            if len(states) > MEMBERS:
                 raise Refused(f"{folder} holds more than {MEMBERS:,} files; that is not an image set of this kit")
-    return found
+    return states
 
 
 def fingerprint(source: Path) -> str:
@@ -117,7 +117,7 @@ def _bounded(source: Path, sizes: Iterable[tuple[str, int]]) -> None:
 
 
 def _in_zip(source: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    found = {}
+    readable = {}
     members = archive.infolist()
     for member in members:
         if not (name := _clean(source, member.filename)) or member.is_dir():
@@ -126,13 +126,13 @@ def _in_zip(source: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo
             raise Refused(f"{source} is encrypted ({name[:80]!a}); unpack it first")
         if stat.S_ISLNK(member.external_attr >> 16):
             raise Refused(f"{source}: {name[:80]!a} is a link; only plain files are read")
-        found[name] = member
-    _bounded(source, ((name, member.file_size) for name, member in found.items()))
-    return found
+        readable[name] = member
+    _bounded(source, ((name, member.file_size) for name, member in readable.items()))
+    return readable
 
 
 def _in_tar(source: Path, archive: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
-    found = {}
+    readable = {}
     for count, member in enumerate(archive):
         if count > MEMBERS:
             raise Refused(f"{source} holds more than {MEMBERS:,} members; that is not an image set of this kit")
@@ -140,9 +140,9 @@ def _in_tar(source: Path, archive: tarfile.TarFile) -> dict[str, tarfile.TarInfo
             continue
         if not member.isreg():
             raise Refused(f"{source}: {name[:80]!a} is a link or a device; only plain files are read")
-        found[name] = member
-    _bounded(source, ((name, member.size) for name, member in found.items()))
-    return found
+        readable[name] = member
+    _bounded(source, ((name, member.size) for name, member in readable.items()))
+    return readable
 
 
 def _unzipped(source: Path) -> IO[bytes]:

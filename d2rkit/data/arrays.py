@@ -92,15 +92,15 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         if size > bound(path):
             raise ValueError(f"it would unpack to {size:,} bytes")
         with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in ARRAYS if name in file.files}
+            arrays = {name: file[name] for name in ARRAYS if name in file.files}
     except Exception as error:  # zipfile, zlib and numpy each have their own way of saying "truncated"
         first = printable(error)
         if "pickle" in first:  # NumPy's text advises to allow it
             first = "it holds Python objects, which need code to be read"
         raise ValueError(f"{path} cannot be read as an .npz file of arrays (truncated?): {first}") from error
-    if missing := [name for name in ARRAYS if name not in found]:
+    if missing := [name for name in ARRAYS if name not in arrays]:
         raise ValueError(f"{path} lacks an array: {', '.join(missing)}")
-    return found
+    return arrays
 
 
 def _class_names(path: Path, given: np.ndarray) -> tuple[str, ...]:

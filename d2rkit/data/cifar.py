@@ -61,19 +61,19 @@ def _own(
     name: str, test_file: Path, train_file: Path | None, verify: bool
 ) -> tuple[Split, Split, tuple[str, ...], str]:
     test, names = read_npz(test_file)
-    found = [(test_file, test, "test")]
+    parts = [(test_file, test, "test")]
     if train_file:
         train, train_names = read_npz(train_file)
         if train_names != names:
             first = next((f"{a!r} and {b!r}" for a, b in zip(train_names, names, strict=False) if a != b), "")
             first = f"first differ {first}" if first else f"{len(train_names)} and {len(names)} names"
             raise ValueError(f"{train_file} and {test_file.name} do not have the same class names ({first})")
-        found.insert(0, (train_file, train, "train10k" if "train10k" in train_file.name else "train"))
-    for file, split, _ in found:
+        parts.insert(0, (train_file, train, "train10k" if "train10k" in train_file.name else "train"))
+    for file, split, _ in parts:
         _fits(name, file, split, names)
-    verdicts = [f" ({_verdict(name, *one)})" if verify else "" for one in found]
-    source = " and ".join(file.name + verdict for (file, *_), verdict in zip(found, verdicts, strict=True))
-    return found[0][1] if train_file else no_images(3, 32), test, names, source
+    verdicts = [f" ({_verdict(name, *one)})" if verify else "" for one in parts]
+    source = " and ".join(file.name + verdict for (file, *_), verdict in zip(parts, verdicts, strict=True))
+    return parts[0][1] if train_file else no_images(3, 32), test, names, source
 
 
 def _fits(name: str, file: Path, split: Split, names: tuple[str, ...]) -> None:

@@ -71,8 +71,8 @@ def _stem(source: Path) -> str:
 
 def _find(root: Path) -> Path | None:
     """The folder or archive to read: the whole set before its parts, a folder before an archive."""
-    found = [p for p in root.glob(f"{NAME}*") if p.is_dir() or (p.is_file() and p.name.endswith(SUFFIXES))]
-    return min(found, key=lambda p: (_stem(p) != NAME, not p.is_dir(), p.name), default=None)
+    candidates = [p for p in root.glob(f"{NAME}*") if p.is_dir() or (p.is_file() and p.name.endswith(SUFFIXES))]
+    return min(candidates, key=lambda p: (_stem(p) != NAME, not p.is_dir(), p.name), default=None)
 
 
 def _counts(split: Split, classes: int, what: str) -> str:
@@ -129,24 +129,24 @@ def _validation(source: Path, pictures: list[str], rows: list[str] | None, wnids
     for name in pictures:
         if (other := place.setdefault(Path(name).stem, name)) != name:
             raise ValueError(f"{source} holds the validation image {printable(name)} twice, also as {printable(other)}")
-    found = []
+    labelled = []
     for row in rows:
         file, *wnid = (row.split("\t") if "\t" in row else row.split())[:2]
         if not wnid:
             raise ValueError(f"{source}: val/val_annotations.txt names no class for {file[:80]!r}")
         if (name := place.pop(Path(file.strip()).stem, None)) is None:
             raise ValueError(f"{source}: val/images/{printable(file)} is missing or damaged (by val_annotations.txt)")
-        found.append((name, wnid[0].strip()))
+        labelled.append((name, wnid[0].strip()))
         folder = name.split("/")[1]
-        if folder in wnids and folder != found[-1][1]:
+        if folder in wnids and folder != labelled[-1][1]:
             raise ValueError(f"{source}: {printable(name)} is of class {printable(wnid[0])} by val_annotations.txt")
-    strays = {wnid for _, wnid in found} - wnids
+    strays = {wnid for _, wnid in labelled} - wnids
     if place and not strays:
         raise ValueError(
             f"{source} holds {len(place)} validation images that val_annotations.txt does not name "
             f"(first: {printable(next(iter(place.values())))})"
         )
-    return found
+    return labelled
 
 
 def _check(source: Path, wnids: list[str], train: Files, test: Files, test_only: bool) -> None:

@@ -130,16 +130,16 @@ def measure_attacks(
             result.flags[attack] = evaluator.clean
         elif attack == "autoattack":
             try:
-                found = store.get(attack, lambda: _autoattack(evaluator, eps, store, progress, clock))
+                measured = store.get(attack, lambda: _autoattack(evaluator, eps, store, progress, clock))
             except BudgetSpent as spent:
                 result.bounds[attack] = spent.bound
                 continue
-            result.warnings = [str(w) for w in found.pop("warnings", [])]
-            result.flags[attack] = found.pop("flags")
-            result.details = found
+            result.warnings = [str(w) for w in measured.pop("warnings", [])]
+            result.flags[attack] = measured.pop("flags")
+            result.details = measured
         else:
-            found = store.get(attack, lambda: {"flags": evaluator.flags(attack, eps, progress)})  # noqa: B023
-            result.flags[attack] = found["flags"]
+            measured = store.get(attack, lambda: {"flags": evaluator.flags(attack, eps, progress)})  # noqa: B023
+            result.flags[attack] = measured["flags"]
         evaluator.known[(attack, float(eps))] = result.flags[attack]
         progress(1.0)
     result.notes = evaluator.notes

@@ -50,13 +50,13 @@ class FlagStore:
         file = self.folder / "autoattack.partial.npz" if self.folder else None
         if file is None or not self._exists(file):
             return None
-        found = self._read(file)
-        robust, next_batch, batch_size = found.pop("flags"), int(found.pop("next_batch")), int(found.pop("batch_size"))
-        bound, previewed = found.pop("bound", None), int(found.pop("previewed", 0))
+        kept = self._read(file)
+        robust, next_batch, batch_size = kept.pop("flags"), int(kept.pop("next_batch")), int(kept.pop("batch_size"))
+        bound, previewed = kept.pop("bound", None), int(kept.pop("previewed", 0))
         if batch_size != self.batch_size:
             next_batch = 0  # other batches: the attack that was cut off begins anew
             bound, previewed = None, 0  # previews say what the same batches will end with
-        return AutoAttackState(robust, found, next_batch, found.pop("warnings"), bound, previewed)
+        return AutoAttackState(robust, kept, next_batch, kept.pop("warnings"), bound, previewed)
 
     def keep_partial(self, state: AutoAttackState) -> None:
         if self.folder:
@@ -97,12 +97,12 @@ class FlagStore:
     def _check(self, file: Path, content: dict) -> None:
         """Take the facts out of `content`; ValueError if one differs, or flags and count do."""
         for name, value in self.facts.items():
-            found = content.pop(f"fact_{name}", None)
-            if name == "weights" and found is None:
+            fact = content.pop(f"fact_{name}", None)
+            if name == "weights" and fact is None:
                 raise ValueError(f"{file} does not say which weights it was measured on; move it away to measure anew")
             if name == "eps" and file.stem == "clean":
                 continue
-            if found is None or found.shape != () or str(found[()]) != str(np.asarray(value)[()]):
+            if fact is None or fact.shape != () or str(fact[()]) != str(np.asarray(value)[()]):
                 whose = {"images": "other images", "weights": "other weights"}.get(name, f"another {name} than {value}")
                 raise ValueError(f"{file} holds flags for {whose}; choose another folder")
         flags = content.get("flags")

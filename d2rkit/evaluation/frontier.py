@@ -96,8 +96,8 @@ def optimum(masses: np.ndarray, reach: int, weight: int) -> Optimum:
     height, width = masses.shape[1:]
     count = height * width
     graph = _graph(masses, reach, weight)
-    found = maximum_flow(graph, 0, 1)
-    left = graph - found.flow
+    maximum = maximum_flow(graph, 0, 1)
+    left = graph - maximum.flow
     left.data = np.maximum(left.data, 0)
     left.eliminate_zeros()
     places = slice(2, 2 + count)
@@ -107,7 +107,7 @@ def optimum(masses: np.ndarray, reach: int, weight: int) -> Optimum:
     decision = ones[places].reshape(height, width)
     clean, robust = accuracies(decision, masses, reach)
     best = Optimum(decision, ~(ones | zeros)[places].reshape(height, width), clean, robust, weight)
-    if PARTS * int(masses.sum()) - best.value != found.flow_value:  # the flow is a bound for every classifier
+    if PARTS * int(masses.sum()) - best.value != maximum.flow_value:  # the flow is a bound for every classifier
         raise AssertionError("the cut does not cost what the flow carries")
     return best
 
@@ -121,13 +121,13 @@ def frontier(masses: np.ndarray, reach: int, weights: Sequence[int] = STEPS) -> 
 
 def check_masses(masses: np.ndarray, reach: int) -> np.ndarray:
     """The masses as int64, (2, H, W); ValueError if they are none, or if the reach is no whole number."""
-    found = np.asarray(masses)
-    if found.ndim != 3 or len(found) != 2 or found.dtype.kind not in "iu" or found.min() < 0:
+    array = np.asarray(masses)
+    if array.ndim != 3 or len(array) != 2 or array.dtype.kind not in "iu" or array.min() < 0:
         raise ValueError(f"masses must be whole numbers from 0, of shape (2, H, W), not {shown(masses)}")
-    if not 0 < found.sum() <= MOST_MASS:
-        raise ValueError(f"the masses must sum to 1 to {MOST_MASS:,}, not to {found.sum():,}")
-    check_count("reach", reach, 0, min(found.shape[1:]) - 1)
-    return found.astype(np.int64)
+    if not 0 < array.sum() <= MOST_MASS:
+        raise ValueError(f"the masses must sum to 1 to {MOST_MASS:,}, not to {array.sum():,}")
+    check_count("reach", reach, 0, min(array.shape[1:]) - 1)
+    return array.astype(np.int64)
 
 
 def _graph(masses: np.ndarray, reach: int, weight: int) -> csr_matrix:

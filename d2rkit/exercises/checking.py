@@ -13,14 +13,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from d2rkit.exercises.settings import said
+from d2rkit.exercises.settings import said, step_name, title
 from d2rkit.exercises.source import source_of
 
 PASSED, NOT_YET, UNWRITTEN = "passed", "not yet", "not yet written"
@@ -42,7 +42,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Exercise:
-    """name: for `check(name, ...)`. call: how the check calls the solution. reference: a solution that passes."""
+    """name: for `check(name, ...)`. title: the kit's, over which a lecturer's own goes (see `settings`). call: how the
+    check calls the solution. reference: a solution that passes."""
 
     name: str
     title: str
@@ -132,17 +133,22 @@ def run(exercise: Exercise, solution: object) -> Result:
     The global random state and the gradient mode are afterwards as they were."""
     began, steps, hint, status = time.perf_counter(), [], "", PASSED
     try:
+        heading = title(exercise.name, exercise.title)
+    except ValueError as error:  # not the student's fault, so it must not look like it
+        words = f"the check could not begin, because the lecturer's file cannot be used: {error}"
+        return Result(exercise.name, exercise.title, NOT_YET, hint=words)
+    try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), one_thread():
             torch.manual_seed(0)
             for step in exercise.probe(solution):
-                steps.append(step)
+                steps.append(replace(step, name=step_name(step.name)))
                 if not step.passed:
                     status, hint = NOT_YET, said(step.hint)
                     break
     except (Exception, SystemExit) as error:
         status, hint = _explain(error, exercise)
     seconds = round(time.perf_counter() - began, 3)
-    return Result(exercise.name, exercise.title, status, tuple(steps), hint, seconds, source_of(solution))
+    return Result(exercise.name, heading, status, tuple(steps), hint, seconds, source_of(solution))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from d2rkit.exercises import NAMES
 from d2rkit.exercises.alike import Alike, alike
 from d2rkit.exercises.checking import NOT_YET, PASSED, UNWRITTEN
 from d2rkit.exercises.handin import attempts, read_handin
-from d2rkit.exercises.settings import general
+from d2rkit.exercises.settings import current, general, said, step_name, title
 
 if TYPE_CHECKING:
     from d2rkit.exercises.rerun import Again, Limits
@@ -40,6 +40,7 @@ class Cell:
     hint: str = ""
     attempts: int = 0
     code: str = ""
+    title: str = ""
     again: Again | None = None
 
     @property
@@ -83,11 +84,13 @@ class Misconception:
 
 @dataclass(frozen=True)
 class ClassDesk:
-    """exercises: the kit's, then others, as far as anyone has them. broken: file that does not count -> sentence."""
+    """exercises: the kit's, then others, as far as anyone has them, and their titles; broken: file that does not count
+    -> sentence."""
 
     folder: str
     students: tuple[Student, ...]
     exercises: tuple[str, ...]
+    titles: dict[str, str]
     misconceptions: tuple[Misconception, ...]
     predictions: tuple[Predicted, ...]
     alike: tuple[Alike, ...]
@@ -147,10 +150,12 @@ def class_desk(
 ) -> ClassDesk:
     """Read every hand-in below `folder`. limits: run the code again within them (see `rerun`), else not.
 
-    report: called with the part done and what is done. ValueError if `folder` is none or holds no hand-in."""
+    report: called with the part done and what is done. ValueError if `folder` is none or holds no hand-in, or if the
+    lecturer's own file of settings cannot be used."""
     root = check_path(folder).expanduser()
     if not root.is_dir():
         raise ValueError(f"{root} is no folder")
+    current()  # a lecturer's file that is wrong is no fault of the hand-ins
     students, broken = read_class(root)
     if not students:
         told = f"; {next(iter(broken.values()))}" if broken else ""
@@ -162,8 +167,8 @@ def class_desk(
     given = {student.name: student.given for student in students}
     groups = alike([(s.name, {e: c.code for e, c in s.cells.items()}) for s in students])
     return ClassDesk(
-        str(root), tuple(students), exercises, misconceptions(students), predictions(students),
-        tuple(one for one in groups if len({given[name] for name in one.students}) > 1), broken,
+        str(root), tuple(students), exercises, titles(students, exercises), misconceptions(students),
+        predictions(students), tuple(one for one in groups if len({given[name] for name in one.students}) > 1), broken,
     )  # fmt: skip
 
 
@@ -206,8 +211,9 @@ def _student(found: Mapping[str, Any], file: Path, name: str) -> Student:
     cells = {}
     for exercise, entry in found["exercises"].items():
         stopped = entry["status"] == NOT_YET
-        step, hint = (entry.get("step", ""), entry.get("hint", "")) if stopped else ("", "")
-        cells[exercise] = Cell(entry["status"], step, hint, attempts(entry), entry.get("code", ""))
+        # in the lecturer's words, whatever the student had
+        step, hint = (step_name(entry.get("step", "")), said(entry.get("hint", ""))) if stopped else ("", "")
+        cells[exercise] = Cell(entry["status"], step, hint, attempts(entry), entry.get("code", ""), entry["title"])
     return Student(found.get("student", "").strip() or own, name, cells, dict(found.get("answers", {})))
 
 
@@ -233,6 +239,15 @@ def run_again(
         found.append(replace(student, cells=cells))
     if report:
         report(1.0, "")
+    return found
+
+
+def titles(students: Sequence[Student], exercises: Sequence[str]) -> dict[str, str]:
+    """What each exercise is called: the lecturer's title, or the one most hand-ins have."""
+    found = {}
+    for name in exercises:
+        seen = Counter(student.cells[name].title for student in students if name in student.cells)
+        found[name] = title(name, seen.most_common(1)[0][0])
     return found
 
 
@@ -268,7 +283,7 @@ def predictions(students: Sequence[Student]) -> tuple[Predicted, ...]:
     return tuple(found)
 
 
-COLUMNS = ("student", "file", "exercise", "status", "attempts", "step", "hint", "alike", "again", "again_hint")
+COLUMNS = ("student", "file", "exercise", "title", "status", "attempts", "step", "hint", "alike", "again", "again_hint")
 
 
 def as_csv(desk: ClassDesk) -> str:
@@ -282,11 +297,11 @@ def as_csv(desk: ClassDesk) -> str:
             groups = (one.students for one in desk.alike if one.exercise == exercise and not one.common)
             others = {name for names in groups if student.name in names for name in names} - {student.name}
             again = (cell.again.status, cell.again.hint) if cell.again else ("", "")
-            row = (student.name, student.file, exercise, cell.status, cell.attempts, cell.step, cell.hint,
-                   "; ".join(sorted(others)), *again)  # fmt: skip
+            row = (student.name, student.file, exercise, desk.titles[exercise], cell.status, cell.attempts, cell.step,
+                   cell.hint, "; ".join(sorted(others)), *again)  # fmt: skip
             writer.writerow([as_text(value) for value in row])
     for file, sentence in desk.broken.items():
-        writer.writerow([as_text(value) for value in ("", file, "", "not read", "", "", sentence, "", "", "")])
+        writer.writerow([as_text(value) for value in ("", file, "", "", "not read", "", "", sentence, "", "", "")])
     return text.getvalue()
 
 

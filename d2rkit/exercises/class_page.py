@@ -33,6 +33,7 @@ thead th { border-bottom: 2px solid var(--soft); font-weight: 600; } td.n, th.n 
 .matrix td { border-left: 1px solid var(--line); overflow-wrap: anywhere; } .matrix b { white-space: nowrap; }
 .passed { background: var(--fill); } .passed b { color: var(--ok); } .not b { color: var(--no); }
 .matrix .step { display: block; line-height: 1.25; } summary { cursor: pointer; }
+.title { font-weight: 400; font-size: 12px; line-height: 1.25; color: var(--soft); display: block; }
 .mark { display: inline-block; border: 1px solid var(--no); border-radius: .6em; padding: 0 .45em; font-size: .9em; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(30rem, 1fr)); gap: 1rem; }
 .card { border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem; } .card table { width: 100%; }
@@ -131,20 +132,31 @@ def _codes(desk: ClassDesk, exercise: str, names: Sequence[str], words: str) -> 
 def _matrix(desk: ClassDesk) -> str:
     marked = {(one.exercise, name) for one in desk.alike if not one.common for name in one.students}
     begun = [name for name in desk.exercises if any(s.cells[name].begun for s in desk.students if name in s.cells)]
-    head = "".join(f"<th scope='col'>{_t(name).replace('_', '_<wbr>')}</th>" for name in begun)
+    head = "".join(f"<th scope='col'>{_named(desk, name)}</th>" for name in begun)
     rows = "".join(_row(student, begun, marked) for student in desk.students)
     count = len(desk.students)
     totals = "".join(
         f"<td>{sum(s.cells[name].status == PASSED for s in desk.students if name in s.cells)} of {count} passed</td>"
         for name in begun
     )
-    rest = ", ".join(name for name in desk.exercises if name not in begun)
+    rest = ", ".join(
+        f"<span title='{_t(desk.titles.get(name, name))}'>{_t(name)}</span>"
+        for name in desk.exercises
+        if name not in begun
+    )
     return (
         "<p class='soft'>✔ passed, ✘ not yet, with the step at which the last check stopped and, on a click, its hint; "
-        f"… not yet written; 3×: three attempts.{f' Nobody has begun {_t(rest)}.' if rest else ''}</p>"
+        f"… not yet written; 3×: three attempts.{f' Nobody has begun {rest}.' if rest else ''}</p>"
         f"<div class='scroll'><table class='matrix'><thead><tr><th scope='col'>student</th>{head}</tr></thead>"
         f"<tbody>{rows}</tbody><tfoot><tr><th scope='row'>all</th>{totals}</tr></tfoot></table></div>"
     )
+
+
+def _named(desk: ClassDesk, name: str) -> str:
+    """An exercise by its name for `check`, and its title."""
+    heading = desk.titles.get(name, "")
+    named = _t(name).replace("_", "_<wbr>")
+    return named if heading in ("", name) else f"{named} <span class='title'>{_t(heading)}</span>"
 
 
 def _row(student: Student, exercises: Sequence[str], marked: set[tuple[str, str]]) -> str:
@@ -171,7 +183,7 @@ def _misconceptions(desk: ClassDesk) -> str:
     if not desk.misconceptions:
         return "<p>Nobody was left with a hint.</p>"
     rows = [
-        (_t(one.exercise), str(len(one.students)), _t(one.step or "–"),
+        (_named(desk, one.exercise), str(len(one.students)), _t(one.step or "–"),
          _t(one.hint) + _codes(desk, one.exercise, one.students[:1], "an example"), _t(", ".join(one.students)))
         for one in desk.misconceptions
     ]  # fmt: skip

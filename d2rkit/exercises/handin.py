@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from d2rkit.core.files import read_json, write_atomically
 from d2rkit.exercises import answers as predictions
 from d2rkit.exercises.checking import PASSED, SYMBOLS, UNWRITTEN, Result
+from d2rkit.exercises.settings import title
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +107,8 @@ class Report:
             answers = predictions.merged(before.get("answers", {}), answers)
             for name, entry in before["exercises"].items():
                 mine[name] = _merge(entry, mine.get(name) or _unwritten(entry["title"]))
-        whole = Report(mine, student, answers, self.problems)
+        titled, _ = with_titles(mine)  # an earlier notebook may have been checked under others
+        whole = Report(titled, student, answers, self.problems)
         with write_atomically(path) as draft:
             draft.write_text(json.dumps(whole.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return whole
@@ -163,7 +165,16 @@ def report(student: str = "") -> Report:
 
     checked = {name: _checked.get(name) or _unwritten(exercise(name).title) for name in (*NAMES, *OWN)}
     found, problems = predictions.load_all()
-    return Report(checked, student, found, tuple(problems))
+    checked, fault = with_titles(checked)
+    return Report(checked, student, found, (*problems, *fault))
+
+
+def with_titles(exercises: Mapping[str, dict]) -> tuple[dict[str, dict], list[str]]:
+    """The entries with the lecturer's titles of today, or as they are with a sentence about a file that is wrong."""
+    try:
+        return {name: {**entry, "title": title(name, entry["title"])} for name, entry in exercises.items()}, []
+    except ValueError as error:
+        return dict(exercises), [f"the lecturer's file cannot be used: {error}"]
 
 
 def _version(package: str) -> str:

@@ -23,6 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from d2rkit.core.paths import PROJECT
+from d2rkit.exercises.settings import VARIABLE
 
 DISK = 2**24  # bytes that one file may have
 
@@ -62,6 +63,10 @@ def rerun(exercise: str, code: str, limits: Limits = Limits(), plugins: Sequence
             "HOME": folder, "TMPDIR": folder, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT),
             "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8",
         }  # fmt: skip
+        if own := os.environ.get(VARIABLE):  # thresholds and words of this check are the lecturer's, too
+            environment[VARIABLE] = str(Path(own).expanduser().resolve())
+        if data := os.environ.get("D2RKIT_DATA"):  # an exercise of one's own may read a data set from there
+            environment["D2RKIT_DATA"] = str(Path(data).expanduser().resolve())
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True, preexec_fn=lambda: _limit(limits),

@@ -70,9 +70,8 @@ def solution_in(code: str, count: int) -> object:
     return found if count > 1 else found[0]
 
 
-def main() -> None:
-    asked = json.loads(sys.stdin.read())
-    answer = Path(sys.argv[1])
+def run(asked: dict, answer: Path) -> None:
+    """Check the text of `asked` as a solution and write what came of it; this process is guarded from then on."""
     with answer.open("w", encoding="utf-8") as opened:  # before the guard, which forbids it
         for file in asked["plugins"]:
             load_plugin(file)
@@ -90,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(json.loads(sys.stdin.read()), Path(sys.argv[1]))

@@ -24,7 +24,7 @@ from d2rkit.data.datasets import DATASETS, ImageData, Split, first_of_each_class
 from d2rkit.evaluation.evaluator import ATTACKS, parse_attack
 from d2rkit.experiments import plugins
 from d2rkit.experiments.run_files import check_settings
-from d2rkit.experiments.run_folders import Found, checked_result, find
+from d2rkit.experiments.run_folders import FoundRuns, checked_result, find
 from d2rkit.methods.catalogue import get_method
 from d2rkit.methods.pair import GuidedPair
 from d2rkit.networks.architectures import MODELS, build_model
@@ -192,7 +192,7 @@ def read_run(folder: str | Path) -> Run:
     return Run(folder, experiment, checked_result(folder, experiment))
 
 
-def find_runs(places: Sequence[str | Path] | None = None) -> Found:
+def find_runs(places: Sequence[str | Path] | None = None) -> FoundRuns:
     """All finished runs below `places` (default: the runs folder and data/results), each experiment once.
 
     A folder that cannot be believed is reported, not raised: one bad file must not hide the others."""
@@ -204,10 +204,10 @@ def find_runs(places: Sequence[str | Path] | None = None) -> Found:
 
 def read_runs(root: str | Path) -> list[Run]:
     """find_runs() below `root`, by name; what is left out is named in the log."""
-    found = find_runs([root])
-    for words in found.left_out:
+    below = find_runs([root])
+    for words in below.left_out:
         log.warning("%s", words)
-    return sorted(found.runs, key=lambda run: run.folder.name)
+    return sorted(below.runs, key=lambda run: run.folder.name)
 
 
 def machine(device: str | torch.device = "auto") -> str:

@@ -117,15 +117,15 @@ def _line(text: Any) -> str:
 def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of an Experiment, fractions in quotes as numbers."""
     defaults = {name: value for name, value in vars(Experiment()).items() if name != "registered"}
-    found = dict(given)
+    settings = dict(given)
     for name, value in given.items():
         if isinstance(value, str) and isinstance(defaults.get(name), float):
             try:
-                found[name] = float(Fraction(value))
+                settings[name] = float(Fraction(value))
             except (ValueError, ZeroDivisionError) as error:
                 raise ValueError(f"{name} must be a number, e.g. 0.031 or '8/255', not {shown(value)}") from error
-    check_settings(found, defaults)
-    return found
+    check_settings(settings, defaults)
+    return settings
 
 
 def _enter(preset: Preset, file: str) -> None:

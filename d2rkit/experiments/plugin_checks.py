@@ -16,7 +16,7 @@ from d2rkit.core.faults import MEMORY, one_line
 from d2rkit.core.validation import nearest, shown
 from d2rkit.data.arrays import FEWEST, Split
 from d2rkit.evaluation.autoattack import FEWEST_CLASSES
-from d2rkit.methods.catalogue import ATTACKS, GUIDES, Method
+from d2rkit.methods.catalogue import GUIDES, PAIR_ATTACKS, Method
 from d2rkit.methods.objectives import Logits, Loss
 from d2rkit.methods.pair import GuidedPair, eval_mode
 
@@ -44,10 +44,10 @@ def check_facts(facts: Mapping[str, Any]) -> None:
                 f"{name} must be like {'a dict' if known[name] is MISSING else known[name]!r}, not {shown(value)}"
             )
     attack, guide = facts.get("attack", known["attack"]), facts.get("guide", "trained")
-    for value, allowed, what in ((attack, ATTACKS, "attack"), (guide, GUIDES, "kind of guide")):
+    for value, allowed, what in ((attack, PAIR_ATTACKS, "attack"), (guide, GUIDES, "kind of guide")):
         if value not in allowed:
             raise nearest(value, allowed, what)
-    if not facts.get("needs_guide") and (ATTACKS[attack].with_guide or guide != "trained"):
+    if not facts.get("needs_guide") and (PAIR_ATTACKS[attack].with_guide or guide != "trained"):
         raise ValueError(f"attack {attack!r} with a guide that is {guide} takes needs_guide=True")
 
 
@@ -68,21 +68,21 @@ def try_objective(name: str, method: Method) -> None:
     logits = [torch.randn(4, 3, generator=generator, requires_grad=True) if each else None for each in there]
     words = f"the objective of method {name!r}"
     try:
-        found = method.loss(
+        loss = method.loss(
             Logits(*logits), torch.tensor([0, 1, 2, 0]), progress=0.5, class_means=torch.full((3, 3), 1 / 3)
         )
     except Exception as error:
         raise ValueError(
             f"{words} fails on a batch of four examples: {type(error).__name__}: {one_line(error)}"
         ) from error
-    if not isinstance(found, Loss) or not isinstance(found.parts, dict) or not found.parts:
-        raise ValueError(f"{words} must return Loss(total, parts), not {shown(found)}")
-    for part, value in {"total": found.total, **found.parts}.items():
+    if not isinstance(loss, Loss) or not isinstance(loss.parts, dict) or not loss.parts:
+        raise ValueError(f"{words} must return Loss(total, parts), not {shown(loss)}")
+    for part, value in {"total": loss.total, **loss.parts}.items():
         if not isinstance(value, Tensor) or value.ndim or not value.isfinite():
             raise ValueError(f"{words} must return finite scalars, but {part} is {shown(value)}")
-    if not torch.isclose(found.total, sum(found.parts.values(), found.total.new_zeros(())), rtol=1e-4, atol=1e-6):
-        raise ValueError(f"{words} has parts that do not sum to its total, {found.total.item():.4g}")
-    if not found.total.requires_grad:
+    if not torch.isclose(loss.total, sum(loss.parts.values(), loss.total.new_zeros(())), rtol=1e-4, atol=1e-6):
+        raise ValueError(f"{words} has parts that do not sum to its total, {loss.total.item():.4g}")
+    if not loss.total.requires_grad:
         raise ValueError(f"{words} has no gradient: it must be computed from the logits")
 
 
@@ -91,10 +91,10 @@ def try_attack(name: str, make: Callable[..., Tensor]) -> None:
     pair = GuidedPair(*(nn.Sequential(nn.Flatten(), nn.Linear(48, 3)) for _ in range(2))).eval()
     x, y = torch.rand(2, 3, 4, 4, generator=generator), torch.tensor([0, 1])
     start = 0.001 * torch.randn(x.shape, generator=generator)
-    found = make(pair, x, y, start=start, guide_share=0.0, eps=0.1, step_size=0.05, steps=1)
-    if not isinstance(found, Tensor) or found.shape != x.shape:
-        raise ValueError(f"the attack {name!r} must return images like x, not {shown(found)}")
-    if not ((found - x).abs().max() <= 0.1 + 1e-6 and found.min() >= 0 and found.max() <= 1):
+    adversarial = make(pair, x, y, start=start, guide_share=0.0, eps=0.1, step_size=0.05, steps=1)
+    if not isinstance(adversarial, Tensor) or adversarial.shape != x.shape:
+        raise ValueError(f"the attack {name!r} must return images like x, not {shown(adversarial)}")
+    if not ((adversarial - x).abs().max() <= 0.1 + 1e-6 and adversarial.min() >= 0 and adversarial.max() <= 1):
         raise ValueError(f"the attack {name!r} left the ball of radius eps about x, or the pixels' range [0, 1]")
 
 
@@ -104,34 +104,34 @@ def guarded(kind: str, name: str, function: Callable, check: Callable[[str, Any]
     @functools.wraps(function, updated=())
     def call(*arguments: Any, **options: Any) -> Any:
         try:
-            found = function(*arguments, **options)
+            returned = function(*arguments, **options)
         except (ValueError, OSError, MemoryError):
             raise
         except Exception as error:
             if any(words in str(error) for words in MEMORY):
                 raise
             raise ValueError(f"the {kind} {name!r} failed: {type(error).__name__}: {one_line(error)}") from error
-        return check(f"the {kind} {name!r}", found) if check else found
+        return check(f"the {kind} {name!r}", returned) if check else returned
 
     return call
 
 
-def network(words: str, found: Any) -> nn.Module:
-    if not isinstance(found, nn.Module):
-        raise ValueError(f"{words} must be a torch.nn.Module, not {shown(found)}")
-    return found
+def network(words: str, returned: Any) -> nn.Module:
+    if not isinstance(returned, nn.Module):
+        raise ValueError(f"{words} must be a torch.nn.Module, not {shown(returned)}")
+    return returned
 
 
-def arrays(words: str, found: Any) -> tuple[Split, Split, tuple[str, ...], str]:
+def arrays(words: str, loaded: Any) -> tuple[Split, Split, tuple[str, ...], str]:
     """What a loader returned, checked; the images copied, since load_data moves them about."""
-    if not isinstance(found, tuple) or len(found) != 4 or not all(isinstance(each, Split) for each in found[:2]):
+    if not isinstance(loaded, tuple) or len(loaded) != 4 or not all(isinstance(each, Split) for each in loaded[:2]):
         raise ValueError(
-            f"{words} must be loaded as (train Split, test Split, class names, source), not {shown(found)}"
+            f"{words} must be loaded as (train Split, test Split, class names, source), not {shown(loaded)}"
         )
-    train, test, names, source = found
+    train, test, names, source = loaded
     names = tuple(map(str, names))
     if len(names) < 2 or not isinstance(source, str) or not source.isprintable():
-        raise ValueError(f"{words} needs two classes or more and a source in one line, not {shown(found[2:])}")
+        raise ValueError(f"{words} needs two classes or more and a source in one line, not {shown(loaded[2:])}")
     for part, split, least in (("train", train, FEWEST), ("test", test, 1)):
         images, labels = split.images, split.labels
         if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.ndim != 4 or 0 in images.shape[1:]:

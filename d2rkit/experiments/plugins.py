@@ -3,9 +3,9 @@
     @d2rkit.register_method("mine", title="Mine", needs_guide=True)
     def mine(logits, y, *, weight=6.0): return Loss(total, parts)
 
-register_* puts them into the plain dicts METHODS, ATTACKS, MODELS and DATASETS, where every menu and command finds
-them, and notes here from which file they came and a digest of their source. An Experiment that uses them carries the
-digests: they are part of its run's name, and a worker process loads the same file before it begins.
+register_* puts them into the plain dicts METHODS, PAIR_ATTACKS, MODELS and DATASETS, where every menu and command
+finds them, and notes here from which file they came and a digest of their source. An Experiment that uses them carries
+the digests: they are part of its run's name, and a worker process loads the same file before it begins.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from d2rkit.experiments.plugin_checks import (
     try_attack,
     try_objective,
 )
-from d2rkit.methods.catalogue import ATTACKS, METHODS, Method, PairAttack
+from d2rkit.methods.catalogue import METHODS, PAIR_ATTACKS, Method, PairAttack
 from d2rkit.methods.objectives import Loss
 from d2rkit.networks.architectures import MODELS, NAMES
 from d2rkit.training.guides import guide_of
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("d2rkit")
 VARIABLE, GROUP = "D2RKIT_PLUGINS", "d2rkit.plugins"
-TABLES: dict[str, dict[str, Any]] = {"method": METHODS, "attack": ATTACKS, "network": MODELS, "data set": DATASETS}
+TABLES: dict[str, dict[str, Any]] = {"method": METHODS, "attack": PAIR_ATTACKS, "network": MODELS, "data set": DATASETS}
 
 
 @dataclass(frozen=True)
@@ -212,9 +212,9 @@ def load_installed() -> None:
     for point in entry_points(group=GROUP):
         try:
             with _all_or_nothing():
-                found = point.load()
-                if not isinstance(found, ModuleType) and callable(found):
-                    found()
+                plugin = point.load()
+                if not isinstance(plugin, ModuleType) and callable(plugin):
+                    plugin()
         except (Exception, SystemExit) as error:
             log.warning("d2rkit: the plugin %s is left out: %s", point.value, _words(error))
     for path in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):

@@ -135,11 +135,11 @@ def _work(
         for number, checkpoint in enumerate(experiment.checkpoints):
             share = 0.5 / len(experiment.checkpoints)
             pair = load_weights(folder / f"{checkpoint}.safetensors", pair)
-            found = evaluate_checkpoint(
+            evaluation = evaluate_checkpoint(
                 experiment, pair, test, checkpoint, folder=folder, shared=devices.size() > 1,
                 report=part(0.5 + number * share, 0.5 + (number + 1) * share),
             )  # fmt: skip
-            _take_over(result, checkpoint, found)
+            _take_over(result, checkpoint, evaluation)
     result["evaluation_seconds"] = round(time.monotonic() - began, 2)
     stop()  # a folder that has vanished gets no result
     if devices.rank() == 0:
@@ -148,12 +148,12 @@ def _work(
             trackers.on_result(result)
 
 
-def _take_over(result: dict[str, Any], checkpoint: str, found: dict[str, Any]) -> None:
+def _take_over(result: dict[str, Any], checkpoint: str, evaluation: dict[str, Any]) -> None:
     """Put what evaluate_checkpoint() found of a checkpoint into result.json's entries."""
     for name in ("accuracy", "weights", "notes", "autoattack_warnings"):
-        if value := found.pop(name):
+        if value := evaluation.pop(name):
             result.setdefault(name, {})[checkpoint] = value
-    result.update(found)
+    result.update(evaluation)
 
 
 def _scaled(report: Report, share: float) -> Report:

@@ -40,15 +40,15 @@ class Measurement:
 def measurements(experiment: Experiment, checkpoint: str) -> list[Measurement]:
     """All that evaluate_checkpoint() measures, each once, in no particular order."""
     eps, guided = experiment.radius, get_method(experiment.method).needs_guide
-    found = [Measurement("target", "prepare")]
-    found += [Measurement("target", attack, eps) for attack in experiment.attacks if attack != "clean"]
+    wanted = [Measurement("target", "prepare")]
+    wanted += [Measurement("target", attack, eps) for attack in experiment.attacks if attack != "clean"]
     if checkpoint == experiment.checkpoints[0]:
-        found += [Measurement("target", "pgd20", radius) for radius in radii(experiment) if radius]
-        found += [Measurement("target", attack, eps) for attack in PLAIN_ATTACKS]
-        found.append(Measurement("target", "pgd100", min(1.0, FAR * eps)))
+        wanted += [Measurement("target", "pgd20", radius) for radius in radii(experiment) if radius]
+        wanted += [Measurement("target", attack, eps) for attack in PLAIN_ATTACKS]
+        wanted.append(Measurement("target", "pgd100", min(1.0, FAR * eps)))
         if guided:
-            found += [Measurement("guide", "prepare"), Measurement("guide", f"transfer{TRANSFER_STEPS}", eps)]
-    return list(dict.fromkeys(found))
+            wanted += [Measurement("guide", "prepare"), Measurement("guide", f"transfer{TRANSFER_STEPS}", eps)]
+    return list(dict.fromkeys(wanted))
 
 
 def radii(experiment: Experiment) -> list[float]:
@@ -76,12 +76,12 @@ def evaluate_checkpoint(
     chosen = [a for a in experiment.attacks if not (a == "autoattack" and evaluator.randomised)]
     # The attacks of the table are the bulk of the work; the rest of the bar is for curve and checks.
     share = 0.9 if checkpoint == experiment.checkpoints[0] else 1.0
-    found = measure_attacks(
+    evaluation = measure_attacks(
         evaluator, chosen, experiment.radius, folder=folder, checkpoint=checkpoint, report=_part(report, 0.0, share)
     )
     result: dict[str, Any] = {
-        "accuracy": found.summary(), "weights": weights_digest(pair.target), "notes": found.notes,
-        "autoattack_warnings": found.warnings, "attack_precision": evaluator.attack_precision,
+        "accuracy": evaluation.summary(), "weights": weights_digest(pair.target), "notes": evaluation.notes,
+        "autoattack_warnings": evaluation.warnings, "attack_precision": evaluator.attack_precision,
     }  # fmt: skip
     if checkpoint == experiment.checkpoints[0]:
         curve: dict[float, float] = {}

@@ -82,9 +82,9 @@ def _checked_flags(file: Path, accuracy: float, attack: str, experiment: Experim
     flags, facts = read_flags(file)
     if flags.size != count:
         raise ValueError(f"{file} holds {flags.size} flags, not one for each of {count} images")
-    found = flags.sum() / count
-    if abs(found - accuracy) > ROUNDED:
-        raise ValueError(f"{file} has an accuracy of {found:.4f}, but result.json says {accuracy:.4f}")
+    share = flags.sum() / count
+    if abs(share - accuracy) > ROUNDED:
+        raise ValueError(f"{file} has an accuracy of {share:.4f}, but result.json says {accuracy:.4f}")
     for name, wanted in (("eps", experiment.radius), ("seed", experiment.seed), ("count", count)):
         same = name not in facts or math.isclose(float(facts[name]), wanted, rel_tol=1e-9)
         if not same and (name, attack) != ("eps", "clean"):  # without an attack any radius will do
@@ -93,7 +93,7 @@ def _checked_flags(file: Path, accuracy: float, attack: str, experiment: Experim
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRuns:
     """runs: finished ones, each experiment once. left_out: folders that do not count and why, in sentences. places:
     where was looked."""
 
@@ -102,7 +102,7 @@ class Found:
     places: tuple[Path, ...]
 
 
-def find(places: Sequence[Path], read: Callable[[Path], Run]) -> Found:
+def find(places: Sequence[Path], read: Callable[[Path], Run]) -> FoundRuns:
     """All finished runs below `places`, the first place first and in each by depth and name.
 
     An experiment counts once. Its second folder below one place is named; one below another place is not, since
@@ -119,7 +119,7 @@ def find(places: Sequence[Path], read: Callable[[Path], Run]) -> Found:
             where, first = runs.setdefault(run.experiment.run_name, (place, run))
             if first is not run and where == place:
                 left_out.append(f"left out: {folder} is the same experiment as {first.folder}, which counts once")
-    return Found(tuple(run for _, run in runs.values()), tuple(left_out), tuple(places))
+    return FoundRuns(tuple(run for _, run in runs.values()), tuple(left_out), tuple(places))
 
 
 def _with_results(place: Path) -> Iterator[Path]:

@@ -20,8 +20,8 @@ def watching(folder: Path, should_stop: Callable[[], bool] | None) -> Callable[[
 
     def identity() -> tuple[int, int] | None:
         with suppress(OSError):
-            found = os.stat(folder / "lock", follow_symlinks=False)
-            return found.st_dev, found.st_ino
+            state = os.stat(folder / "lock", follow_symlinks=False)
+            return state.st_dev, state.st_ino
         return None
 
     locked = identity()

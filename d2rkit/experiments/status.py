@@ -19,7 +19,7 @@ STATES = ("done", "running", "stopped", "failed", "error", "damaged", "not begun
 
 
 @dataclass(frozen=True)
-class Cell:
+class RunStatus:
     """One run. state: one of STATES; "failed" is a result (training diverged), "error" is none (see error.txt),
     "damaged" one that cannot be read or does not belong to its folder, which every table leaves out.
     epoch and attacked: how many of `epochs` and `attacks` are finished. age: seconds since its folder changed, None
@@ -35,12 +35,12 @@ class Cell:
     words: str
 
 
-def progress(experiments: Sequence[Experiment], root: str | Path) -> list[Cell]:
+def progress(experiments: Sequence[Experiment], root: str | Path) -> list[RunStatus]:
     """What the folders below `root` say of each experiment, in order."""
-    return [_cell(experiment, Path(root) / experiment.run_name) for experiment in experiments]
+    return [_status(experiment, Path(root) / experiment.run_name) for experiment in experiments]
 
 
-def _cell(experiment: Experiment, folder: Path) -> Cell:
+def _status(experiment: Experiment, folder: Path) -> RunStatus:
     locked = _locked(folder / "lock")  # first: a run that ends while we look is then "done", not "stopped"
     changes = _changes(folder)
     words = ""
@@ -54,7 +54,7 @@ def _cell(experiment: Experiment, folder: Path) -> Cell:
         state, words = _stopped(folder, experiment)
     else:
         state = "not begun"
-    return Cell(
+    return RunStatus(
         experiment,
         state,
         epoch=_epochs(folder / "history.csv"),
@@ -108,20 +108,20 @@ def _locked(lock: Path) -> bool:
 
 def _changes(folder: Path) -> dict[str, float]:
     """When each file of a run folder was last written; drafts come and go meanwhile and do not count."""
-    found = {}
+    times = {}
     for path in folder.rglob("[!.]*"):
         with suppress(OSError):  # gone, or a link to itself
-            found[path.relative_to(folder).as_posix()] = path.stat().st_mtime
-    return found
+            times[path.relative_to(folder).as_posix()] = path.stat().st_mtime
+    return times
 
 
-def totals(cells: Sequence[Cell]) -> str:
+def totals(cells: Sequence[RunStatus]) -> str:
     """ "24 runs: 7 done, 1 running, 16 not begun"."""
     count = Counter(cell.state for cell in cells)
     return f"{len(cells)} runs: " + ", ".join(f"{count[state]} {state}" for state in STATES if count[state])
 
 
-def progress_table(rows: Sequence[str], cells: Sequence[Cell], width: int = 120) -> str:
+def progress_table(rows: Sequence[str], cells: Sequence[RunStatus], width: int = 120) -> str:
     """Plain text, a line a row and a column a seed, then what failed. cells: seed by seed, each with every row, as
     Preset.experiments() has them. width: where long sentences are cut, in characters."""
     columns = [cells[i : i + len(rows)] for i in range(0, len(cells), len(rows))]
@@ -137,7 +137,7 @@ def progress_table(rows: Sequence[str], cells: Sequence[Cell], width: int = 120)
     return "\n".join(lines)
 
 
-def _short(cell: Cell) -> str:
+def _short(cell: RunStatus) -> str:
     """ "running 7/15, 12 s": epochs finished, and the age of the last sign of life."""
     if cell.state not in ("running", "stopped"):
         return cell.state

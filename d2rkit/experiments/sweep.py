@@ -77,12 +77,12 @@ def sweep(
         mininterval=seconds,
     ) as bar:  # fmt: skip
         if workers:
-            found = _with_workers(todo, root, min(workers, len(todo)), threads or 1, device, data_root, bar)
+            ended = _with_workers(todo, root, min(workers, len(todo)), threads or 1, device, data_root, bar)
         else:
             with _threads_here(threads):
-                found = _here(todo, root, device, count, data_root, bar)
-    outcomes |= {outcome.experiment.run_name: outcome for outcome in found}
-    if any(outcome.status == "interrupted" for outcome in found):
+                ended = _here(todo, root, device, count, data_root, bar)
+    outcomes |= {outcome.experiment.run_name: outcome for outcome in ended}
+    if any(outcome.status == "interrupted" for outcome in ended):
         raise KeyboardInterrupt
     return list(outcomes.values())
 
@@ -140,7 +140,7 @@ def _threads_here(threads: int) -> Iterator[None]:
 
 
 def _here(todo: list[Experiment], root: Path, device: str, count: int, data_root, bar: tqdm) -> list[Outcome]:
-    found = []
+    outcomes = []
     for number, experiment in enumerate(todo):
 
         def report(done: float, words: str, number: int = number, experiment: Experiment = experiment) -> None:
@@ -148,11 +148,11 @@ def _here(todo: list[Experiment], root: Path, device: str, count: int, data_root
             bar.update(number + done - bar.n)
 
         status = attempt(experiment, root, device=device, count=count, data_root=data_root, report=report)
-        found.append(Outcome(experiment, status))
+        outcomes.append(Outcome(experiment, status))
         if status == "interrupted":
             break
         bar.update(number + 1 - bar.n)
-    return found
+    return outcomes
 
 
 def _work(number: int, experiment: Experiment, root: Path, device: str, data_root) -> str:

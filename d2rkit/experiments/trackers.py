@@ -177,6 +177,6 @@ def accuracies(result: Mapping[str, Any]) -> dict[str, float]:
     """ "accuracy/best/pgd20" and the like, of result.json."""
     return {
         f"accuracy/{checkpoint}/{attack}": value
-        for checkpoint, found in result.get("accuracy", {}).items()
-        for attack, value in found.items()
+        for checkpoint, by_attack in result.get("accuracy", {}).items()
+        for attack, value in by_attack.items()
     }

@@ -32,21 +32,21 @@ def trials(
     if not rates:
         raise ValueError("tuning needs at least one learning rate")
     budget = {"subset": subset, "epochs": epochs, "attacks": ()}
-    found = [
+    row_trials = [
         (row, replace(preset.experiment(row, preset.seeds[0]), lr=rate, **budget))
         for rate in rates
         for row in rows or preset.rows
     ]
-    for _, trial in found:
+    for _, trial in row_trials:
         trial.check()
-    return found
+    return row_trials
 
 
-def outcomes(found: Sequence[tuple[str, Experiment]], root: str | Path) -> pd.DataFrame:
+def outcomes(row_trials: Sequence[tuple[str, Experiment]], root: str | Path) -> pd.DataFrame:
     """A row for each finished trial: row, lr, status, val_pgd and val_clean of its best epoch (in [0, 1]), seconds,
     and `chosen`, which is True for the highest val_pgd of each row (the smaller rate of two equal ones)."""
     lines = []
-    for row, trial in found:
+    for row, trial in row_trials:
         folder = Path(root) / trial.run_name
         if not (folder / "result.json").exists():
             continue

@@ -44,7 +44,7 @@ def _kl_pair(pair: GuidedPair, x: Tensor, y: Tensor, *, guide_share: float, **bu
     return attacks.kl_pair(pair.target, required_guide(pair), x, **budget)
 
 
-ATTACKS: dict[str, PairAttack] = {
+PAIR_ATTACKS: dict[str, PairAttack] = {
     "none": PairAttack(None),
     "ce": PairAttack(_ce),
     "kl-self": PairAttack(_kl_self),
@@ -59,7 +59,7 @@ class Method:
     """One way to train.
 
     title: its name in tables. objective: of `objectives` or `family`, called with `options`. attack: what makes x', of
-    ATTACKS ("none": only clean images). needs_guide: there is a guide beside the target. guide: of GUIDES; it is
+    PAIR_ATTACKS ("none": only clean images). needs_guide: there is a guide beside the target. guide: of GUIDES; it is
     "trained" along by the objective; or "frozen" once it has been trained alone, on images attacked by PGD, for
     guide_warmup epochs; or the running "average" of the target's weights. needs_clean, needs_guide_clean,
     needs_guide_adv: f(x), g(x), g(x') are forwarded. clean_first: f(x) before f(x'), as released. uniform_start: the
@@ -82,7 +82,7 @@ class Method:
 
     @property
     def attacks_with_guide(self) -> bool:
-        return ATTACKS[self.attack].with_guide
+        return PAIR_ATTACKS[self.attack].with_guide
 
     @property
     def handed(self) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ class Method:
     ) -> Tensor | None:
         """x' for a batch x: (B, C, H, W) in [0, 1], y: (B,) int64; None for natural training. ValueError where the pair
         lacks the guide that the attack needs, or for settings no attack has (see `attacks`)."""
-        make, with_guide = ATTACKS[self.attack]
+        make, with_guide = PAIR_ATTACKS[self.attack]
         if not isinstance(pair, GuidedPair) or (with_guide and pair.guide is None):
             raise ValueError(f"{self.title} attacks a GuidedPair with a guide, not {shown(pair)}")
         if make is None:

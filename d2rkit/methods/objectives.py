@@ -175,14 +175,14 @@ def needed(logits: Logits, y: Tensor, *names: str) -> list[Tensor]:
         raise ValueError(
             f"logits must be Logits(target_clean, target_adv, guide_clean, guide_adv), not {shown(logits)}"
         )
-    found = [getattr(logits, name) for name in names]
-    for name, z in zip(names, found, strict=True):
+    tensors = [getattr(logits, name) for name in names]
+    for name, z in zip(names, tensors, strict=True):
         if z is None:
             whose = WHOSE.get(name, "the target's logits")
             raise ValueError(f"this objective needs {whose}, but {name} is None")
-    check_logits(*found)
-    check_labels(y, *found[0].shape)
-    return found
+    check_logits(*tensors)
+    check_labels(y, *tensors[0].shape)
+    return tensors
 
 
 def summed(parts: dict[str, Tensor]) -> Loss:

@@ -36,15 +36,15 @@ def affine_layers(network: nn.Module, shape: Sequence[int]) -> list[Affine]:
     network: an nn.Sequential of affine modules and ReLUs, or the kit's small CNN, as it answers in eval mode; shape:
     (C, H, W) of an image. ValueError for a network that is no such chain."""
     pieces = list(_pieces(copy.deepcopy(network).double().eval()))
-    found, at, run = [], tuple(shape), []
+    layers, at, run = [], tuple(shape), []
     for piece in [*pieces, None]:
         if piece is not None and not isinstance(piece, nn.ReLU):
             run.append(piece)
             continue
         layer, at = _as_matrix(run, at)
-        found.append(layer)
+        layers.append(layer)
         run = []
-    return found
+    return layers
 
 
 def _pieces(network: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
@@ -93,26 +93,26 @@ def interval_bounds(layers: Sequence[Affine], low: Tensor, high: Tensor) -> list
     """Bounds before each ReLU, and of the logits, by interval arithmetic (Gowal et al. 2018). Differentiable.
 
     low, high: (B, in); returned for each layer: low and high, (B, out)."""
-    found = []
+    bounds = []
     for layer in layers:
         low, high = through(layer, low, high)
-        found.append((low, high))
+        bounds.append((low, high))
         low, high = low.relu(), high.relu()
-    return found
+    return bounds
 
 
 def crown_bounds(layers: Sequence[Affine], low: Tensor, high: Tensor) -> list[tuple[Tensor, Tensor]]:
     """The same by linear bounds (CROWN, Zhang et al. 2018), each cut with the interval bounds from the layer before."""
-    found: list[tuple[Tensor, Tensor]] = []
+    bounds: list[tuple[Tensor, Tensor]] = []
     for number, layer in enumerate(layers):
-        before = (low, high) if not found else (found[-1][0].relu(), found[-1][1].relu())
+        before = (low, high) if not bounds else (bounds[-1][0].relu(), bounds[-1][1].relu())
         least, most = through(layer, *before)
         if number:
             rows = torch.eye(len(layer.bias), dtype=low.dtype).expand(len(low), -1, -1)
-            least = torch.maximum(least, lower_bound(rows, layers[: number + 1], found, low, high))
-            most = torch.minimum(most, -lower_bound(-rows, layers[: number + 1], found, low, high))
-        found.append((least, most))
-    return found
+            least = torch.maximum(least, lower_bound(rows, layers[: number + 1], bounds, low, high))
+            most = torch.minimum(most, -lower_bound(-rows, layers[: number + 1], bounds, low, high))
+        bounds.append((least, most))
+    return bounds
 
 
 def lower_bound(
@@ -151,10 +151,10 @@ def margin_bounds(layers: Sequence[Affine], low: Tensor, high: Tensor, y: Tensor
     least, most = (bound.relu() for bound in known[-1]) if inner else (low, high)
     factors = rows @ layers[-1].weight
     middle, half = ((least + most) / 2).unsqueeze(2), ((most - least) / 2).unsqueeze(2)
-    found = (factors @ middle - factors.abs() @ half).squeeze(2) + rows @ layers[-1].bias
+    margins = (factors @ middle - factors.abs() @ half).squeeze(2) + rows @ layers[-1].bias
     if how == "crown":
-        found = torch.maximum(found, lower_bound(rows, layers, crown_bounds(inner, low, high), low, high))
-    return found.masked_fill(one_hot[y].bool(), torch.inf)
+        margins = torch.maximum(margins, lower_bound(rows, layers, crown_bounds(inner, low, high), low, high))
+    return margins.masked_fill(one_hot[y].bool(), torch.inf)
 
 
 @torch.no_grad()

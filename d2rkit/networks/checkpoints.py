@@ -60,8 +60,8 @@ def half_precision(path: Path) -> bytes:
 def rounded_from(path: Path) -> dict[str, str]:
     """Of a file written by half_precision: the digests of the networks that were rounded; empty for other files."""
     with safe_open(path, "pt") as file:
-        found = _header(file).get(ROUNDED, {})
-    return found if isinstance(found, dict) else {}
+        digests = _header(file).get(ROUNDED, {})
+    return digests if isinstance(digests, dict) else {}
 
 
 def _by_network(tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -107,16 +107,16 @@ def _header(file: Any) -> dict[str, Any]:
     nothing has."""
     kept = (file.metadata() or {}).get(DIGESTS)
     try:
-        found = json.loads(kept) if kept is not None else {}
+        header = json.loads(kept) if kept is not None else {}
     except (ValueError, RecursionError):
-        found = kept
-    return found if isinstance(found, dict) else {"": str(found)}
+        header = kept
+    return header if isinstance(header, dict) else {"": str(header)}
 
 
 def _digests(file: Any) -> dict[str, str]:
     """Of each network in an open safetensors file."""
-    found = {name: digest for name, digest in _header(file).items() if name != ROUNDED}
-    return found if all(isinstance(v, str) for v in found.values()) else {"": str(found)}
+    digests = {name: digest for name, digest in _header(file).items() if name != ROUNDED}
+    return digests if all(isinstance(v, str) for v in digests.values()) else {"": str(digests)}
 
 
 def digests_beside(path: Path) -> dict[str, str]:

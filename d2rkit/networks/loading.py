@@ -60,18 +60,18 @@ def load_released(
     if name and name.startswith("hf:"):
         return Released(*zoo.load_transformers(path, name, key, mean, std))
     if zoo.is_foreign(name):
-        found, build, channels = zoo.find_timm(path, name, key, image_size or (shape[1] if shape else None))
-        chosen, notes = name, list(found.notes)
+        network, build, channels = zoo.find_timm(path, name, key, image_size or (shape[1] if shape else None))
+        chosen, notes = name, list(network.notes)
     else:
         if name in MODELS and shape:
             with torch.device("meta"):
                 expected = list(build_model(name, *shape).state_dict())
-            found = find_network(path, key, expected)
+            network = find_network(path, key, expected)
             seen_name, (classes, seen_size, channels) = name, shape
         else:
-            found = find_network(path, key)
-            seen_name, classes, seen_size, channels = architecture(path, found.tensors)
-        chosen, notes = name or seen_name, list(found.notes)
+            network = find_network(path, key)
+            seen_name, classes, seen_size, channels = architecture(path, network.tensors)
+        chosen, notes = name or seen_name, list(network.notes)
         if seen_name.endswith(zoo.VARIANTS) and seen_name.startswith(f"{name}-"):
             chosen = seen_name
             notes.append(f"by its tensors this {name} is the variant {seen_name}")
@@ -79,7 +79,7 @@ def load_released(
         build = partial(build_model, chosen, classes, size, channels)
     with torch.device("meta"):  # shapes are compared before anything of the file's choosing is allocated
         wanted = build().state_dict()
-    extra = {k: v for k, v in found.tensors.items() if k not in wanted} | found.beside
+    extra = {k: v for k, v in network.tensors.items() if k not in wanted} | network.beside
     own = parse_normalisation(mean, std, channels)
     try:
         normalisation, used = from_buffers(extra, channels)
@@ -87,8 +87,8 @@ def load_released(
         raise ValueError(f"{path} cannot be used: {error}") from error
     if own and normalisation and (own.mean, own.std) != (normalisation.mean, normalisation.std):
         raise ValueError(f"{path} brings its own input normalisation ({normalisation}); give no other one ({own})")
-    dropped = sorted(k for k in extra if UNUSED.match(k.removeprefix(found.prefix)))
-    state, filled = complete(found.tensors, wanted)
+    dropped = sorted(k for k in extra if UNUSED.match(k.removeprefix(network.prefix)))
+    state, filled = complete(network.tensors, wanted)
     faults = {
         "missing": sorted(wanted.keys() - state.keys()),
         "unexpected": sorted(extra.keys() - used - set(dropped)),

@@ -103,23 +103,23 @@ def parse_normalisation(
 def from_buffers(extra: Mapping[str, Tensor], channels: int) -> tuple[Normalisation | None, set[str]]:
     """The normalisation among the tensors of a file that are not the network's own, and the names of its buffers.
     ValueError, in one sentence, if there are several, or odd values."""
-    found = []
+    pairs = []
     for mean_name in extra:
         prefix, _, last = mean_name.rpartition(".")
         for mean_word, std_word in BUFFERS:
             std_name = f"{prefix}.{std_word}" if prefix else std_word
             if last == mean_word and std_name in extra:
-                found.append((mean_name, std_name))
-    if not found:
+                pairs.append((mean_name, std_name))
+    if not pairs:
         return None, set()
-    if len(found) > 1:
-        listed = ", ".join(f"`{printable(mean)}`/`{printable(std)}`" for mean, std in found[:4])
+    if len(pairs) > 1:
+        listed = ", ".join(f"`{printable(mean)}`/`{printable(std)}`" for mean, std in pairs[:4])
         raise ValueError(
-            f"the file holds {len(found)} input normalisations ({listed}); the kit cannot tell which is used"
+            f"the file holds {len(pairs)} input normalisations ({listed}); the kit cannot tell which is used"
         )
-    mean, std = (extra[name].detach().double().flatten().tolist() for name in found[0])
-    source = f"from the buffers `{printable(found[0][0])}`/`{printable(found[0][1])}` of the file"
-    return checked(mean, std, channels, source), set(found[0])
+    mean, std = (extra[name].detach().double().flatten().tolist() for name in pairs[0])
+    source = f"from the buffers `{printable(pairs[0][0])}`/`{printable(pairs[0][1])}` of the file"
+    return checked(mean, std, channels, source), set(pairs[0])
 
 
 def normalised(model: nn.Module, normalisation: Normalisation | None) -> nn.Module:

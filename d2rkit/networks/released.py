@@ -105,7 +105,7 @@ def _odd_zip(path: Path) -> str:
     return ""
 
 
-class Found(NamedTuple):
+class StateDict(NamedTuple):
     """A state dict within a file: where it lies ("" if the file is one), its tensors, and what else lies in it."""
 
     place: str
@@ -113,9 +113,9 @@ class Found(NamedTuple):
     others: list[str]
 
 
-def state_dicts(content: Any) -> list[Found]:
+def state_dicts(content: Any) -> list[StateDict]:
     """Every dict of named tensors, at most DEPTH levels down, but those of optimisers and the like."""
-    found, pending, seen = [], [("", content)], set()  # a pickle can hold itself
+    dicts, pending, seen = [], [("", content)], set()  # a pickle can hold itself
     for _ in range(DEPTH):
         below: list[tuple[str, Any]] = []
         for place, node in pending:
@@ -125,13 +125,13 @@ def state_dicts(content: Any) -> list[Found]:
             named = {k: v for k, v in node.items() if isinstance(k, str)} if isinstance(node, Mapping) else {}
             tensors = {k: v for k, v in named.items() if isinstance(v, Tensor)}
             if tensors and (len(tensors) == len(named) or any(k.endswith(".weight") for k in tensors)):
-                found.append(Found(place, tensors, sorted(named.keys() - tensors.keys())))
+                dicts.append(StateDict(place, tensors, sorted(named.keys() - tensors.keys())))
             else:
                 inner = ((k, v) for k, v in named.items() if isinstance(v, Mapping) and not NOT_WEIGHTS.search(k))
                 below += [(f"{place}.{k}" if place else k, v) for k, v in inner]
         pending = below
-    layers = [f for f in found if any(k.rpartition(".")[2] == "weight" for k in f.tensors)]
-    return layers or found
+    layers = [f for f in dicts if any(k.rpartition(".")[2] == "weight" for k in f.tensors)]
+    return layers or dicts
 
 
 # Which tensors only one network of the kit has, besides the blocks that all of them have.
@@ -148,14 +148,14 @@ SIGNS = (
 def prefixes(state: Mapping[str, Tensor], own: Sequence[str] = ()) -> list[str]:
     """What stands before the names of each network of this kit in a state dict: "", "module.", "target.", ...; of the
     networks that have the tensors `own`, if there are any."""
-    found = []
+    roots = []
     for signs in (tuple(own),) if own else SIGNS:
         last = signs[-1]
         for name in state:
             prefix = name.removesuffix(last)
             if name.endswith(last) and prefix[-1:] in ("", ".") and all(prefix + sign in state for sign in signs):
-                found.append(prefix)
-    return sorted(set(found))
+                roots.append(prefix)
+    return sorted(set(roots))
 
 
 class Network(NamedTuple):
@@ -178,7 +178,7 @@ def find_network(path: str | Path, key: str | None = None, own: Sequence[str] = 
     dicts = state_dicts(content)
     if not dicts:
         raise ValueError(f"{path} does not hold a network's named tensors")
-    networks = [network for found in dicts for network in _networks(found, own)]
+    networks = [network for state_dict in dicts for network in _networks(state_dict, own)]
     if not networks:
         names = ", ".join(sorted(dicts[0].tensors)[:3])
         raise ValueError(f"{path} holds no network of this kit (its tensors: {printable(names)}, ...)")
@@ -195,14 +195,14 @@ def find_network(path: str | Path, key: str | None = None, own: Sequence[str] = 
     return chosen
 
 
-def _networks(found: Found, own: Sequence[str]) -> Iterator[Network]:
-    roots = prefixes(found.tensors, own)
-    beside = {k: v for k, v in found.tensors.items() if not k.startswith(tuple(roots))}
+def _networks(state_dict: StateDict, own: Sequence[str]) -> Iterator[Network]:
+    roots = prefixes(state_dict.tensors, own)
+    beside = {k: v for k, v in state_dict.tensors.items() if not k.startswith(tuple(roots))}
     for root in roots:
         longer = tuple(other for other in roots if other != root and other.startswith(root))
-        kept = {k: v for k, v in found.tensors.items() if k.startswith(root) and not k.startswith(longer)}
-        place = ".".join(filter(None, (found.place, root.removesuffix("."))))
-        notes = [f"no tensors and left out: {printable(', '.join(found.others))}"] if found.others else []
+        kept = {k: v for k, v in state_dict.tensors.items() if k.startswith(root) and not k.startswith(longer)}
+        place = ".".join(filter(None, (state_dict.place, root.removesuffix("."))))
+        notes = [f"no tensors and left out: {printable(', '.join(state_dict.others))}"] if state_dict.others else []
         yield Network(place, root, {k.removeprefix(root): v for k, v in kept.items()}, beside, notes)
 
 
@@ -253,8 +253,8 @@ def only_tensors(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
     """The one state dict in a file, or the one at `key`, of whatever network; ValueError, in one sentence, if there is
     none or no telling."""
     dicts = state_dicts(read_file(path))
-    places = [found.place or "(the file itself)" for found in dicts]
-    fitting = [found for found in dicts if not key or found.place == key.strip(".")]
+    places = [state_dict.place or "(the file itself)" for state_dict in dicts]
+    fitting = [state_dict for state_dict in dicts if not key or state_dict.place == key.strip(".")]
     if not dicts:
         raise ValueError(f"{path} does not hold a network's named tensors")
     if not fitting:

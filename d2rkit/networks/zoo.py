@@ -201,11 +201,11 @@ def find_timm(
     ends = (f"{config.get('first_conv')}.weight", f"{config.get('classifier')}.weight")
     stem, head = (end if end in weights else weights[i] for end, i in zip(ends, (0, -1), strict=True))
     try:
-        found = find_network(path, key, (stem, head))
+        stored = find_network(path, key, (stem, head))
     except ValueError as error:
         raise ValueError(str(error).replace("no network of this kit", f"no {name}")) from error
-    channels = found.tensors[stem].shape[1] if found.tensors[stem].ndim > 1 else 3
-    options: dict[str, Any] = {"num_classes": len(found.tensors[head]), "in_chans": channels}
+    channels = stored.tensors[stem].shape[1] if stored.tensors[stem].ndim > 1 else 3
+    options: dict[str, Any] = {"num_classes": len(stored.tensors[head]), "in_chans": channels}
     fixed = config.get("fixed_input_size")
     if fixed and image_size:
         options["img_size"] = image_size
@@ -216,7 +216,7 @@ def find_timm(
             network.image_size = image_size or config["input_size"][-1]
         return network
 
-    return found, build, channels
+    return stored, build, channels
 
 
 def default_normalisation(path: str | Path, name: str, channels: int) -> Normalisation | None:

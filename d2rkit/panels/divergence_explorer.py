@@ -226,7 +226,7 @@ def draw_descent(ax, data: Landscape, ghost: Landscape | None = None, frame: Fra
     ax.plot(data.along, color=base.BLUE, lw=2, label="the divergence")
     ax.plot(data.distance, color=base.RED, lw=2, ls="--", label="distance to the guide (total variation)")
     highest = max(run.max() for each in filter(None, (data, ghost)) for run in (each.along, each.distance))
-    ax.set_ylim(*(frame or Frame()).hold("descent", 0, 1.5 * highest))  # headroom for the legend
+    ax.set_ylim(*(frame or Frame()).hold("descent", 0, 1.5 * max(highest, 0.05)))  # legend above; no rounding
     ax.set_xticks([0, STEPS // 2, STEPS])
     ax.legend(fontsize=8, frameon=False, loc="upper right", borderaxespad=0)
 

@@ -24,7 +24,7 @@ from d2rkit.panels import base
 from d2rkit.panels.base import StaticFigure
 from d2rkit.panels.controls import Choice, Slider
 from d2rkit.panels.panel import Panel
-from d2rkit.panels.table_rows import TITLES, setting_of
+from d2rkit.panels.table_rows import TITLES, menu_words, setting_of
 from d2rkit.reporting import figures
 from d2rkit.reporting.export import STYLE, VENUES, KitFigure, export, info_of, set_width, style
 from d2rkit.reporting.frame import attacks_in, tidy
@@ -243,13 +243,13 @@ def tables_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
     for preset in PRESETS.values():
         rows = {settings_of(preset.experiment(row, preset.seeds[0])) for row in preset.rows}
         if chosen := [run for run in runs if settings_of(run.experiment) in rows]:
-            found[preset.title] = chosen
+            found[menu_words(preset)] = chosen
             placed |= {run.folder.name for run in chosen}
     rest: dict[str, list[Run]] = {}
     for run in runs:
         if run.folder.name not in placed:
             setting = setting_of(run.experiment)
-            rest.setdefault(f"{TITLES.get(setting.data, setting.data)}, {setting.title}", []).append(run)
+            rest.setdefault(f"{TITLES.get(setting.data, setting.data)}, {setting.short}", []).append(run)
     return found | dict(sorted(rest.items(), key=lambda item: -len(item[1])))
 
 
@@ -261,7 +261,8 @@ class FigureMaker(Panel):
         tables = tables_of(runs)
         # Indices, since a menu's values are compared with ==, and runs hold whole results.
         groups = list(tables.values()) or [[]]
-        titles = {f"{title} ({len(group)} runs)": i for i, (title, group) in enumerate(tables.items())}
+        counts = {title: f"{len(group)} run{'s' * (len(group) != 1)}" for title, group in tables.items()}
+        titles = {f"{title} ({count})": i for i, (title, count) in enumerate(counts.items())}
 
         def make(name: str, table: int, venue: str, columns: int, points: float, close_up: bool) -> Sheet:
             return compute(name, groups[table], venue, columns, points, close_up)

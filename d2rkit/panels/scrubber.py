@@ -1,4 +1,4 @@
-"""Going through a training that is over: play, pause, step, or jump with a slider or a field."""
+"""Going through what is over, a training or a story: play, pause, step, or jump with a slider or a field."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ PAUSE = 500  # milliseconds from one moment to the next
 class Scrubber:
     """A Play button, a slider and a field of the same whole number. Shows nothing by itself; display `.row`."""
 
-    def __init__(self, label: str, look: Callable[[int], None]):
-        """look: called with every moment that is chosen."""
+    def __init__(self, label: str, look: Callable[[int], None], help: str = ""):
+        """look: called with every moment that is chosen. help: the tooltip."""
         self._look, self._quiet = look, False
         limits = {"min": 0, "max": 1, "value": 0}
         self.play = widgets.Play(**limits, interval=PAUSE, layout=widgets.Layout(flex="0 0 auto", width="auto"))
@@ -30,7 +30,7 @@ class Scrubber:
         self.parts = (self.play, self.slider, self.field)
         for part in self.parts:
             name = "tooltip" if "tooltip" in part.trait_names() else "description_tooltip"
-            setattr(part, name, f"{label} of the training to look at")
+            setattr(part, name, help or f"{label} of the training to look at")
         widgets.link((self.play, "value"), (self.slider, "value"))
         widgets.link((self.slider, "value"), (self.field, "value"))
         self.slider.observe(self._on_move, names="value")
@@ -49,6 +49,14 @@ class Scrubber:
                     part.max = max(high, part.max)  # never below the other end, not even for a moment
                     part.min, part.max, part.step = low, high, moments.step
             self.slider.value = high
+        finally:
+            self._quiet = False
+
+    def point_at(self, moment: int) -> None:
+        """Choose a moment without a look."""
+        self._quiet = True
+        try:
+            self.slider.value = moment
         finally:
             self._quiet = False
 

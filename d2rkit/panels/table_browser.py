@@ -17,7 +17,7 @@ from d2rkit.experiments.presets import PRESETS, Preset
 from d2rkit.panels import base
 from d2rkit.panels.controls import Choice
 from d2rkit.panels.panel import Panel
-from d2rkit.panels.table_rows import ALL, TITLES, Browsed, Setting, compute, difference, settings_for
+from d2rkit.panels.table_rows import ALL, TITLES, Browsed, Setting, compute, difference, menu_words, settings_for
 from d2rkit.reporting.published import attack_words
 from d2rkit.reporting.render import signed, to_html, to_latex, to_markdown
 
@@ -111,7 +111,7 @@ class TableBrowser(Panel):
         """runs: ours, e.g. find_runs().runs. what: a data set or "preset:NAME"; empty for the first that has runs.
         setting: where to begin; None for the first that there is."""
         self.runs, self.presets = tuple(runs), presets
-        names = {f"preset {p.name}: {p.title}": f"preset:{p.name}" for p in presets.values()}
+        names = {f"preset {menu_words(p)}": f"preset:{p.name}" for p in presets.values()}
         ours = {run.experiment.data for run in self.runs}
         names |= {TITLES[d]: d for d in TITLES if d != "digits" or d in ours}
         begun = {settings_of(run.experiment) for run in self.runs}
@@ -132,7 +132,7 @@ class TableBrowser(Panel):
         controls = {
             "what": Choice("Table", what, names, "A preset, or a data set"),
             "setting": Choice(
-                "Target and ε", setting or settings[0], {s.title: s for s in settings}, "Network and radius"
+                "Target and ε", setting or settings[0], {s.short: s for s in settings}, "Network and radius"
             ),
             "attack": Choice("Attack", attack, attacks),
         }
@@ -151,7 +151,7 @@ class TableBrowser(Panel):
             quiet, self._quiet = self._quiet, True
             try:
                 offered = settings_for(change["new"], self.runs, self.presets)
-                self.controls["setting"].main.options = [(s.title, s) for s in offered]
+                self.controls["setting"].main.options = [(s.short, s) for s in offered]
             finally:
                 self._quiet = quiet
         super()._on_change(change)

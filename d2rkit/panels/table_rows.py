@@ -46,6 +46,18 @@ class Setting:
         words += f", {self.subset} training images" if self.subset else ""
         return words + (f", {self.test_images} test images" if self.test_images else "")
 
+    @property
+    def short(self) -> str:
+        """The same for a menu, which is narrow."""
+        words = f"{self.target}, ε = {eps_words(self.eps)}" + (f", {self.subset} train" if self.subset else "")
+        return words + (f", {self.test_images} test" if self.test_images else "")
+
+
+def menu_words(preset: Preset) -> str:
+    """A preset as a menu has it: its title is longer than a menu is wide."""
+    data = preset.base.data
+    return preset.name if data in preset.name else f"{preset.name}: {TITLES.get(data, data)}"
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -54,7 +54,7 @@ class Survivors:
 
 
 @dataclass(frozen=True)
-class Cell:
+class RunCost:
     """One run: seconds of a step, of training with validation, of evaluation; bytes on disk."""
 
     row: str
@@ -74,13 +74,13 @@ class Plan:
     """A table and what is left of it."""
 
     preset: Preset
-    cells: tuple[Cell, ...]
+    cells: tuple[RunCost, ...]
     survivors: Survivors
     memory: int
     where: str
 
     @property
-    def left(self) -> list[Cell]:
+    def left(self) -> list[RunCost]:
         return [cell for cell in self.cells if not cell.done]
 
     def seconds(self, workers: int = 1) -> float:
@@ -98,12 +98,12 @@ def survivors_of(preset: Preset, runs: Sequence[Run], clean: float = 0.0, robust
             raise ValueError(f"{name} is a share of the test images and must lie in [0, 1], not {value}")
     names = {cell.run_name for cell in preset.experiments()}
     accuracies = [run.result["accuracy"] for run in runs if run.experiment.run_name in names]
-    found = [one for each in accuracies for one in each.values() if {"clean", "autoattack"} <= one.keys()]
-    if found:
-        shares = tuple(mean(one[key] for one in found) for key in ("clean", "autoattack"))
+    evaluated = [one for each in accuracies for one in each.values() if {"clean", "autoattack"} <= one.keys()]
+    if evaluated:
+        shares = tuple(mean(one[key] for one in evaluated) for key in ("clean", "autoattack"))
     else:
         shares = ASSUMED_SUBSET if preset.base.subset else ASSUMED.get(preset.base.data, ASSUMED_SUBSET)
-    source = f"mean of {len(found)} finished evaluations" if found else "assumed, since no cell is done"
+    source = f"mean of {len(evaluated)} finished evaluations" if evaluated else "assumed, since no cell is done"
     if clean or robust:
         source = "as given" if clean and robust else f"{'clean' if clean else 'robust'} as given, the other {source}"
     clean, robust = clean or shares[0], robust or shares[1]
@@ -162,7 +162,7 @@ def plan(
         guided = guide_like(experiment)
         guide = measured.guides[guided.run_name] if guided else None
         attacks = evaluation_seconds(experiment, measured.targets[target_like(experiment).run_name], guide, survivors)
-        cells.append(Cell(row, experiment.run_name in done, cost.step, train, attacks, cost.disk))
+        cells.append(RunCost(row, experiment.run_name in done, cost.step, train, attacks, cost.disk))
     memory = measured.memory + max(map(bytes_of, preset.experiments(rows, seeds)))
     return Plan(preset, tuple(cells), survivors, memory, measured.where)
 

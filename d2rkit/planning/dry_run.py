@@ -118,18 +118,18 @@ def _each(
 
 def rehearse(blank: Rehearsal, experiment: Experiment, batch: int, device: str) -> Rehearsal:
     """One cell, in this process: `blank` filled in, as far as it went."""
-    began, found = time.monotonic(), blank
+    began, rehearsal = time.monotonic(), blank
     try:
         experiment.check()
         data = random_data(experiment.data, Counts(2 * batch, batch, batch))  # two steps an epoch
         with tempfile.TemporaryDirectory() as folder:
             loss_1, loss_2 = _train(experiment, data, batch, Path(folder), device)
-            found = replace(found, loss_1=loss_1, loss_2=loss_2, resumed=True)
+            rehearsal = replace(rehearsal, loss_1=loss_1, loss_2=loss_2, resumed=True)
             _attack(experiment, data, Path(folder), device)
-            found = replace(found, attacked=True)
+            rehearsal = replace(rehearsal, attacked=True)
     except Exception as error:  # one broken cell must not take the others with it
-        found = replace(found, error=" ".join(f"{type(error).__name__}: {error}".split()))
-    return replace(found, seconds=round(time.monotonic() - began, 2), memory=peak_memory(device)[0])
+        rehearsal = replace(rehearsal, error=" ".join(f"{type(error).__name__}: {error}".split()))
+    return replace(rehearsal, seconds=round(time.monotonic() - began, 2), memory=peak_memory(device)[0])
 
 
 def _train(experiment: Experiment, data: ImageData, batch: int, folder: Path, device: str) -> tuple[float, float]:
@@ -164,17 +164,17 @@ def _attack(experiment: Experiment, data: ImageData, folder: Path, device: str) 
         pair = load_weights(folder / f"{checkpoint}.safetensors", build_pair(experiment, data)).to(images.device)
         pixels = data.test.pixels().to(images.device)
         test = Split(images, own_labels(pair.target, pixels))
-        found = evaluate_checkpoint(experiment, pair, test, checkpoint, folder=folder, budget=BUDGET)
-        if missing := set(experiment.attacks) - found["accuracy"].keys():
+        evaluation = evaluate_checkpoint(experiment, pair, test, checkpoint, folder=folder, budget=BUDGET)
+        if missing := set(experiment.attacks) - evaluation["accuracy"].keys():
             raise RuntimeError(f"no flags of {sorted(missing)}")
         if "autoattack" in experiment.attacks and checkpoint == experiment.checkpoints[0]:
             for stage in STAGES:
                 run_stage(pair.target, stage, pixels, test.labels, BUDGET.autoattack)
 
 
-def write_log(path: Path, found: Sequence[Rehearsal]) -> None:
+def write_log(path: Path, rehearsals: Sequence[Rehearsal]) -> None:
     """One line a cell, as CSV."""
     with write_atomically(path) as draft, draft.open("w", newline="") as file:
         writer = csv.DictWriter(file, [f.name for f in fields(Rehearsal)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(each) for each in found)
+        writer.writerows(asdict(each) for each in rehearsals)

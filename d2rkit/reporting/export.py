@@ -120,12 +120,12 @@ def look(method: str, variant: int = 0) -> Look:
     """The look of a method; variant: of its rows in an ablation, the how-manieth. A method that is not listed gets one
     that no listed method has, one with "-awp" that of its base with hollow markers."""
     base = method.removesuffix("-awp")
-    found = LOOKS[base] if base in LOOKS else _free_look(base)
+    basic = LOOKS[base] if base in LOOKS else _free_look(base)
     if not variant and base == method:
-        return found
-    dashes = list(DASHES)[(list(DASHES).index(found.dashes) + variant) % 4]
-    marker = found.marker if variant < 4 and found.marker != "x" else "8"
-    color = (found.color, BLACK, GREY)[variant // 9 % 3]  # else the tenth row of an ablation would pass for the first
+        return basic
+    dashes = list(DASHES)[(list(DASHES).index(basic.dashes) + variant) % 4]
+    marker = basic.marker if variant < 4 and basic.marker != "x" else "8"
+    color = (basic.color, BLACK, GREY)[variant // 9 % 3]  # else the tenth row of an ablation would pass for the first
     return Look(color, "osD^vP8hX"[variant % 9] if variant else marker, dashes, hollow=True)
 
 

@@ -149,15 +149,15 @@ def _told_apart(experiments: Sequence[Experiment]) -> list[str]:
     keys = [(e.data, e.subset, e.target, e.radius, e.test_images, e.method) for e in experiments]
     for key, settings in zip(keys, flat, strict=True):
         families.setdefault(key, []).append(settings)
-    found = []
+    labels = []
     for key, settings in zip(keys, flat, strict=True):
         family = families[key]
         names = sorted({name for member in family for name in member})
         telling = [n for n in names if len({repr(member.get(n)) for member in family}) > 1]
         title = METHODS[key[-1]].title if key[-1] in METHODS else key[-1]
         words = [f"{name} {settings.get(name, 'as the method has it')}" for name in telling]
-        found.append(", ".join([title, *words]))
-    return found
+        labels.append(", ".join([title, *words]))
+    return labels
 
 
 def _flat(experiment: Experiment) -> dict[str, Any]:

@@ -30,8 +30,8 @@ def mean_interval(differences: Sequence[float] | np.ndarray, *, level: float = 0
     return Difference(mean, mean - half, mean + half)
 
 
-def excludes_zero(found: Difference) -> bool:
-    return found.low > 0 or found.high < 0
+def excludes_zero(difference: Difference) -> bool:
+    return difference.low > 0 or difference.high < 0
 
 
 def t_quantile(level: float, freedom: int) -> float:

@@ -118,8 +118,8 @@ def compare(frame: pd.DataFrame, data: str, target: str, *, checkpoint: str | No
                 )
         if named.empty or (here.empty and others.empty):
             notes.append(f"{label}: no published number for {target} on {data}.")
-    found = pd.DataFrame(rows) if rows else empty
-    return Comparison(found, tuple(dict.fromkeys(notes)))
+    compared = pd.DataFrame(rows) if rows else empty
+    return Comparison(compared, tuple(dict.fromkeys(notes)))
 
 
 def attack_words(attack: str) -> str:

@@ -104,11 +104,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"p values must be numbers in [0, 1], one a question, not {shown(values.tolist())}")
     order = np.argsort(values, kind="stable")
-    found, worst = [0.0] * len(values), 0.0
+    corrected, worst = [0.0] * len(values), 0.0
     for rank, at in enumerate(order):
         worst = max(worst, min(1.0, (len(order) - rank) * float(values[at])))
-        found[at] = worst
-    return found
+        corrected[at] = worst
+    return corrected
 
 
 def flags_of(run: Run, attack: str, checkpoint: str = "best") -> np.ndarray:
@@ -157,7 +157,7 @@ def paired_table(
         if key == chosen[0] or not seeds:
             continue
         a, b = (np.stack([flags_of(which[s], attack, checkpoint) for s in seeds]) for which in (group, base))
-        found = bootstrap_difference(a, b, seed)
+        difference = bootstrap_difference(a, b, seed)
         rows.append(
             {
                 "method": names[key][0],
@@ -169,7 +169,7 @@ def paired_table(
                 "n": a.shape[1],
                 "accuracy": float(a.mean()),
                 "reference_accuracy": float(b.mean()),
-                **found._asdict(),
+                **difference._asdict(),
                 "better": int((a & ~b).sum()),
                 "worse": int((b & ~a).sum()),
                 "p": sign_flip_p(a, b),
@@ -187,18 +187,18 @@ def _array(values: ArrayLike) -> np.ndarray:
 
 
 def _numbers(values: ArrayLike) -> np.ndarray:
-    found = _array(values)
-    if found.dtype.kind not in "buif":
+    array = _array(values)
+    if array.dtype.kind not in "buif":
         raise ValueError(f"numbers are needed, not {shown(values)}")
-    return found.astype(float)
+    return array.astype(float)
 
 
 def _flags(flags: ArrayLike) -> np.ndarray:
     """(seeds, N) bool."""
-    found = np.atleast_2d(_array(flags))
-    if found.dtype != bool or found.ndim != 2 or found.size == 0:
-        raise ValueError(f"flags must be bool of shape (N,) or (seeds, N), not {found.dtype} {np.shape(flags)}")
-    return found
+    array = np.atleast_2d(_array(flags))
+    if array.dtype != bool or array.ndim != 2 or array.size == 0:
+        raise ValueError(f"flags must be bool of shape (N,) or (seeds, N), not {array.dtype} {np.shape(flags)}")
+    return array
 
 
 def _pair(flags_a: ArrayLike, flags_b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

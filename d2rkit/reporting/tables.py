@@ -133,8 +133,8 @@ def _masking(runs: Sequence[Run]) -> str:
     if not checked:
         return ""
     signs = sum(any(not check["passed"] for check in checks) for checks in checked)
-    found = f"signs in {signs} of {len(checked)} runs; see the notes" if signs else f"no sign in {len(checked)} runs"
-    return f" Checks of gradient masking: {found}."
+    words = f"signs in {signs} of {len(checked)} runs; see the notes" if signs else f"no sign in {len(checked)} runs"
+    return f" Checks of gradient masking: {words}."
 
 
 def paired_as_table(frame: pd.DataFrame, name: str = "paired") -> Table:
@@ -164,7 +164,7 @@ def paired_as_table(frame: pd.DataFrame, name: str = "paired") -> Table:
     return Table(name, caption, header, tuple(rows), numbers=frame)
 
 
-def comparison_table(found: Comparison, preset: Preset | None = None) -> Table:
+def comparison_table(comparison: Comparison, preset: Preset | None = None) -> Table:
     """compare()'s answer to read: ours, published, difference and source; without rows where nothing is comparable."""
     rows = [
         (
@@ -176,16 +176,16 @@ def comparison_table(found: Comparison, preset: Preset | None = None) -> Table:
             Cell(signed(row["difference"])),
             Cell("; ".join(filter(None, (row["source"], row["note"])))),
         )
-        for _, row in found.frame.iterrows()
+        for _, row in comparison.frame.iterrows()
     ]
     caption = "Beside published numbers"
     if rows:
-        n = ", ".join(str(n) for n in sorted(found.frame["n_test"].unique()))
+        n = ", ".join(str(n) for n in sorted(comparison.frame["n_test"].unique()))
         caption += f": accuracy in percent, same data set, network and ε; ours on {n} test images"
     header = ("Method", "Attack", "ε", "Ours", "Published", "Difference", "Source")
-    notes = tuple(("", note) for note in found.notes)
+    notes = tuple(("", note) for note in comparison.notes)
     return Table(
-        f"{preset.name if preset else 'table'}-published", caption + ".", header, tuple(rows), notes, found.frame
+        f"{preset.name if preset else 'table'}-published", caption + ".", header, tuple(rows), notes, comparison.frame
     )
 
 
@@ -196,12 +196,12 @@ def _paired(preset: Preset, runs: Sequence[Run], frame: pd.DataFrame, rows: Mapp
     reference = trades[0] if len(trades) == 1 else next(label for key, label in rows.items() if key in there)
     attack = attacks_in(preset.base.attacks)[-1]
     try:
-        found = paired_table(runs, attack, reference, checkpoint=preset.base.checkpoints[0], named=rows)
-        if found.empty:
+        tests = paired_table(runs, attack, reference, checkpoint=preset.base.checkpoints[0], named=rows)
+        if tests.empty:
             raise ValueError("no two rows share a seed")
     except ValueError as error:
         return Table(f"{preset.name}-paired", f"No paired tests: {error}.", (), ())
-    return paired_as_table(found, f"{preset.name}-paired")
+    return paired_as_table(tests, f"{preset.name}-paired")
 
 
 def _p(value: float) -> str:
@@ -239,8 +239,8 @@ def _rows_found(frame: pd.DataFrame) -> list[Row]:
 
 
 def _checkpoints(frame: pd.DataFrame, preset: Preset | None) -> list[str]:
-    found = [*(preset.base.checkpoints if preset else ()), *frame["checkpoint"]]
-    return list(dict.fromkeys(found))
+    checkpoints = [*(preset.base.checkpoints if preset else ()), *frame["checkpoint"]]
+    return list(dict.fromkeys(checkpoints))
 
 
 def _numbers(row: Row, group: pd.DataFrame, columns: Iterable[str]) -> dict[str, object]:
@@ -255,8 +255,8 @@ def _numbers(row: Row, group: pd.DataFrame, columns: Iterable[str]) -> dict[str,
         "n_missing": len(set(row.seeds) - set(group["seed"])),
     }
     for attack in columns:
-        found = group[attack].dropna() if attack in group else pd.Series(dtype=float)
-        values |= {f"{attack}_mean": found.mean(), f"{attack}_std": found.std(), f"{attack}_n": len(found)}
+        shares = group[attack].dropna() if attack in group else pd.Series(dtype=float)
+        values |= {f"{attack}_mean": shares.mean(), f"{attack}_std": shares.std(), f"{attack}_n": len(shares)}
     return values
 
 
@@ -282,8 +282,8 @@ def percent(mean: float, std: float = math.nan) -> str:
     return f"{100 * mean:.1f}" if math.isnan(std) else f"{100 * mean:.1f} ± {100 * std:.1f}"
 
 
-def _of(found: int, wanted: int) -> str:
-    return str(found) if found >= wanted else f"{found} of {wanted}"
+def _of(have: int, wanted: int) -> str:
+    return str(have) if have >= wanted else f"{have} of {wanted}"
 
 
 def _letter(number: int) -> str:
@@ -293,17 +293,17 @@ def _letter(number: int) -> str:
 
 def _remarks(group: pd.DataFrame) -> list[str]:
     """What a reader of the row's numbers must know: failed and stuck seeds, signs of gradient masking."""
-    found = []
+    remarks = []
     for _, run in group.iterrows():
         if run["status"].startswith("failed"):
-            found.append(f"seed {run['seed']} {run['status']}; it is not part of the mean")
+            remarks.append(f"seed {run['seed']} {run['status']}; it is not part of the mean")
         elif run["status"] != "done":
-            found.append(f"seed {run['seed']} is {run['status']}; it is part of the mean")
+            remarks.append(f"seed {run['seed']} is {run['status']}; it is part of the mean")
         if run["masking"]:
-            found.append(f"seed {run['seed']} shows a sign of gradient masking: {run['masking']}")
+            remarks.append(f"seed {run['seed']} shows a sign of gradient masking: {run['masking']}")
         if run["warnings"]:
-            found.append(f"AutoAttack says of seed {run['seed']}: {run['warnings']}")
-    return found
+            remarks.append(f"AutoAttack says of seed {run['seed']}: {run['warnings']}")
+    return remarks
 
 
 def _to_do(numbers: pd.DataFrame, preset: Preset | None) -> list[tuple[str, str]]:

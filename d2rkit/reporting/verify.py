@@ -61,14 +61,14 @@ class Verified:
 
 def rows_of(run: Run) -> str:
     """The rows of presets' tables that a run is a seed of, in words; empty if there are none."""
-    found = []
+    rows = []
     for preset in PRESETS.values():
         for row in preset.rows:
             cell = preset.experiment(row, preset.seeds[0])
             if run.experiment.seed in preset.seeds and settings_of(cell) == settings_of(run.experiment):
                 label = preset.titles.get(row) or METHODS[cell.method].title
-                found.append(f"row {label!r} of table {preset.name}, seed {run.experiment.seed}")
-    return " and ".join(found)
+                rows.append(f"row {label!r} of table {preset.name}, seed {run.experiment.seed}")
+    return " and ".join(rows)
 
 
 def verify(
@@ -90,7 +90,7 @@ def verify(
         raise ValueError(f"{run.folder} has no evaluation to verify: its status is {run.result['status']!r}")
     check_registered(experiment.registered)
     data = load_data(experiment.data, data_root, experiment.subset or None, download=False)
-    test, found = chosen_test(experiment, data), []
+    test, answers = chosen_test(experiment, data), []
     for checkpoint in checkpoints:
         kept = run.result["accuracy"][checkpoint]
         pgd = [attack for attack in attacks_in(kept) if parse_attack(attack)[0] == "pgd"]
@@ -108,9 +108,9 @@ def verify(
         digest = weights_digest(network)
         own = {digest, rounded_from(file).get("target", digest)}  # stored in float16 they have another digest
         if other := {str(f.facts["weights"]) for f in flags.values() if "weights" in f.facts} - own:
-            found.append(replace(answer, fault=f"{file} holds weights {digest}, its flags are of {min(other)}"))
+            answers.append(replace(answer, fault=f"{file} holds weights {digest}, its flags are of {min(other)}"))
             continue
         again = evaluate(network.to(resolve(device)), test, chosen, experiment.radius, experiment.seed, report=report)
         differing = {a: int((again.flags[a].cpu() != torch.from_numpy(flags[a].flags)).sum()) for a in chosen}
-        found.append(replace(answer, differing=differing))
-    return found
+        answers.append(replace(answer, differing=differing))
+    return answers

@@ -79,8 +79,8 @@ def training_step(state: TrainState, x: Tensor, y: Tensor, weight: float = 1.0) 
         with perturbed_weights(state.pair.target, ascent, state.awp) if state.awp else nullcontext():
             updates = TWO_STEP if state.recipe.update == "two-step" else (None,)
             done = [_descend(state, piece, loss, terms) for terms in updates]
-        for _, found in done:
-            _add(parts, found)
+        for _, new_parts in done:
+            _add(parts, new_parts)
         logits, _ = done[-1]
         _add(correct, _right(logits, piece.y))
         if state.beside:
@@ -108,8 +108,8 @@ def _descend(
 ) -> tuple[Logits, dict[str, Tensor]]:
     """Add the gradient of those terms (None: of all) and, after the last piece, step."""
     with _sent_once(state, piece):
-        logits, found = loss(state.model)
-        chosen = {name: part for name, part in found.items() if terms is None or name in terms}
+        logits, computed = loss(state.model)
+        chosen = {name: part for name, part in computed.items() if terms is None or name in terms}
         total = torch.stack(list(chosen.values())).sum()
         if piece.first:
             state.optimizer.zero_grad(set_to_none=True)

@@ -14,21 +14,10 @@ from d2rkit.acceleration.attack_copies import AttackCopies, attack_copy
 from d2rkit.acceleration.folding import Affine, FoldedCopy
 from d2rkit.methods.pair import GuidedPair
 from d2rkit.networks.architectures import build_model
+from tests.acceleration.odd_networks import stir
 from tests.conftest import make_pair
 
 NETWORKS = [("wrn-10-1", 32, 3), ("preactresnet18", 16, 3), ("resnet18-guide", 16, 3), ("cnn-4", 8, 1), ("mlp-8", 2, 1)]
-
-
-def stir(network, seed=0):
-    """Weights and statistics as after some training: nothing at its initial 0 or 1."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                for tensor in (module.weight, module.bias, module.running_mean):
-                    tensor.add_(0.3 * torch.randn(tensor.shape, generator=generator))
-                module.running_var.mul_(0.5 + torch.rand(module.running_var.shape, generator=generator))
-    return network.eval()
 
 
 def images(size, channels):

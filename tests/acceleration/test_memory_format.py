@@ -9,7 +9,8 @@ from torch import nn
 
 from d2rkit.acceleration.memory_format import WIDE, restore, set_memory_format
 from d2rkit.networks.architectures import build_model
-from tests.acceleration.test_folding import folded, stir
+from tests.acceleration.odd_networks import stir
+from tests.acceleration.test_folding import folded
 
 
 def layouts(network, x):

@@ -40,11 +40,11 @@ def up_to_the_first_panel(name: str) -> nbformat.NotebookNode:
     return notebook
 
 
-def command_of_lab(folder: Path, port: int) -> tuple[list[str], dict[str, str]]:
+def command_of_lab(folder: Path, port: int, *options: str) -> tuple[list[str], dict[str, str]]:
     """What `d2rkit lab` would start, after it has put its copies into `folder`."""
     from d2rkit.cli import main
 
-    words = ["d2rkit", "lab", "--no-browser", "--port", str(port), "--folder", str(folder)]
+    words = ["d2rkit", "lab", "--no-browser", "--port", str(port), "--folder", str(folder), *options]
     call = mock.patch("subprocess.call", return_value=0)
     with call as called, mock.patch.object(sys, "argv", words), suppress(SystemExit):
         main()
@@ -52,22 +52,23 @@ def command_of_lab(folder: Path, port: int) -> tuple[list[str], dict[str, str]]:
 
 
 @contextmanager
-def running_lab(root: Path, names: list[str]) -> Iterator[str]:
-    """A JupyterLab on copies of these notebooks, cut after their first panel; gives its address."""
+def running_lab(root: Path, names: list[str], *options: str) -> Iterator[str]:
+    """A JupyterLab on copies of these notebooks, cut after their first panel; gives its address. options: of
+    `d2rkit lab`; with --present nothing is written, so that it makes its copies itself."""
     (root / "config").mkdir()
     (root / "mine").mkdir()
-    for name in names:
+    for name in names if "--present" not in options else []:
         nbformat.write(up_to_the_first_panel(name), root / "mine" / f"{name}.ipynb")
-    options = {
+    settings = {
         "jupyter_server": {"IdentityProvider": {"token": ""}},
         "jupyter_lab": {"LabApp": {"expose_app_in_browser": True}},
     }
-    for app, option in options.items():
+    for app, option in settings.items():
         (root / "config" / f"{app}_config.json").write_text(json.dumps(option))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words, environment = command_of_lab(root / "mine", port)
+    words, environment = command_of_lab(root / "mine", port, *options)
     environment |= {
         "JUPYTER_CONFIG_DIR": str(root / "config"), "JUPYTER_DATA_DIR": str(root / "data"),
         "JUPYTERLAB_SETTINGS_DIR": str(root / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(root / "workspaces"),
@@ -210,10 +211,28 @@ def serious(panel) -> list[str]:
 
 
 def cut_or_wide(panel) -> list[str]:
-    """Labels that are cut off, and parts that stick out of the panel."""
+    """Labels, buttons and numbers that are cut off, menus narrower than an entry, parts that stick out of the panel."""
     return panel.evaluate(
         """panel => {
-             const found = [], right = panel.getBoundingClientRect().right + 1;
+             const found = [], ink = document.createElement('canvas').getContext('2d');
+             const room = part => {
+               const style = getComputedStyle(part);
+               ink.font = style.font;
+               return part.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+             };
+             const shown = selector => [...panel.querySelectorAll(selector)].filter(part => part.offsetParent);
+             for (const menu of shown('select')) {
+               const wide = room(menu);
+               for (const entry of menu.options)
+                 if (ink.measureText(entry.text).width > wide + 1)
+                   found.push(`cut in a menu of ${wide} pixels: ${entry.text}`);
+             }
+             for (const part of shown('button, .widget-html-content:not(.d2rkit-words *)'))
+               if (part.scrollWidth > part.clientWidth + 1 && part.clientWidth)
+                 found.push('cut: ' + part.textContent.trim().slice(0, 60));
+             for (const field of shown('input[type=number]'))
+               if (ink.measureText(field.value).width > room(field) + 1) found.push('cut: ' + field.value);
+             const right = panel.getBoundingClientRect().right + 1;
              for (const label of panel.querySelectorAll('.widget-label')) {
                const hidden = label.closest('.d2rkit-field') || !label.offsetParent;
                const inside = document.createRange();

@@ -34,6 +34,10 @@ PANELS = {
     "07_tables": ("Tables", None, "Attack", "AutoAttack"),
     "08_figures_for_papers": ("Figures for papers", "Font size (points)", "Columns", "1"),
     "09_your_own_loss": ("Divergence explorer", "Guide: P(A)", "Divergence", "total variation"),
+    "10_trajectories": ("Trajectories in prediction space", None, None, ""),
+    "11_ambiguity": ("The ambiguity dial", None, None, ""),
+    "12_certified_sandwich": ("The certified sandwich", "ε in 1/255", "Training", "PGD-AT"),
+    "13_who_gets_the_gradient": ("Who gets the gradient", None, "Loss of", "PGD-AT"),
 }
 WIDE, NARROW, LARGE = (1280, 800), (900, 700), (1920, 1080)
 ZOOMED = (640, 400)  # 1280 x 800 at 200 %
@@ -139,6 +143,8 @@ def test_a_panel_answers_keyboard_and_mouse_in_light_and_dark_and_in_every_windo
     lab.keep(f"{name}-dark")
     for size in (ZOOMED, NARROW, LARGE):
         panel = resize(lab, size, heading)
+        lab.page.evaluate(f"window.jupyterapp.shell.{'collapse' if size == ZOOMED else 'expand'}Left()")
+        lab.page.wait_for_timeout(300)
         assert cut_or_wide(panel) == [], size
         lab.keep(f"{name}-{size[0]}")
     assert panel.locator(".d2rkit-error").count() == 0

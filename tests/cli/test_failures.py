@@ -25,6 +25,8 @@ from d2rkit.experiments.sweep import attempt
 from d2rkit.networks.checkpoints import load_resume
 from tests.experiments.test_experiment import TINY
 
+thorough = pytest.mark.thorough
+
 
 def until(true, seconds=60):
     deadline = time.monotonic() + seconds
@@ -131,7 +133,9 @@ def test_a_reader_that_went_away_is_no_failure_of_ours():
     assert found.returncode == 141 and found.stderr == ""
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+@pytest.mark.parametrize(
+    "encoding", [pytest.param("utf-8", marks=thorough), pytest.param("latin-1", marks=thorough), "ascii"]
+)
 def test_terminals_that_lack_letters_lose_no_result(encoding):
     code = (
         "import sys; from d2rkit.cli import main, base; sys.argv = ['d2rkit', 'say'];"
@@ -155,7 +159,7 @@ def children_of(process):
     return [child for child in found if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-@pytest.mark.parametrize("kind", ["sweep", "plan"])
+@pytest.mark.parametrize("kind", ["sweep", pytest.param("plan", marks=thorough)])
 def test_workers_end_with_a_killed_parent(tmp_path, kind):
     words = {
         "sweep": ["sweep", "quick", "--rows", "pgd-at", "--seeds", "1", "--workers", "1", "--runs", str(tmp_path)],

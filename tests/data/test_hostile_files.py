@@ -23,7 +23,7 @@ from d2rkit.data.datasets import load_data
 from d2rkit.networks.architectures import build_model
 from d2rkit.networks.loading import load_released
 from tests.data.test_arrays import split
-from tests.data.test_tiny_imagenet import drawn_files, write_form
+from tests.data.tiny_imagenet_files import drawn_files, write_form
 
 # Archives ----------------------------------------------------------------------------------------
 

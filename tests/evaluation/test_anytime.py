@@ -267,6 +267,7 @@ def test_a_budget_that_is_none_is_one_sentence(checkpoint, tmp_path, monkeypatch
     assert end.value.code == 2 and "a budget is a time above 0" in said and said.count("\n") == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_killed_and_resumed_it_ends_with_the_same_flags(checkpoint, tmp_path):
     """Standard AutoAttack, all of it; the first process dies without a word as soon as it has kept something."""

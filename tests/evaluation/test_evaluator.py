@@ -15,7 +15,7 @@ from d2rkit.evaluation.evaluate import evaluate
 from d2rkit.evaluation.evaluator import Budget, Evaluator
 from d2rkit.methods.pair import eval_mode
 from d2rkit.networks.architectures import build_model
-from tests.acceleration.test_attack_copies import Wrapped
+from tests.acceleration.odd_networks import Wrapped
 
 EPS = 0.15
 

@@ -11,7 +11,7 @@ from d2rkit.evaluation.gradient_masking import MaskingCheck, checks_of, masking_
 from d2rkit.panels.robustness import Rounded, Sharp
 from d2rkit.training.loop import fit
 from d2rkit.training.recipe import Recipe
-from tests.acceleration.test_attack_copies import Masks, Wrapped
+from tests.acceleration.odd_networks import Masks, Wrapped
 from tests.conftest import make_pair
 
 EPS = 0.1

@@ -1,14 +1,16 @@
 """Hand-ins run again: what is right stays right, and whatever else a text does is stopped and named."""
 
+import multiprocessing
 import sys
 
 import pytest
 
 from d2rkit.exercises import class_desk as module
+from d2rkit.exercises import rerun_child
 from tests.exercises import a_class
 
 pytestmark = [
-    pytest.mark.slow,  # each starts a Python that imports torch
+    pytest.mark.slow,  # processes
     pytest.mark.skipif(sys.platform == "win32", reason="Windows has no resource limits"),
 ]
 rerun = pytest.importorskip("d2rkit.exercises.rerun")
@@ -24,6 +26,15 @@ def again(code, exercise="kl", **limits):
     return rerun.rerun(exercise, code, rerun.Limits(**{"seconds": 300, **limits}))
 
 
+def forked(code, folder):
+    """The same in a process that has imported torch already, and without limits, which are set before Python starts."""
+    asked, answer = {"exercise": "kl", "code": code, "plugins": []}, folder / "answer.json"
+    process = multiprocessing.get_context("forkserver").Process(target=rerun_child.run, args=(asked, answer))
+    process.start()
+    process.join(120)
+    return rerun._read(answer, process.exitcode, rerun.Limits())
+
+
 def test_right_and_wrong_solutions_are_what_they_were():
     assert again(a_class.solution("pgd"), "pgd").status == "passed"
     exercise, code, words = a_class.wrong(0)
@@ -31,9 +42,16 @@ def test_right_and_wrong_solutions_are_what_they_were():
     assert found.status == "not yet" and words in found.hint and found.step
 
 
+def test_the_lecturers_words_hold_there_too(tmp_path, monkeypatch):
+    (tmp_path / "own.toml").write_text('[steps]\n"returns two results" = "zwei Ergebnisse"\n', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("D2RKIT_EXERCISES", "own.toml")  # the other process works in another folder
+    assert again(FIRST + "    return None\n").step == "zwei Ergebnisse"
+
+
 def test_an_endless_loop_ends():
-    found = again(kl_that("while True:", "    pass"), seconds=30)
-    assert found.status == "stopped" and "30 s" in found.hint
+    found = again(kl_that("while True:", "    pass"), seconds=12)
+    assert found.status == "stopped" and "12 s" in found.hint
 
 
 def test_memory_is_limited():
@@ -43,25 +61,32 @@ def test_memory_is_limited():
     assert found.status != "passed" and "MemoryError" in found.hint
 
 
+def test_a_write_outside_is_refused_in_a_process_of_its_own(tmp_path):
+    found = again(kl_that(f"open({str(tmp_path / 'target')!r}, 'w').write('x')"))
+    assert found.status == "not yet" and "a solution writes no files" in found.hint
+    assert not (tmp_path / "target").exists()
+
+
 @pytest.mark.parametrize(
-    "lines",
+    ("lines", "words"),
     [
-        ["import socket", "socket.create_connection(('127.0.0.1', 9), 1)"],
-        ["import urllib.request", "urllib.request.urlopen('http://127.0.0.1:9')"],
-        ["import subprocess", "subprocess.run(['touch', '{target}'])"],
-        ["import os", "os.system('touch {target}')"],
-        ["open('{target}', 'w').write('x')"],
-        ["import os", "os.remove('{victim}')"],
-        ["import shutil", "shutil.rmtree('{folder}')"],
-        ["import pathlib", "pathlib.Path('{victim}').write_text('x')"],
+        (["import socket", "socket.create_connection(('127.0.0.1', 9), 1)"], "no network"),
+        (["import urllib.request", "urllib.request.urlopen('http://127.0.0.1:9')"], "no network"),
+        (["import subprocess", "subprocess.run(['touch', '{target}'])"], "no other programs"),
+        (["import os", "os.system('touch {target}')"], "no other programs"),
+        (["open('{target}', 'w').write('x')"], "writes no files"),
+        (["import os", "os.remove('{victim}')"], "changes no files"),
+        (["import shutil", "shutil.rmtree('{folder}')"], "changes no files"),
+        (["import pathlib", "pathlib.Path('{victim}').write_text('x')"], "writes no files"),
     ],
 )
-def test_plain_attempts_are_refused(lines, tmp_path):
+def test_plain_attempts_are_refused(lines, words, tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
+    (own := tmp_path / "own").mkdir()
     names = {"target": tmp_path / "target", "victim": victim, "folder": tmp_path}
-    found = again(kl_that(*(line.format(**names) for line in lines)))
-    assert found.status == "not yet" and "a solution " in found.hint  # the guard's words
+    found = forked(kl_that(*(line.format(**names) for line in lines)), own)
+    assert found.status == "not yet" and words in found.hint
     assert victim.read_text() == "precious" and not names["target"].exists()
 
 
@@ -84,8 +109,8 @@ def test_the_process_has_no_network_even_without_the_guard():
         ("print('hello')\n" + FIRST + "    return helper(p_logits)\n", "NameError"),
     ],
 )
-def test_what_does_not_run_is_named(code, words):
-    found = again(code)
+def test_what_does_not_run_is_named(code, words, tmp_path):
+    found = forked(code, tmp_path)
     assert found.status != "passed" and words in found.hint and "Traceback" not in found.hint
 
 
@@ -93,6 +118,13 @@ def test_limits_that_make_no_sense_are_refused():
     for limits in ({"seconds": 0}, {"memory": 100}):
         with pytest.raises(ValueError, match="must"):
             rerun.Limits(**limits).check()
+
+
+def test_data_sets_are_looked_for_where_the_lecturer_has_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("D2RKIT_DATA", "sets")  # a relative path: the check runs elsewhere
+    found = again(kl_that("import os", "raise ValueError(os.environ['D2RKIT_DATA'])"))
+    assert f"ValueError: {tmp_path / 'sets'}" in found.hint
 
 
 def test_an_edited_status_is_seen(tmp_path, monkeypatch):

@@ -143,6 +143,7 @@ def test_a_preempted_job_is_requeued_as_often_as_it_takes(tmp_path, slurm, monke
     assert job.result() == f"{TINY.run_name}: done"
 
 
+@pytest.mark.thorough
 def test_a_process_of_a_job_that_is_preempted_ends_and_another_one_goes_on(tmp_path):
     """As submitit's local executor has it: a process that is sent the signal, and a new one out of the queue."""
     cell = dataclasses.replace(TINY, epochs=6, attacks=())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from d2rkit.methods import attacks, objectives
-from d2rkit.methods.catalogue import ATTACKS, METHODS, TWO_STEP, get_method
+from d2rkit.methods.catalogue import METHODS, PAIR_ATTACKS, TWO_STEP, get_method
 from tests.conftest import make_pair
 
 BUDGET = {"eps": 0.2, "step_size": 0.05, "steps": 2}
@@ -19,7 +19,7 @@ def test_a_step_of_every_method(name, digits):
     method, (x, y) = METHODS[name], batch(digits)
     pair = make_pair(guide=method.needs_guide)
     x_adv = method.perturb(pair, x, y, generator=torch.Generator().manual_seed(0), **BUDGET)
-    assert method.attack in ATTACKS and (x_adv is None) == (method.attack == "none")
+    assert method.attack in PAIR_ATTACKS and (x_adv is None) == (method.attack == "none")
     logits = method.forward(pair, x, x_adv)
     loss = method.loss(logits, y)
     loss.total.backward()

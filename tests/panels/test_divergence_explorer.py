@@ -54,6 +54,13 @@ def test_guide_equal_to_start_draws():
     assert data.arrived
 
 
+def test_rounding_does_not_fill_an_axis():
+    """Guide and start in one place: the distance is 1e-17 or so, which is 0 to the eye."""
+    drawn = simplex.draw(simplex.compute("kl", guide_a=0.6, guide_b=0.75, start_a=0.6, start_b=0.75))
+    (ax,) = (ax for ax in drawn.axes if ax.get_title("left") == "On the way")
+    assert ax.get_ylim()[1] >= 0.05
+
+
 def test_bad_input_in_words():
     with pytest.raises(ValueError, match=r"'k1'.*did you mean 'kl'"):
         simplex.compute("k1")

@@ -40,13 +40,13 @@ TINY = preset(
     flip=False, test_images=20,
 )  # fmt: skip
 TRAIN = TrainCost(step=2.0, guide_step=1.0, epoch_end=10.0, validated=100, disk=1_000)
-ATTACKS = EvaluationCost(prepare=3.0, pgd_step=0.01, passes=dict.fromkeys(PASSES, 1e-4))
+EVALUATION = EvaluationCost(prepare=3.0, pgd_step=0.01, passes=dict.fromkeys(PASSES, 1e-4))
 GUIDE = GuideCost(prepare=5.0, pgd_step=0.02)
 
 
 def measured(*presets):
     cells = [cell for each in presets for cell in each.experiments()]
-    targets = {target_like(c).run_name: ATTACKS for c in cells}
+    targets = {target_like(c).run_name: EVALUATION for c in cells}
     guides = {alike.run_name: GUIDE for alike in map(guide_like, cells) if alike}
     return Measured({like(c).run_name: TRAIN for c in cells}, targets, guides, 2**30, "a test")
 
@@ -82,14 +82,14 @@ def test_evaluation_is_every_measurement_on_the_images_it_attacks():
     autoattack_seconds = 1e-4 * (101 * 80 + 909 * 43 + 900 * 40 + 5_000 * 40)
     once = 3 + 10 * step + autoattack_seconds
     after = (7 * 20 + 2 * 100 + 20) * step  # PGD-20 at seven radii, PGD-100 at two, C&W-20
-    assert evaluation_seconds(cell, ATTACKS, None, survivors) == pytest.approx(once + after)
+    assert evaluation_seconds(cell, EVALUATION, None, survivors) == pytest.approx(once + after)
     both = replace(cell, checkpoints=("best", "last"))
-    assert evaluation_seconds(both, ATTACKS, None, survivors) == pytest.approx(2 * once + after)
-    assert evaluation_seconds(replace(cell, attacks=()), ATTACKS, None, survivors) == 0
+    assert evaluation_seconds(both, EVALUATION, None, survivors) == pytest.approx(2 * once + after)
+    assert evaluation_seconds(replace(cell, attacks=()), EVALUATION, None, survivors) == 0
     known = replace(cell, attacks=("clean", "pgd20", "cw20", "autoattack"))  # what the checks want is there already
-    assert evaluation_seconds(known, ATTACKS, None, survivors) == pytest.approx(once - 10 * step + after)
+    assert evaluation_seconds(known, EVALUATION, None, survivors) == pytest.approx(once - 10 * step + after)
     guided = replace(cell, method="d2r-cag")
-    assert evaluation_seconds(guided, ATTACKS, GUIDE, survivors) == pytest.approx(once + after + 5 + 20 * 0.02 * 80)
+    assert evaluation_seconds(guided, EVALUATION, GUIDE, survivors) == pytest.approx(once + after + 5 + 20 * 0.02 * 80)
 
 
 def test_passes_are_those_of_the_package():

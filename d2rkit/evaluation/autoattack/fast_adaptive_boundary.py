@@ -63,11 +63,11 @@ def classes_side_by_side(
         ranks = range(first, min(first + max(1, rows // len(left)), classes + 1))
         targets = torch.cat([order[left, rank] for rank in ranks])
         images, labels = x[left].repeat(len(ranks), 1, 1, 1), y[left].repeat(len(ranks))
-        found = run(images, labels, targets)
-        distance = (found - images).flatten(1).norm(p=p, dim=1)
-        fooled = ((predict(found).argmax(1) != labels) & (distance <= eps)).view(len(ranks), -1)
+        candidates = run(images, labels, targets)
+        distance = (candidates - images).flatten(1).norm(p=p, dim=1)
+        fooled = ((predict(candidates).argmax(1) != labels) & (distance <= eps)).view(len(ranks), -1)
         rank = fooled.int().argmax(0)  # the first class of success, as one after the other would find it
-        best = found.view(len(ranks), len(left), *x.shape[1:])[rank, torch.arange(len(left), device=x.device)]
+        best = candidates.view(len(ranks), len(left), *x.shape[1:])[rank, torch.arange(len(left), device=x.device)]
         any_fooled = fooled.any(0)
         adversarial[left[any_fooled]] = best[any_fooled]
         left, first = left[~any_fooled], ranks.stop

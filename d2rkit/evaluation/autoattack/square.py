@@ -58,17 +58,17 @@ def squares_side_by_side(
             labels, start, lowest, highest = (t.index_select(0, left[image]) for t in (y, best, low, high))
             moved = torch.clamp(start + squares.index_select(0, square), lowest, highest)
             new = (moved - start).flatten(1).abs().amax(1).nonzero().flatten()
-            found = margins.new_full((len(left), at_once), torch.inf)
+            scores = margins.new_full((len(left), at_once), torch.inf)
             if len(new):
-                found[image[new], square[new]] = score(moved.index_select(0, new), labels[new])
-            better = found < margins[left, None]
+                scores[image[new], square[new]] = score(moved.index_select(0, new), labels[new])
+            better = scores < margins[left, None]
             first = torch.where(better, number, at_once).amin(1)
             queries[left] += (first + 1).clamp(max=at_once) - due
             hit = (first < at_once).nonzero().flatten()
             row = torch.full((len(left), at_once), -1, device=x.device)
             row[image, square] = torch.arange(len(image), device=x.device)
             best[left[hit]] = moved[row[hit, first[hit]]]
-            margins[left[hit]] = found[hit, first[hit]]
+            margins[left[hit]] = scores[hit, first[hit]]
             kept += len(hit)
             again = hit[(first[hit] + 1 < at_once) & (margins[left[hit]] > 0)]
             left, due = left[again], first[again] + 1

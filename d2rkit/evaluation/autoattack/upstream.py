@@ -72,23 +72,23 @@ SOURCES = {
 def changes() -> list[str]:
     """A sentence for each thing that the installed package does not have, or has in another form; none if all is as it
     was. A changed source need not be an error: read it, make ours do the same, and enter its new digest."""
-    found = []
+    changed = []
     if not (Path(pyautoattack.__file__).parent / EXAMPLE).is_file():
-        found.append(f"pyautoattack carries no {EXAMPLE} any more, the undefended network of panels/sample_pairs.py.")
+        changed.append(f"pyautoattack carries no {EXAMPLE} any more, the undefended network of panels/sample_pairs.py.")
     attack = AutoAttack(nn.Identity(), device="cpu")
     for part, names in ATTRIBUTES.items():
         owner = getattr(attack, part, None) if part else attack
         missing = [name for name in names if not hasattr(owner, name)]
-        found += [f"pyautoattack's {part or 'AutoAttack'} has no {name} any more." for name in missing]
+        changed += [f"pyautoattack's {part or 'AutoAttack'} has no {name} any more." for name in missing]
     for name, (digest, why) in SOURCES.items():
         try:
             source = inspect.getsource(attrgetter(name)(pyautoattack))
         except (AttributeError, OSError, TypeError):
-            found.append(f"pyautoattack has no {name} any more, which {why}.")
+            changed.append(f"pyautoattack has no {name} any more, which {why}.")
             continue
         if (now := hashlib.sha256(source.encode()).hexdigest()[:12]) != digest:
-            found.append(f"pyautoattack's {name}, which {why}, has changed: its source has the digest {now}.")
-    return found
+            changed.append(f"pyautoattack's {name}, which {why}, has changed: its source has the digest {now}.")
+    return changed
 
 
 def standard(network: nn.Module, stage: str, x: Tensor, settings: AutoAttackSettings) -> AutoAttack:
@@ -216,19 +216,19 @@ class SideBySideSquare(square.SquareAttack):
 @contextmanager
 def warnings_heard() -> Iterator[list[str]]:
     """What the package's own checks warn of, each sentence once, instead of on the terminal."""
-    found: list[str] = []
+    heard: list[str] = []
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             text = record.getMessage().split(FOOTNOTE)[0]
-            if record.levelno >= logging.WARNING and text not in found:
-                found.append(text)
+            if record.levelno >= logging.WARNING and text not in heard:
+                heard.append(text)
 
     logger, handler = logging.getLogger(LOGGER), Collector()
     propagate, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:
-        yield found
+        yield heard
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagate
