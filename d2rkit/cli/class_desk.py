@@ -45,5 +45,5 @@ def class_command(
         desk = class_desk(handins)
     desk.save(page)
     for file, sentence in desk.broken.items():
-        print(f"not read: {file} {sentence}")
+        print(f"does not count: {file} {sentence}")
     print(f"{len(desk.students)} hand-ins: {page} and {table}")

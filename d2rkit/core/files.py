@@ -77,14 +77,18 @@ def read_small_text(path: Path) -> str:
     try:
         if path.stat().st_size > SMALL:
             raise ValueError(f"{path} is damaged: {path.stat().st_size} bytes, of which {SMALL} are allowed")
-        return path.read_text(encoding="utf-8")
-    except (UnicodeDecodeError, OSError) as error:
+        return path.read_text(encoding="utf-8-sig")  # Windows editors put a byte-order mark before UTF-8
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: it is not UTF-8 text, see byte {error.start}") from error
+    except OSError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def read_json(path: Path) -> Any:
     """ValueError, in one sentence, if the file is missing or damaged."""
     text = read_small_text(path)
+    if not text.strip():
+        raise ValueError(f"{path} is damaged: it is empty")
     try:
         return json.loads(text)
     except RecursionError as error:

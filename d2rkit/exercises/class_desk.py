@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -42,6 +44,10 @@ class StudentExercise:
     again: Again | None = None
 
     @property
+    def begun(self) -> bool:
+        return self.status != UNWRITTEN or self.attempts > 0
+
+    @property
     def differs(self) -> bool:
         """Does running it again contradict what was handed in?"""
         if self.again is None or self.again.status == UNKNOWN:
@@ -57,6 +63,11 @@ class Student:
     file: str
     cells: dict[str, StudentExercise]
     answers: dict[str, dict]
+
+    @property
+    def given(self) -> str:
+        """The name without the file that tells two of one name apart."""
+        return self.name.removesuffix(f" ({self.file})")
 
     @property
     def passed(self) -> int:
@@ -75,7 +86,8 @@ class Misconception:
 
 @dataclass(frozen=True)
 class ClassDesk:
-    """exercises: the kit's, then others, as far as anyone has them, and their titles; broken: file -> sentence."""
+    """exercises: the kit's, then others, as far as anyone has them, and their titles; broken: file that does not count
+    -> sentence."""
 
     folder: str
     students: tuple[Student, ...]
@@ -102,9 +114,11 @@ class ClassDesk:
         """Write the page, and the CSV beside it; ValueError if either is there already."""
         files = check_outputs(path)
         for file, text in zip(files, (self.html(), self.csv()), strict=True):
+            # Excel takes a CSV for UTF-8 only if a byte-order mark says so.
+            encoding = "utf-8-sig" if file.suffix == ".csv" else "utf-8"
             with write_atomically(file) as draft:
                 # JSON may hold half a surrogate pair, which no file can.
-                draft.write_text(text, encoding="utf-8", newline="", errors="backslashreplace")
+                draft.write_text(text, encoding=encoding, newline="", errors="backslashreplace")
         return files
 
 
@@ -153,24 +167,34 @@ def class_desk(
         students = run_again(students, limits, report)
     there = {name for student in students for name in student.cells}
     exercises = (*(name for name in NAMES if name in there), *sorted(there - set(NAMES)))
+    given = {student.name: student.given for student in students}
+    groups = alike([(s.name, {e: c.code for e, c in s.cells.items()}) for s in students])
     return ClassDesk(
         str(root), tuple(students), exercises, titles(students, exercises), misconceptions(students),
-        predictions(students), alike([(s.name, {e: c.code for e, c in s.cells.items()}) for s in students]), broken,
+        predictions(students), tuple(one for one in groups if len({given[name] for name in one.students}) > 1), broken,
     )  # fmt: skip
 
 
 def read_class(root: Path) -> tuple[list[Student], dict[str, str]]:
     """Hand-ins by name, and one sentence for each other file (hidden ones do not count)."""
-    students, broken = [], {}
+    students, broken, seen = [], {}, {}
     for file in sorted(root.rglob("*")):
-        name, json = readable(file.relative_to(root).as_posix()), file.suffix.lower() == ".json"
-        if any(part.startswith(".") for part in file.relative_to(root).parts) or (file.is_dir() and not json):
+        name, json_file = readable(file.relative_to(root).as_posix()), file.suffix.lower() == ".json"
+        if any(part.startswith(".") for part in file.relative_to(root).parts) or (file.is_dir() and not json_file):
             continue
-        if not json:
-            broken[name] = "is no .json, so it was not read" if file.is_file() else "is no file"
+        if not json_file:
+            broken[name] = _other(file)
             continue
         try:
-            students.append(_student(read_handin(file), file, name))
+            handin = read_handin(file)
+            text = json.dumps(handin, sort_keys=True)
+            if (
+                handin.get("student", "").strip() and text in seen
+            ):  # a download made twice; without a name, two students
+                broken[name] = f"says the same as {seen[text]}, word for word, so it counts once"
+                continue
+            seen[text] = name
+            students.append(_student(handin, file, name))
         except (ValueError, OSError) as error:
             sentence = " ".join(str(error).replace(str(file), "").split())
             broken[name] = readable(sentence.removesuffix("; move it away or choose another name"))
@@ -184,8 +208,15 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def _other(file: Path) -> str:
+    if file.suffix == ".ipynb":
+        return "is a notebook; what it handed in is the file handin.json beside it"
+    return "is no .json, so it was not read" if file.is_file() else "is no file"
+
+
 def _student(handin: Mapping[str, Any], file: Path, name: str) -> Student:
     own = file.parent.name if file.stem.lower() == "handin" and "/" in name else file.stem
+    own = re.sub(r"_\d+_assignsubmission_\w*$", "", own)  # what Moodle adds to a student's name
     cells = {}
     for exercise, entry in handin["exercises"].items():
         stopped = entry["status"] == NOT_YET

@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from d2rkit.exercises.answers import CONFIDENCES, letters, with_unit
-from d2rkit.exercises.checking import NOT_YET, SYMBOLS
+from d2rkit.exercises.checking import NOT_YET, PASSED, SYMBOLS
 from d2rkit.exercises.settings import threshold
 from d2rkit.reporting.html_table import Html, Marked, html_table
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1f; --soft: #5c5c61; --paper: #fff; --line: #d9d9de; --ok: #0072b2;
   --no: #b34700; --fill: #e6f0f7; }
-@media (prefers-color-scheme: dark) { :root { --ink: #ececf0; --soft: #a9a9b2; --paper: #17181b; --line: #3b3c42;
-  --ok: #6db6e8; --no: #f09a5b; --fill: #1c3345; } }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #ececf0; --soft: #a9a9b2; --paper: #17181b;
+  --line: #3b3c42; --ok: #6db6e8; --no: #f09a5b; --fill: #1c3345; } }
 body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto;
   max-width: 1280px; padding: 0 1.5rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .4rem; }
@@ -29,23 +29,33 @@ nav a { margin-right: 1.2rem; } a { color: var(--ok); }
 table { border-collapse: collapse; } .scroll { overflow-x: auto; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); }
 thead th, thead td { border-bottom: 2px solid var(--soft); font-weight: 600; } td.n, th.n { text-align: right; }
-.matrix { table-layout: fixed; width: 100%; min-width: 70rem; font-size: 13px; }
-.matrix th:first-child { width: 8.5rem; } .matrix td, .matrix thead th { padding: .3rem .4rem; }
-.matrix td { overflow-wrap: anywhere; border-left: 1px solid var(--line); overflow-wrap: anywhere; }
+.matrix { table-layout: fixed; font-size: 13px; } .matrix th { overflow-wrap: anywhere; }
+.matrix th:first-child { width: 9rem; } .matrix td, .matrix thead th { padding: .3rem .4rem; width: 7rem; }
+.matrix td { border-left: 1px solid var(--line); overflow-wrap: anywhere; } .matrix b { white-space: nowrap; }
 .passed { background: var(--fill); } .passed b { color: var(--ok); } .not b { color: var(--no); }
 .matrix .step { display: block; line-height: 1.25; } summary { cursor: pointer; }
 .title { font-weight: 400; font-size: 12px; line-height: 1.25; color: var(--soft); display: block; }
-.mark { display: inline-block; border: 1px solid var(--no); border-radius: .6em; padding: 0 .45em; font-size: 12px; }
+.mark { display: inline-block; border: 1px solid var(--no); border-radius: .6em; padding: 0 .45em; font-size: .9em; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(30rem, 1fr)); gap: 1rem; }
 .card { border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem; } .card table { width: 100%; }
 .bar { display: block; height: .55rem; background: var(--ok); border-radius: 2px; min-width: 1px; }
 .graph { display: block; width: 8rem; margin-top: .35rem; background: var(--line); border-radius: 2px; }
-@media print { nav { display: none; } .matrix { min-width: 0; } }
+ul { margin: .3rem 0; padding-left: 1.2rem; max-width: 60rem; } li { margin: .2rem 0; }
+pre { font-size: 12px; line-height: 1.35; background: var(--fill); padding: .5rem .7rem; overflow-x: auto;
+  margin: .4rem 0; }
+.codes { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 0 1rem; }
+.codes > div { min-width: 0; }
+@page { size: A4 landscape; margin: 12mm; }
+@media print { body { margin: 0; padding: 0; max-width: none; font-size: 11px; } nav, details.code { display: none; }
+  .matrix { font-size: 10px; width: 100%; } .matrix th:first-child, .matrix td, .matrix thead th { width: auto; }
+  .matrix tfoot { display: table-row-group; } tr, .card { break-inside: avoid; } h2 { break-after: avoid; }
+  .cards { grid-template-columns: 1fr 1fr; } .passed, .bar, .graph { print-color-adjust: exact; } }
 """
 
 
 def page(desk: ClassDesk) -> str:
     parts = [
+        ("short", "In short", _short(desk)),
         ("students", "Students and exercises", _matrix(desk)),
         ("misconceptions", "Commonest misconceptions", _misconceptions(desk)),
         ("predictions", "Predictions, before and after", _predictions(desk)),
@@ -54,8 +64,8 @@ def page(desk: ClassDesk) -> str:
     if desk.again:
         parts.append(("again", "Run again", _again(desk)))
     if desk.broken:
-        parts.append(("files", "Files that could not be read", _broken(desk)))
-    links = "".join(f"<a href='#{key}'>{title}</a>" for key, title, _ in parts)
+        parts.append(("files", "Files that do not count", _broken(desk)))
+    links = "".join(f"<a href='#{key}'>{title}</a>" for key, title, _ in parts[1:])
     body = "".join(f"<section id='{key}'><h2>{title}</h2>{content}</section>" for key, title, content in parts)
     count = len(desk.students)
     passed = sum(student.passed for student in desk.students)
@@ -80,18 +90,56 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<div class='scroll'>{html_table(titles, cells, columns=columns)}</div>"
 
 
+# -- what to know five minutes before the class ---------------------------------------------------------------
+def _short(desk: ClassDesk) -> str:
+    """What to talk about, and with whom; every line only where there is something to say."""
+    count = len(desk.students)
+    lines = [
+        f"<b>{_t(one.exercise)}</b>: {len(one.students)} of {count} were left with “{_t(one.hint)}”"
+        for one in desk.misconceptions[:3]
+        if len(one.students) > 1
+    ]
+    idle = [s.name for s in desk.students if not any(c.attempts for c in s.cells.values())]
+    lines += [f"Handed in without an attempt: {_t(', '.join(idle))}"] if idle else []
+    alike = [f"{one.exercise} ({', '.join(one.students)})" for one in desk.alike if not one.common]
+    lines += [f"Code that is alike: {_t('; '.join(alike))}"] if alike else []
+    differ = [(s.name, name) for s in desk.students for name, cell in s.cells.items() if cell.differs]
+    lines += (
+        [f"Run again, not what was handed in: {_t(', '.join(f'{who} ({what})' for who, what in differ))}"]
+        if differ
+        else []
+    )
+    unread = len(desk.broken)
+    lines += [f"<a href='#files'>{unread} file{'s do' if unread != 1 else ' does'} not count</a>"] if unread else []
+    return f"<ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>" if lines else "<p>Nothing stands out.</p>"
+
+
+def _codes(desk: ClassDesk, exercise: str, names: Sequence[str], words: str) -> str:
+    """The code of these students side by side, on a click; empty where there is none."""
+    texts = [(s.name, s.cells[exercise].code) for s in desk.students if s.name in names and exercise in s.cells]
+    each = "".join(f"<div>{_t(name)}<pre>{_t(text.strip())}</pre></div>" for name, text in texts if text.strip())
+    return f"<details class='code'><summary>{words}</summary><div class='codes'>{each}</div></details>" if each else ""
+
+
 # -- students × exercises -----------------------------------------------------------------------------------
 def _matrix(desk: ClassDesk) -> str:
     marked = {(one.exercise, name) for one in desk.alike if not one.common for name in one.students}
-    passed = Counter(name for s in desk.students for name, cell in s.cells.items() if cell.status == "passed")
+    begun = [name for name in desk.exercises if any(s.cells[name].begun for s in desk.students if name in s.cells)]
+    passed = Counter(name for s in desk.students for name, cell in s.cells.items() if cell.status == PASSED)
+    count = len(desk.students)
     table = html_table(
-        ("student", *(Html(_named(desk, name)) for name in desk.exercises)),
-        [_row(student, desk, marked) for student in desk.students],
-        attributes="class='matrix'", foot=("all", *(f"{passed[name]} passed" for name in desk.exercises)),
+        ("student", *(Html(_named(desk, name)) for name in begun)),
+        [_row(student, begun, marked) for student in desk.students],
+        attributes="class='matrix'", foot=("all", *(f"{passed[name]} of {count} passed" for name in begun)),
     )  # fmt: skip
+    rest = ", ".join(
+        f"<span title='{_t(desk.titles.get(name, name))}'>{_t(name)}</span>"
+        for name in desk.exercises
+        if name not in begun
+    )
     return (
         "<p class='soft'>✔ passed, ✘ not yet, with the step at which the last check stopped and, on a click, its hint; "
-        "… not yet written; 3×: three attempts.</p>"
+        f"… not yet written; 3×: three attempts.{f' Nobody has begun {rest}.' if rest else ''}</p>"
         f"<div class='scroll'>{table}</div>"
     )
 
@@ -103,8 +151,8 @@ def _named(desk: ClassDesk, name: str) -> str:
     return named if heading in ("", name) else f"{named} <span class='title'>{_t(heading)}</span>"
 
 
-def _row(student: Student, desk: ClassDesk, marked: set[tuple[str, str]]) -> list[Marked]:
-    cells = [_cell(student.cells.get(name), (name, student.name) in marked) for name in desk.exercises]
+def _row(student: Student, exercises: Sequence[str], marked: set[tuple[str, str]]) -> list[Marked]:
+    cells = [_cell(student.cells.get(name), (name, student.name) in marked) for name in exercises]
     return [Marked(student.name, f"title='{_t(student.file)}'"), *cells]
 
 
@@ -112,7 +160,7 @@ def _cell(cell: StudentExercise | None, marked: bool) -> Marked:
     if cell is None:
         return Marked(Html("<span class='soft'>–</span>"), "")
     kind = {"passed": "passed", NOT_YET: "not"}.get(cell.status, "")
-    tries = f" <span class='soft'>{cell.attempts}×</span>" if cell.attempts else ""
+    tries = f" <span class='soft'>{cell.attempts}×</span>" if cell.attempts > 1 else ""
     words = f"<b>{SYMBOLS[cell.status]} {_t(cell.status)}</b>{tries}"
     words = words if kind else "<span class='soft' title='not yet written'>…</span>"
     if cell.hint:
@@ -127,15 +175,10 @@ def _misconceptions(desk: ClassDesk) -> str:
     if not desk.misconceptions:
         return "<p>Nobody was left with a hint.</p>"
     rows = [
-        (
-            _named(desk, one.exercise),
-            str(len(one.students)),
-            _t(one.step or "–"),
-            _t(one.hint),
-            _t(", ".join(one.students)),
-        )
+        (_named(desk, one.exercise), str(len(one.students)), _t(one.step or "–"),
+         _t(one.hint) + _codes(desk, one.exercise, one.students[:1], "an example"), _t(", ".join(one.students)))
         for one in desk.misconceptions
-    ]
+    ]  # fmt: skip
     return _table(("exercise", "#students", "step", "hint", "who"), rows)
 
 
@@ -149,9 +192,7 @@ def _predictions(desk: ClassDesk) -> str:
 def _card(one: Predicted) -> str:
     right, known = one.right
     facts = [f"{len(one.given)} answered"]
-    facts += (
-        [f"{right} of {known} {'right at the first try' if one.kind == 'quiz' else 'as it came out'}"] if known else []
-    )
+    facts += [f"{right} of {known} {'right at the first try' if one.kind == 'quiz' else 'right'}"] if known else []
     facts += [f"{one.unseen} looked without predicting"] if one.unseen else []
     late = sum(bool(entry.get("late")) for _, entry in one.given)
     facts += [f"{late} predicted after looking"] if late else []
@@ -176,13 +217,13 @@ def _choices(one: Predicted) -> str:
 def _numbers(one: Predicted) -> str:
     unit = one.given[0][1]["unit"]
     said = sorted(entry["answer"] for _, entry in one.given)
-    rows = [("predicted, the middle one", with_unit(median(said), unit))]
-    rows.append(("predicted, from – to", f"{with_unit(said[0], unit)} – {with_unit(said[-1], unit)}"))
+    rows = [("predicted (median)", with_unit(median(said), unit))]
+    rows.append(("predicted (range)", f"{with_unit(said[0], unit)} – {with_unit(said[-1], unit)}"))
     if one.came:
         came = sorted(one.came.elements())
-        rows.append(("came out, the middle one", with_unit(median(came), unit)))
+        rows.append(("came out (median)", with_unit(median(came), unit)))
         off = sorted(abs(e["answer"] - e["actual"]) for _, e in one.given if "actual" in e)
-        rows.append(("apart by, the middle one", with_unit(median(off), "percentage points" if unit == "%" else unit)))
+        rows.append(("off by (median)", with_unit(median(off), "percentage points" if unit == "%" else unit)))
     return _table(("before and after", "#number"), [(_t(a), _t(b)) for a, b in rows])
 
 
@@ -199,14 +240,15 @@ def _sure(one: Predicted) -> str:
 def _alike(desk: ClassDesk) -> str:
     share, least = threshold("alike_share"), threshold("alike_tokens")
     about = (
-        f"<p class='soft'>Compared without names of one's own, comments and layout; {share:.0%} of the tokens "
-        f"agree, and there are at least {least:.0f}. A reason to ask, not a proof: short exercises have few right "
-        "forms.</p>"
+        f"<p class='soft'>Compared without names of one's own, comments and layout: at least {share:.0%} of the "
+        f"tokens agree, and there are at least {least:.0f} of them. A reason to ask, not a proof: short exercises have "
+        "few right forms.</p>"
     )
     if not desk.alike:
         return about + "<p>No two are.</p>"
     rows = [
-        (_t(one.exercise), f"{one.share:.0%}", _t(", ".join(one.students)),
+        (_t(one.exercise), f"{one.share:.0%}",
+         _t(", ".join(one.students)) + _codes(desk, one.exercise, one.students, "side by side"),
          "so common that it marks nobody" if one.common else "marked above")
         for one in desk.alike
     ]  # fmt: skip

@@ -192,7 +192,8 @@ def read_handin(path: str | Path) -> dict:
         content = read_json(path)
         fault = _fault(content)
     except ValueError as error:
-        content, fault = {}, str(error).removeprefix(f"{path} ")
+        content, fault = {}, str(error).removeprefix(f"{path} ").removeprefix("is damaged: ")
+        fault = f"it breaks off or was edited: {fault}" if isinstance(error.__cause__, json.JSONDecodeError) else fault
     if fault:
         raise ValueError(f"{path} is no hand-in of d2rkit ({fault}); move it away or choose another name")
     if content["format"] != FORMAT:

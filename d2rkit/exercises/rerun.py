@@ -72,6 +72,8 @@ def rerun(exercise: str, code: str, limits: Limits = Limits(), plugins: Sequence
         }  # fmt: skip
         if own := os.environ.get(VARIABLE):  # thresholds and words of this check are the lecturer's, too
             environment[VARIABLE] = str(Path(own).expanduser().resolve())
+        if data := os.environ.get("D2RKIT_DATA"):  # an exercise of one's own may read a data set from there
+            environment["D2RKIT_DATA"] = str(Path(data).expanduser().resolve())
         with tempfile.TemporaryFile() as told:  # no pipe, which would wait for a process that does not read
             told.write(asked.encode())
             told.seek(0)

@@ -71,7 +71,7 @@ def read_preset(path: str | Path) -> Preset:
     quotes. ValueError, in one sentence with the file's name, for whatever is missing, unknown or impossible."""
     file = check_path(Path(path).expanduser())
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise ValueError(f"the table {path} does not exist") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

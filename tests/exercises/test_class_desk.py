@@ -76,7 +76,7 @@ def test_predictions_before_and_after(desk):
     right = sum(n % 6 < 2 * (n % 3) + 1 for n in range(count))
     assert batchmean.right == (right, count) and batchmean.came == {"balance": count} and 0 < right < count
     page = desk.html()
-    assert f"{right} of {count} as it came out" in page and "✔ came out" in page
+    assert f"{right} of {count} right" in page and "✔ came out" in page
     assert "52.5 %" in page and "certain: " in page and "right at the first try" in page
 
 
@@ -187,12 +187,12 @@ def test_folders_named_after_people_are_no_broken_files(tmp_path):
     write(tmp_path / "M. Curie", "HANDIN.JSON", student="")
     desk = class_desk(tmp_path)
     assert desk.broken == {}
-    assert [s.name for s in desk.students] == ["Ada B. Lovelace_12_assignsubmission_file_", "M. Curie"]
+    assert [s.name for s in desk.students] == ["Ada B. Lovelace", "M. Curie"]
 
 
 def test_no_name_is_given_twice_not_even_on_purpose(tmp_path):
     for file, name in (("one.json", "Eve"), ("two.json", "Eve"), ("three.json", "Eve (one.json)")):
-        write(tmp_path, file, student=name)
+        write(tmp_path, file, student=name, made=file)  # two of one content would count once
     names = [student.name for student in class_desk(tmp_path).students]
     assert len(set(names)) == 3
 
@@ -222,8 +222,77 @@ def test_names_come_from_the_file_where_there_is_none_and_are_told_apart(tmp_pat
     write(tmp_path, "ada.json", student="")
     write(tmp_path / "bob", "handin.json", student="")
     write(tmp_path, "one.json", student="Eve")
-    write(tmp_path, "two.json", student="Eve")
+    write(tmp_path, "two.json", student="Eve", exercises={})
     assert [s.name for s in class_desk(tmp_path).students] == ["ada", "bob", "Eve (one.json)", "Eve (two.json)"]
+
+
+def test_a_folder_of_moodle_gives_the_students_name(tmp_path):
+    write(tmp_path / "Chen Wei_48213_assignsubmission_file_", "handin.json", student="")
+    assert [s.name for s in class_desk(tmp_path).students] == ["Chen Wei"]
+
+
+def test_a_file_that_an_editor_on_windows_saved_is_read(tmp_path):
+    write(tmp_path)
+    text = (tmp_path / "ada.json").read_text()
+    (tmp_path / "bob.json").write_text(text.replace("Ada", "Bob"), encoding="utf-8-sig")
+    (tmp_path / "eve.json").write_text(text, encoding="utf-16")
+    (tmp_path / "nobody.json").write_text("")
+    (tmp_path / "sheet.ipynb").write_text("{}")
+    desk = class_desk(tmp_path)
+    assert [s.name for s in desk.students] == ["Ada", "Bob"]
+    assert "not UTF-8 text" in desk.broken["eve.json"] and "codec" not in desk.broken["eve.json"]
+    assert "it is empty" in desk.broken["nobody.json"] and "is a notebook" in desk.broken["sheet.ipynb"]
+
+
+def test_a_file_that_was_fetched_twice_counts_once(tmp_path):
+    entry = {"title": "t", "status": "passed", "tries": {"a": 1}, "code": a_class.solution("pgd"), "hint": ""}
+    write(tmp_path, "a.json", exercises={"pgd": entry})
+    write(tmp_path, "a (1).json", exercises={"pgd": entry})
+    write(tmp_path, "later.json", exercises={"pgd": entry, "kl": {**entry, "code": ""}})  # Ada again, with more done
+    desk = class_desk(tmp_path)
+    assert "the same as" in desk.broken["a.json"] and len(desk.students) == 2
+    assert desk.alike == ()  # nobody is suspected of copying from herself
+    for name in ("one.json", "two.json"):
+        write(tmp_path, name, student="", exercises={"pgd": entry})
+    assert [set(one.students) >= {"one", "two"} for one in class_desk(tmp_path).alike] == [True]
+
+
+def section(page, key):
+    return page.split(f"<section id='{key}'>")[1].split("</section>")[0]
+
+
+def test_in_short_says_what_stands_out_and_nothing_else(made, desk, tmp_path):
+    short = section(desk.html(), "short")
+    assert f"{len(desk.misconceptions[0].students)} of {len(desk.students)} were left with" in short
+    assert "attempt" not in short and "count" not in short.replace("counts", "")
+    write(tmp_path, exercises={"kl": {"title": "t", "status": "not yet written", "tries": {}}})
+    (tmp_path / "x.json").write_text("")
+    short = section(class_desk(tmp_path).html(), "short")
+    assert "without an attempt: Ada" in short and "1 file does not count" in short and "were left" not in short
+
+
+def test_what_nobody_began_is_a_sentence_and_no_column(desk):
+    students = section(desk.html(), "students")
+    begun = {name for s in desk.students for name, cell in s.cells.items() if cell.attempts}
+    assert begun < set(desk.exercises) and students.count("scope='col'") == 1 + len(begun)
+    told = Page(students).text.split("Nobody has begun ")[1].split(".")[0]
+    assert set(told.split(", ")) == set(desk.exercises) - begun
+
+
+def test_the_code_behind_a_hint_is_one_click_away(desk):
+    one = desk.misconceptions[0]
+    (student,) = (s for s in desk.students if s.name == one.students[0])
+    shown = Page(section(desk.html(), "misconceptions")).text
+    assert student.cells[one.exercise].code.strip() in shown
+    assert "side by side" in section(desk.html(), "alike")
+
+
+def test_a_spreadsheet_reads_the_table_as_it_was_written(tmp_path):
+    write(tmp_path, student="Björk Þórðardóttir")
+    _, table = class_desk(tmp_path).save(tmp_path.parent / f"{tmp_path.name}.html")
+    assert table.read_bytes().startswith(b"\xef\xbb\xbf")  # else Excel shows BjÃ¶rk
+    rows = csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig")))
+    assert {row["student"] for row in rows} == {"Björk Þórðardóttir"}
 
 
 def test_an_exercise_of_ones_own_has_a_column(tmp_path):

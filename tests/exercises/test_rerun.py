@@ -142,6 +142,13 @@ def test_limits_that_make_no_sense_are_refused():
             rerun.Limits(**limits).check()
 
 
+def test_data_sets_are_looked_for_where_the_lecturer_has_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("D2RKIT_DATA", "sets")  # a relative path: the check runs elsewhere
+    found = again(kl_that("import os", "raise ValueError(os.environ['D2RKIT_DATA'])"))
+    assert f"ValueError: {tmp_path / 'sets'}" in found.hint
+
+
 def test_an_edited_status_is_seen(tmp_path, monkeypatch):
     monkeypatch.setenv("D2RKIT_ANSWERS", str(tmp_path / "answers"))
     (tmp_path / "handins").mkdir()
