@@ -33,7 +33,7 @@ def copies_to_present(kit: Path, folder: Path) -> Copied:
     ValueError if the folder holds somebody's working copies."""
     if (folder / LEDGER).exists():
         raise ValueError(f"{folder} holds working copies, which --present leaves alone: name another --folder")
-    return update(kit, folder, presented, wording, PRESENTED)
+    return update(kit, folder, presented, wording, PRESENTED, left_out=())
 
 
 def surroundings(folder: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ from d2rkit.core.files import write_json
 
 LEDGER = ".copied.json"  # file -> digest of the kit's file that was copied
 LEFT_OUT = (".ipynb_checkpoints", "__pycache__", "source")
+LECTURERS = ("solution", "LECTURERS.md")  # left out, too, of what a student works in
 
 
 @dataclass
@@ -26,17 +27,18 @@ class Copied:
 
 def update(
     kit: Path, folder: Path, make: Callable[[Path], bytes] = Path.read_bytes,
-    digest: Callable[[bytes], str] = bytes_digest, ledger_name: str = LEDGER,
+    digest: Callable[[bytes], str] = bytes_digest, ledger_name: str = LEDGER, left_out: tuple[str, ...] = LECTURERS,
 ) -> Copied:  # fmt: skip
     """Bring copies of the files in `kit` to `folder`. A copy that the user has not changed follows the kit; one that
     was changed or deleted stays so.
 
-    make: what a copy of a file holds. digest: of such content; the same for what does not count as a change."""
+    make: what a copy of a file holds. digest: of such content; the same for what does not count as a change. left_out:
+    names of files and folders that are not copied, beside those that nobody wants."""
     folder.mkdir(parents=True, exist_ok=True)
     ledger, done = _read(folder / ledger_name), Copied()
     for file in sorted(kit.rglob("*")):
         name = file.relative_to(kit).as_posix()
-        if not file.is_file() or any(part in LEFT_OUT for part in file.relative_to(kit).parts):
+        if not file.is_file() or any(part in LEFT_OUT + left_out for part in file.relative_to(kit).parts):
             continue
         content = make(file)
         copy, now, then = folder / name, digest(content), ledger.get(name)

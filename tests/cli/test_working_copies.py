@@ -17,13 +17,16 @@ def kit(tmp_path):
     (folder / "00.ipynb").write_text("one")
     (folder / "exercises" / "01.ipynb").write_text("two")
     (folder / "exercises" / "source" / "01.py").write_text("for lecturers")
+    (folder / "exercises" / "solution").mkdir()
+    (folder / "exercises" / "solution" / "01.ipynb").write_text("solved")
+    (folder / "exercises" / "LECTURERS.md").write_text("for lecturers")
     return folder
 
 
 def test_copies_are_made_once_and_follow_the_kit_until_they_are_changed(kit, tmp_path):
     mine = tmp_path / "mine"
     assert update(kit, mine).new == ["00.ipynb", "exercises/01.ipynb"]
-    assert not (mine / "exercises" / "source").exists()
+    assert not (mine / "exercises" / "source").exists() and not (mine / "exercises" / "solution").exists()
     assert vars(update(kit, mine)) == {"new": [], "renewed": [], "kept": []}
     (mine / "exercises" / "01.ipynb").write_text("my work")
     (kit / "00.ipynb").write_text("one, better")
