@@ -345,14 +345,3 @@ def test_the_table_says_what_stands_beside_published_numbers(tmp_path):
 
 def test_differences_have_a_true_minus_and_no_negative_zero():
     assert [signed(points) for points in (1.26, -2.0, -0.04, 0.0)] == ["+1.3", "−2.0", "+0.0", "+0.0"]
-
-
-def test_the_head_of_a_table_tells_of_autoattacks_warnings_too(tmp_path):
-    here, fine = get_preset("quick"), [{"name": "step", "passed": True, "words": "fine"}]
-    for warnings, expected in (([], "no sign in 1 runs."), (["Square"], "no sign in 1 runs, but AutoAttack warns")):
-        folder = tmp_path / str(len(warnings))
-        run = make_run(
-            folder, here.experiments()[0], {"clean": 0.1}, masking=fine, autoattack_warnings={"best": warnings}
-        )
-        write_table(here, [run], folder / "table")
-        assert expected in (folder / "table" / "table.md").read_text().splitlines()[2]
