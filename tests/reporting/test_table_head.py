@@ -2,7 +2,7 @@
 
 from d2rkit.experiments.presets import get_preset
 from d2rkit.reporting.tables import write_table
-from tests.synthetic import make_run, preset, runs_of
+from tests.synthetic import make_run
 
 
 def test_the_head_of_a_table_tells_of_autoattacks_warnings_too(tmp_path):
