@@ -49,7 +49,7 @@ def verify_command(
             if len(here.runs) == 1:
                 raise
             confirmed = False
-            print(f"{run.folder.name}: NOT confirmed: {error}", flush=True)
+            print(f"NOT confirmed: {error}", flush=True)
             continue
         print(*answers, sep="\n", flush=True)
         confirmed &= all(answer.confirmed for answer in answers)

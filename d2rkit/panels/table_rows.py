@@ -253,7 +253,9 @@ def _warnings(frame: pd.DataFrame) -> list[str]:
         warnings += [f"{run['label']}, seed {run['seed']}: a sign of gradient masking, {run['masking']}."] * bool(
             run["masking"]
         )
-    if len(frame) and not frame["masking"].any():
+        if run["warnings"]:
+            warnings.append(f"{run['label']}, seed {run['seed']}: AutoAttack says: {run['warnings']}.")
+    if len(frame) and not frame[["masking", "warnings"]].any(axis=None):
         warnings.append(f"Checks of gradient masking: no sign in {frame['folder'].nunique()} runs.")
     return warnings
 

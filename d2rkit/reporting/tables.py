@@ -133,8 +133,10 @@ def _masking(runs: Sequence[Run]) -> str:
     if not checked:
         return ""
     signs = sum(any(not check["passed"] for check in checks) for checks in checked)
-    words = f"signs in {signs} of {len(checked)} runs; see the notes" if signs else f"no sign in {len(checked)} runs"
-    return f" Checks of gradient masking: {words}."
+    warned = sum(any(run.result.get("autoattack_warnings", {}).values()) for run in runs)
+    words = f"signs in {signs} of {len(checked)} runs" if signs else f"no sign in {len(checked)} runs"
+    words += f", but AutoAttack warns of {warned}" * bool(warned)  # none of the checks, yet a reason to doubt
+    return f" Checks of gradient masking: {words}{'; see the notes' * bool(signs or warned)}."
 
 
 def paired_as_table(frame: pd.DataFrame, name: str = "paired") -> Table:
