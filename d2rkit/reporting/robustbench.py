@@ -147,7 +147,9 @@ def claim(run: Run, *, checkpoint: str = "best", title: str = "", authors: str =
         why_not.append(f"RobustBench ranks numbers on all {WHOLE_TEST} test images, and this one is of {n}")
     if cell.subset:
         notes.append(f"Trained on {cell.subset} images.")
-    if flagged := [check["words"] for check in run.result.get("masking", []) if not check["passed"]]:
+    flagged = [check["words"] for check in run.result.get("masking", []) if not check["passed"]]
+    flagged += run.result.get("autoattack_warnings", {}).get(checkpoint, [])
+    if flagged:
         notes.append(f"Signs of gradient masking: {'; '.join(flagged)}.")
         why_not.append("there are signs of gradient masking, so AutoAttack's number is an upper bound")
     if empty := [k for k, v in {"authors": authors, "venue": venue, "link": link}.items() if not v]:

@@ -141,3 +141,6 @@ def test_a_claim_says_what_is_wrong_with_the_run():
     assert why_not == ("there are signs of gradient masking, so AutoAttack's number is an upper bound",)
     with pytest.raises(ValueError, match="no accuracy of clean and autoattack at checkpoint 'last'"):
         claim(run, checkpoint="last")
+    warned = type(run)(run.folder, run.experiment, run.result | {"autoattack_warnings": {"best": ["Square alone"]}})
+    content, why_not = claim(warned, authors="A", venue="V", link="L")
+    assert content["unreliable"] and "Square alone" in content["footnote"] and "upper bound" in why_not[-1]
