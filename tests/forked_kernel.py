@@ -21,8 +21,9 @@ def serve(connection_file: str, environment: dict[str, str], folder: str) -> Non
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    for name in ("tqdm.auto", "tqdm.autonotebook"):  # which look, when they are imported, whether this is a notebook
-        sys.modules.pop(name, None)
+    # The notebook imports the kit itself, and tqdm.auto, which looks when it is imported whether this is a notebook.
+    for name in [name for name in sys.modules if name.startswith(("d2rkit", "tqdm.auto"))]:
+        del sys.modules[name]
     IPKernelApp.launch_instance(argv=["-f", connection_file])
 
 

@@ -176,7 +176,7 @@ def test_the_image_that_climbs_is_chosen_by_its_rule(sample):
     with torch.no_grad():
         right = (sample.pair.target(sample.images[:20]).argmax(1) == sample.labels[:20]).numpy()
     fits = [i for i in range(20) if right[i] and found["cag"].climbs[i] and not found["ce"].climbs[i]]
-    assert image == (fits[0] if fits else sample.first_right()) and f"{len(fits)} are right" in words
+    assert image == (fits[0] if fits else sample.first_right()) and f"gets {len(fits)} right" in words
 
 
 def test_the_same_attack_from_the_same_start_has_cosine_one(sample):

@@ -58,6 +58,12 @@ def test_slider_and_numeric_field_are_one(panel):
     assert control.main.value == 10.0  # held at the end of the slider
 
 
+def test_a_field_shows_no_rounding_of_the_browsers(panel):
+    control = panel.controls["x"]
+    control.main.value = 0.09000000000000001  # ten steps of 0.009, counted by a browser
+    assert str(control.number.value) == "0.09"
+
+
 def test_each_move_computes_once(panel):
     calls = []
     panel.compute = lambda **settings: calls.append(settings) or Number(1)
