@@ -14,8 +14,8 @@ from d2rkit.networks.architectures import build_model
 from d2rkit.training.loop import Recipe, fit
 
 SLOW = (
-    "exercises/test_class_desk.py", "acceleration/test_memory_format.py", "networks/test_released.py", "test_refresh.py",
-    "evaluation/test_evaluator.py", "experiments/test_presets.py", "networks/test_no_checkpoint.py",
+    "exercises/test_class_desk.py", "acceleration/test_memory_format.py", "networks/test_released.py",
+    "evaluation/test_evaluator.py", "experiments/test_presets.py", "networks/test_no_checkpoint.py", "test_refresh.py",
     "evaluation/test_anytime.py", "experiments/test_trackers.py", "browser", "exercises/test_checks_trained.py",
     "exercises/test_notebooks.py", "notebooks", "panels", "evaluation/test_auto_pgd.py",
     "acceleration/test_attack_copies.py", "evaluation/test_autoattack.py", "test_benchmarks.py", "cli/test_cli.py",
