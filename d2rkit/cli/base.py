@@ -223,11 +223,19 @@ def check_counts(**counts: int) -> None:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[float, str], None]]:
-    """A bar with the time left; yields report(fraction done, words)."""
-    with tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar}| [{elapsed} gone, {remaining} left]{postfix}") as bar:
+    """A bar with the time left, from the first report on; yields report(fraction done, words)."""
+    bars: list[tqdm] = []  # none beside the sentence of a command that fails before there is anything to report
 
-        def report(done: float, words: str) -> None:
-            bar.set_postfix_str(words, refresh=False)
-            bar.update(done - bar.n)
+    def report(done: float, words: str) -> None:
+        if not bars:
+            bars.append(
+                tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar}| [{elapsed} gone, {remaining} left]{postfix}")
+            )
+        bars[0].set_postfix_str(words, refresh=False)
+        bars[0].update(done - bars[0].n)
 
+    try:
         yield report
+    finally:
+        for bar in bars:
+            bar.close()
