@@ -29,7 +29,7 @@ def pack(
     half: bool = False,
 ) -> list[Path]:
     """Copy the preset's runs to folder/runs, write its table to folder; return the files. weights: a folder that gets
-    NAME.safetensors and NAME.json (the experiment) of each row's run of that `seed` (default: the preset's first).
+    NAME.safetensors and NAME.json (the experiment) of each row's run of that `seed`, the preset's first by default.
     half: in float16, which rounds the weights; verify() says how many flags that turns.
 
     ValueError if there is no run of the preset, or if a file is there with other content: nothing is replaced
