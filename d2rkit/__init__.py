@@ -28,6 +28,7 @@ Divergences and objectives are functions of logits; to look at one takes no netw
 
 from importlib.metadata import PackageNotFoundError, version
 
+from d2rkit.core import starting  # noqa: F401  (first: for Ctrl-C during the imports below)
 from d2rkit.data.arrays import Split
 from d2rkit.data.datasets import ImageData, load_data
 from d2rkit.evaluation.evaluate import Evaluation, evaluate

@@ -95,11 +95,11 @@ ABLATED = {
     "D2R+CAG: without the adversarial term KL5": "without KL5",
     "D2R+CAG: MSE and CE only": "MSE and CE only",
     "D2R without CAG": "TRADES' attack instead of CAG",
-    "D2R+CAG: two optimiser steps a batch": "two optimiser steps per batch",
+    "D2R+CAG: two optimiser steps per batch": "two optimiser steps per batch",
     "D2R+CAG (released)": "as released (gap, weights 20 and 30)",
     "D2R+CAG (Jeffreys, adversarial)": "Jeffreys, adversarial",
     "D2R+CAG: guide detached": "guide detached",
-    "D2R+CAG: guide trained alone for 5 epochs before": "guide pretrained alone for 5 epochs",
+    "D2R+CAG: guide pretrained alone for 5 epochs": "guide pretrained alone for 5 epochs",
     "D2R+CAG: half of CAG's objective through the guide": "half of CAG's objective through the guide",
 }
 

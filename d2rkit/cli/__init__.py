@@ -16,6 +16,7 @@ import sys
 
 from d2rkit.cli import class_desk, evaluate, exporting, jobs, planning, robustbench, runs, tables, verifying  # noqa: F401  (each adds its commands)
 from d2rkit.cli.base import app, without_plugins
+from d2rkit.core import starting
 from d2rkit.core.faults import INPUT, MACHINE, UNEXPECTED, fault, write_report
 from d2rkit.experiments.plugins import FAULTS, load_plugin
 from d2rkit.experiments.run import Interrupted
@@ -42,6 +43,7 @@ def _prepare() -> None:
 def main() -> None:
     """Entry point: whatever happens ends with at most one sentence and the exit code that the help tells."""
     try:
+        starting.begun()
         _prepare()
         if FAULTS:  # of $D2RKIT_PLUGINS, said when the kit was imported
             sys.exit(CODES[INPUT])

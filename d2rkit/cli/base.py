@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import math
 import os
 import re
 import shlex
@@ -20,6 +19,7 @@ from tqdm.auto import tqdm
 from d2rkit.core.devices import resolve
 from d2rkit.core.paths import home
 from d2rkit.core.processes import check_cores
+from d2rkit.core.validation import number
 from d2rkit.experiments.plugins import command_words
 from d2rkit.experiments.presets import Preset, presets_of
 
@@ -73,21 +73,6 @@ def _sentence(box: str) -> str:
     rules = [number for number, line in enumerate(lines) if line.startswith("────")]
     text = " ".join(" ".join(lines[: rules[0]] if rules else lines).split())
     return f"{text}; `d2rkit --help` and `d2rkit COMMAND --help` say what there is" if text else "cannot be understood"
-
-
-def number(text: str) -> float:
-    """ "0.031", "3e-2" or a fraction such as "8/255"; ValueError, in one sentence, for anything else."""
-    try:
-        above, *below = text.split("/")
-        value = float(above)
-        for each in below:
-            value /= float(each)
-    except (ValueError, ZeroDivisionError):
-        value, below = math.nan, []
-    if len(below) > 1 or not math.isfinite(value):
-        hint = f"; write {text.replace(',', '.')}" if re.fullmatch(r"\d+,\d+", text) else ", e.g. 0.031 or 8/255"
-        raise ValueError(f"{text!r} is not a finite number{hint}")
-    return value
 
 
 READING = tyro.constructors.ConstructorRegistry()
@@ -223,11 +208,19 @@ def check_counts(**counts: int) -> None:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[float, str], None]]:
-    """A bar with the time left; yields report(fraction done, words)."""
-    with tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar}| [{elapsed} gone, {remaining} left]{postfix}") as bar:
+    """A bar with the time left, from the first report on; yields report(fraction done, words)."""
+    bars: list[tqdm] = []  # none beside the sentence of a command that fails before there is anything to report
 
-        def report(done: float, words: str) -> None:
-            bar.set_postfix_str(words, refresh=False)
-            bar.update(done - bar.n)
+    def report(done: float, words: str) -> None:
+        if not bars:
+            bars.append(
+                tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar}| [{elapsed} gone, {remaining} left]{postfix}")
+            )
+        bars[0].set_postfix_str(words, refresh=False)
+        bars[0].update(done - bars[0].n)
 
+    try:
         yield report
+    finally:
+        for bar in bars:
+            bar.close()

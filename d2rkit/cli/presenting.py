@@ -24,7 +24,7 @@ STATIC = re.compile(r"(\w+)\.static\([^\n]*\)\s*")  # the picture of a panel for
 
 
 PRESENTED = ".presented.json"  # the ledger of these copies
-ANSWERS, SHARPER = "D2RKIT_ANSWERS", "D2RKIT_SHARPER"
+ANSWERS = "D2RKIT_ANSWERS"
 
 
 def copies_to_present(kit: Path, folder: Path) -> Copied:
@@ -38,7 +38,10 @@ def copies_to_present(kit: Path, folder: Path) -> Copied:
 
 def surroundings(folder: Path) -> dict[str, str]:
     """Environment of the kernels: pictures sharp enough for a projector; predictions in a new place, since every
-    lecture asks anew and nobody's own answers are touched."""
+    lecture asks anew and nobody's own answers are touched. ValueError for a D2RKIT_SHARPER that is no such number."""
+    from d2rkit.panels.base import SHARPER, sharpness  # matplotlib takes a second to import
+
+    sharpness(os.environ.get(SHARPER, ""))
     mine = {ANSWERS: str(folder / "answers" / datetime.now().strftime("%Y-%m-%d-%H%M")), SHARPER: "1.6"}
     return {name: os.environ.get(name) or value for name, value in mine.items()}
 

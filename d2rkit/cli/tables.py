@@ -158,6 +158,8 @@ def table(
         preset: a table by name, e.g. quick, or a family of tables, e.g. paper.
         results: folder for table and figures (default: results/PRESET).
     """
+    if place.runs and not place.runs_root.is_dir():  # else a slip of the pen would replace a table by an empty one
+        raise ValueError(f"the runs folder {place.runs} does not exist")
     for chosen in tables_of(preset, changes):
         _write(chosen, chosen.experiments(), place, _folder(results, preset, chosen))
 

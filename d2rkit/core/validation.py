@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import cast
@@ -50,6 +52,21 @@ def check_count(name: str, value: object, low: int = 0, high: int = int(HUGE)) -
     if not isinstance(value, Integral) or isinstance(value, bool) or not low <= cast(int, value) <= high:
         span = f"in {low}..{high}" if high < HUGE else f"of at least {low}"
         raise ValueError(f"{name} must be a whole number {span}, not {shown(value)}")
+
+
+def number(text: str) -> float:
+    """ "0.031", "3e-2" or a fraction such as "8/255"; ValueError, in one sentence, for anything else."""
+    try:
+        above, *below = text.split("/")
+        value = float(above)
+        for each in below:
+            value /= float(each)
+    except (ValueError, ZeroDivisionError):
+        value, below = math.nan, []
+    if len(below) > 1 or not math.isfinite(value):
+        hint = f"; write {text.replace(',', '.')}" if re.fullmatch(r"\d+,\d+", text) else ", e.g. 0.031 or 8/255"
+        raise ValueError(f"{text!r} is not a finite number{hint}")
+    return value
 
 
 # What follows asks tensors for shape, dtype and device, never for values: asking a GPU for a value waits for it.

@@ -78,7 +78,7 @@ def evaluate(
     seed, batch_size, exact, shared, attack_precision, eot, num_classes: see Evaluator.
     Raises ValueError for unknown attacks, images outside [0, 1] or of the wrong shape, labels out of range, a network
     that does not fit the images or whose logits are not finite, or kept flags that belong to other images, weights,
-    eps or seed."""
+    eps, seed or eot."""
     chosen = parse_attacks(attacks)
     check_radius(eps)
     evaluator = Evaluator(
@@ -165,7 +165,7 @@ def _autoattack(evaluator: Evaluator, eps: float, store: FlagStore, progress: Ca
 
 
 def _store(evaluator: Evaluator, folder: Path | None, eps: float) -> FlagStore:
-    facts: dict[str, Any] = {"eps": eps, "seed": evaluator.seed, "count": len(evaluator)}
+    facts: dict[str, Any] = {"eps": float(eps), "seed": evaluator.seed, "count": len(evaluator), "eot": evaluator.eot}
     if folder:
         facts["images"] = images_digest(evaluator.images, evaluator.labels)
         facts["weights"] = weights_digest(evaluator.network)

@@ -17,6 +17,7 @@ from d2rkit.core.validation import as_pixels
 from d2rkit.evaluation.autoattack import AutoAttackState
 
 CHUNK = 1_000  # images at once, where all are read
+ONCE = ("eot", 1)  # what files need not say: gradients are averaged over one forward pass
 
 
 def images_digest(images: Tensor, labels: Tensor) -> int:
@@ -29,7 +30,7 @@ def images_digest(images: Tensor, labels: Tensor) -> int:
 
 class FlagStore:
     """The flags of one network on one set of images. folder: None keeps nothing. facts: what every file must agree
-    with: eps (but for clean flags), seed, count, images (images_digest), weights (digests.weights_digest)."""
+    with: eps and eot (but for clean flags), seed, count, images (images_digest), weights (digests.weights_digest)."""
 
     def __init__(self, folder: Path | None, facts: Mapping[str, float | int | str], batch_size: int, shared: bool):
         self.folder, self.facts, self.batch_size, self.shared = folder, facts, batch_size, shared
@@ -78,7 +79,7 @@ class FlagStore:
     def _save(self, file: Path, content: Mapping) -> None:
         arrays: dict[str, Any] = {k: v.numpy() if isinstance(v, Tensor) else np.asarray(v) for k, v in content.items()}
         arrays["warnings"] = np.asarray(content.get("warnings", []), dtype=str)
-        arrays |= {f"fact_{name}": np.asarray(value) for name, value in self.facts.items()}
+        arrays |= {f"fact_{name}": np.asarray(value) for name, value in self.facts.items() if (name, value) != ONCE}
         durable = ".partial" not in file.name  # partial flags are written after every batch, and cheap to lose
         with write_atomically(file, durable) as draft, draft.open("wb") as out:
             np.savez_compressed(out, **arrays)
@@ -100,8 +101,10 @@ class FlagStore:
             fact = content.pop(f"fact_{name}", None)
             if name == "weights" and fact is None:
                 raise ValueError(f"{file} does not say which weights it was measured on; move it away to measure again")
-            if name == "eps" and file.stem == "clean":
+            if name in ("eps", "eot") and file.stem == "clean":
                 continue
+            if fact is None and name == ONCE[0]:
+                fact = np.asarray(ONCE[1])
             if fact is None or fact.shape != () or str(fact[()]) != str(np.asarray(value)[()]):
                 whose = {"images": "other images", "weights": "other weights"}.get(name, f"another {name} than {value}")
                 raise ValueError(f"{file} holds flags for {whose}; choose another folder")

@@ -14,12 +14,11 @@ import shlex
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from d2rkit.core.paths import check_path
-from d2rkit.core.validation import nearest, shown
+from d2rkit.core.validation import nearest, number, shown
 from d2rkit.experiments.experiment import Experiment, Run, settings_of
 from d2rkit.experiments.plugin_checks import check_name
 from d2rkit.experiments.plugins import REGISTERING, TABLES, command_words, enter
@@ -74,7 +73,7 @@ def read_preset(path: str | Path) -> Preset:
         content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise ValueError(f"the table {path} does not exist") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"{path} cannot be read as TOML: {error}") from error
     try:
         preset = _preset(file, content)
@@ -121,8 +120,8 @@ def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         if isinstance(value, str) and isinstance(defaults.get(name), float):
             try:
-                settings[name] = float(Fraction(value))
-            except (ValueError, ZeroDivisionError) as error:
+                settings[name] = number(value)
+            except ValueError as error:
                 raise ValueError(f"{name} must be a number, e.g. 0.031 or '8/255', not {shown(value)}") from error
     check_settings(settings, defaults)
     return settings

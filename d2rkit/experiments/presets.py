@@ -135,9 +135,9 @@ _ABLATION = {
         "batch-mean KL at a tenth of the weights (the same loss)",
     ),
     "detach-guide": ({"loss": {"detach_guide": True}}, "guide detached"),
-    "two-step": ({"update": "two-step"}, "two optimiser steps a batch"),
+    "two-step": ({"update": "two-step"}, "two optimiser steps per batch"),
     "guide-share": ({"guide_share": 0.5}, "half of CAG's objective through the guide"),
-    "guide-warmup": ({"guide_warmup": 5}, "guide trained alone for 5 epochs before"),
+    "guide-warmup": ({"guide_warmup": 5}, "guide pretrained alone for 5 epochs"),
     "guide-small": ({"guide": "cnn-8"}, "guide of half the width"),
     "guide-large": ({"guide": "cnn-32"}, "guide of twice the width"),
 }

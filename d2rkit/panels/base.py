@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import io
+import logging
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,16 +19,41 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from d2rkit.core.validation import shown
 from d2rkit.reporting.html_table import LEFT, html_table
 from d2rkit.reporting.style import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PURPLE, RED, SKY  # noqa: F401
 
+log = logging.getLogger("d2rkit")
 TARGET, GUIDE = BLUE, ORANGE  # the same in every picture of the kit
 GHOST = {"color": "#8A8A8A", "lw": 1.4, "ls": (0, (3, 2)), "zorder": 1.5}  # the previous setting
 SIGNED = "PuOr_r"  # diverging, colour-blind safe: purple below zero, orange above
 ERROR_CLASS = "d2rkit-error"  # tests and the notebooks' checker look for it in the widgets' state
 PAPER_STYLE = "background:#fff;padding:8px;border:1px solid #bdbdbd;border-radius:4px;max-width:calc(100% - 18px)"
-DPI = round(110 * float(os.environ.get("D2RKIT_SHARPER") or 1))  # for large screens; `d2rkit lab --present` sets it
+SHARPER = "D2RKIT_SHARPER"  # how many times as sharp pictures are, for large screens; `d2rkit lab --present` sets it
 PX = 96  # CSS pixels an inch: pictures keep their size in inches on the screen
+
+
+def sharpness(text: str) -> float:
+    """D2RKIT_SHARPER's number, 1 if there is none; ValueError, in one sentence, for what is none from 0.5 to 5."""
+    try:
+        value = float(text or 1)
+    except ValueError:
+        value = math.nan
+    if not 0.5 <= value <= 5:
+        raise ValueError(f"{SHARPER} must be a number from 0.5 to 5, e.g. 1.6, not {shown(text)}")
+    return value
+
+
+def _dpi() -> int:
+    """Dots an inch. A bad D2RKIT_SHARPER is said in the log: no import, and no picture, fails of it."""
+    try:
+        return round(110 * sharpness(os.environ.get(SHARPER, "")))
+    except ValueError as error:
+        log.warning("d2rkit: %s: pictures are drawn as without it", error)
+        return 110
+
+
+DPI = _dpi()
 
 
 # -- pictures ---------------------------------------------------------------------------------------------

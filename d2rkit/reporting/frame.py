@@ -40,7 +40,6 @@ def tidy(runs: Sequence[Run]) -> pd.DataFrame:
     rows = []
     for run, label in zip(runs, named, strict=True):
         experiment, result = run.experiment, run.result
-        method = METHODS.get(experiment.method)
         best_epoch = best_epoch_of(history_of(run), experiment.guide_warmup)
         for checkpoint in experiment.checkpoints:
             warnings = result.get("autoattack_warnings", {}).get(checkpoint, [])
@@ -53,7 +52,7 @@ def tidy(runs: Sequence[Run]) -> pd.DataFrame:
                     "target": experiment.target,
                     "guide": guide_of(experiment),
                     "method": experiment.method,
-                    "title": method.title if method else experiment.method,
+                    "title": title_of(experiment.method),
                     "label": label,
                     "settings": settings_of(experiment),
                     "seed": experiment.seed,
@@ -106,6 +105,11 @@ def attack_title(name: str) -> str:
     return TITLES.get(name) or re.sub(r"(\d+)$", r"-\1", name.replace("pgd", "PGD").replace("cw", "C&W"))
 
 
+def title_of(method: str) -> str:
+    """What the method is called; one whose plugin is not loaded, by its name."""
+    return METHODS[method].title if method in METHODS else method
+
+
 def eps_words(eps: float) -> str:
     """eps in pixel scale as people write it: 8/255, 0.2, and 0.031 with the reminder that it is not 8/255."""
     eps = float(eps)
@@ -154,7 +158,7 @@ def _told_apart(experiments: Sequence[Experiment]) -> list[str]:
         family = families[key]
         names = sorted({name for member in family for name in member})
         telling = [n for n in names if len({repr(member.get(n)) for member in family}) > 1]
-        title = METHODS[key[-1]].title if key[-1] in METHODS else key[-1]
+        title = title_of(key[-1])
         words = [f"{name} {settings.get(name, 'as the method has it')}" for name in telling]
         labels.append(", ".join([title, *words]))
     return labels

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +16,9 @@ import pandas as pd
 
 from d2rkit.core.files import read_json
 from d2rkit.core.paths import check_path
-from d2rkit.core.validation import printable
+from d2rkit.core.validation import number, printable
 from d2rkit.experiments.experiment import Run
-from d2rkit.methods.catalogue import METHODS
-from d2rkit.reporting.frame import eps_words
+from d2rkit.reporting.frame import eps_words, title_of
 
 THREAT = "Linf"
 OTHER_THREATS = ("L2", "corruptions", "corruptions_3d")  # folders of entries whose radius is another thing
@@ -96,18 +94,18 @@ def _percent(content: Mapping[str, Any], key: str) -> float:
     if value is None or str(value).strip() in ("", "-", "–"):
         return math.nan
     try:
-        number = float(str(value).strip().rstrip("%"))
+        percent = float(str(value).strip().rstrip("%"))
     except ValueError:
-        number = math.nan
-    if not 0 <= number <= 100:
+        percent = math.nan
+    if not 0 <= percent <= 100:
         raise ValueError(f"{key} is {str(value)[:40]!r}, not a percentage")
-    return number
+    return percent
 
 
 def _eps(value: Any) -> str:
     try:
-        known = 0 < Fraction(str(value)) <= 1
-    except (ValueError, ZeroDivisionError):
+        known = 0 < number(str(value)) <= 1
+    except ValueError:
         known = False
     if not known:
         raise ValueError(f"eps is {str(value)[:40]!r}, not a radius in pixel scale")
@@ -155,7 +153,7 @@ def claim(run: Run, *, checkpoint: str = "best", title: str = "", authors: str =
     if empty := [k for k, v in {"authors": authors, "venue": venue, "link": link}.items() if not v]:
         why_not.append(f"{', '.join(empty)} are for you to fill in (--{' --'.join(empty)})")
     content = {
-        "link": link, "name": title or METHODS[cell.method].title, "authors": authors, "additional_data": False,
+        "link": link, "name": title or title_of(cell.method), "authors": authors, "additional_data": False,
         "number_forward_passes": 1, "dataset": cell.data, "venue": venue, "architecture": their_name(cell.target),
         "eps": eps_words(cell.radius).split(" ")[0], "clean_acc": f"{100 * accuracy['clean']:.2f}", "reported": robust,
         "autoattack_acc": robust, "footnote": " ".join(notes), "unreliable": bool(flagged),

@@ -19,7 +19,7 @@ from torch import Tensor
 from d2rkit.core import binomial
 from d2rkit.core.validation import check_count, check_number, shown
 from d2rkit.experiments.experiment import Run
-from d2rkit.experiments.run_files import read_flags
+from d2rkit.experiments.run_files import Flags, read_flags
 from d2rkit.experiments.run_folders import evaluation_folder
 from d2rkit.reporting.frame import one_table, tidy
 
@@ -113,13 +113,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def flags_of(run: Run, attack: str, checkpoint: str = "best") -> np.ndarray:
     """(N,) bool: which test images the run's target still gets right under `attack`; ValueError if not kept."""
+    return _kept(run, attack, checkpoint).flags
+
+
+def _kept(run: Run, attack: str, checkpoint: str) -> Flags:
     file = evaluation_folder(run.folder, checkpoint) / f"{attack}.npz"
     if not file.exists():
         raise ValueError(f"{file} does not exist: evaluate {checkpoint!r} with {attack!r} first")
-    flags = read_flags(file).flags
-    if flags.shape != (run.result["n_test"],):
-        raise ValueError(f"{file} holds {flags.size} flags, not one for each of {run.result['n_test']} images")
-    return flags
+    kept = read_flags(file)
+    if kept.flags.shape != (run.result["n_test"],):
+        raise ValueError(f"{file} holds {kept.flags.size} flags, not one for each of {run.result['n_test']} images")
+    return kept
 
 
 def paired_table(
@@ -136,7 +140,8 @@ def paired_table(
 
     One row a method: seeds (how many pairs), n (images), accuracy, reference_accuracy, difference with its
     95 % bootstrap interval low..high, better and worse (how many pairs of image and seed only one gets right),
-    p (sign_flip_p, McNemar's where there is one seed) and p_holm, corrected for the number of rows."""
+    p (sign_flip_p, McNemar's where there is one seed) and p_holm, corrected for the number of rows. ValueError if the
+    runs do not belong in one table, lack flags, or were attacked on other images or in another order."""
     runs = [run for run in runs if not run.result["status"].startswith("failed")]
     frame = tidy(runs)
     one_table(frame)
@@ -156,7 +161,11 @@ def paired_table(
         seeds = sorted(group.keys() & base.keys())
         if key == chosen[0] or not seeds:
             continue
-        a, b = (np.stack([flags_of(which[s], attack, checkpoint) for s in seeds]) for which in (group, base))
+        kept = [[_kept(which[s], attack, checkpoint) for s in seeds] for which in (group, base)]
+        images = {each.facts["images"] for which in kept for each in which if "images" in each.facts}
+        if len(images) > 1:  # as many of the same data set, but from another copy, which has another order
+            raise ValueError(f"{names[key][1]} and {names[chosen[0]][1]} were not attacked on the same images")
+        a, b = (np.stack([each.flags for each in which]) for which in kept)
         difference = bootstrap_difference(a, b, seed)
         rows.append(
             {

@@ -70,6 +70,8 @@ def pivot(frame: pd.DataFrame, preset: Preset | None = None, checkpoint: str | N
     if not frame.empty:
         one_table(frame)
     frame = frame[frame["checkpoint"] == checkpoint]
+    if checkpoint not in CHECKPOINTS or (frame.empty and preset is None):
+        raise ValueError(f"no run was evaluated at checkpoint {checkpoint!r}; choose best or last, if it was")
     columns = attacks_in({*frame.columns[frame.notna().any()], *(preset.base.attacks if preset else ())})
     numbers = pd.DataFrame([_numbers(row, frame[frame["settings"] == row.settings], columns) for row in rows])
     bold = {attack: _best(numbers, attack) for attack in columns}
@@ -196,9 +198,11 @@ def _paired(preset: Preset, runs: Sequence[Run], frame: pd.DataFrame, rows: Mapp
     trades = frame.loc[frame["method"] == "trades", "label"].unique()
     there = set(frame["settings"])
     reference = trades[0] if len(trades) == 1 else next(label for key, label in rows.items() if key in there)
-    attack = attacks_in(preset.base.attacks)[-1]
+    attacks = attacks_in(preset.base.attacks) or attacks_in(frame.columns)
     try:
-        tests = paired_table(runs, attack, reference, checkpoint=preset.base.checkpoints[0], named=rows)
+        if not attacks:
+            raise ValueError("no run was attacked")
+        tests = paired_table(runs, attacks[-1], reference, checkpoint=preset.base.checkpoints[0], named=rows)
         if tests.empty:
             raise ValueError("no two rows share a seed")
     except ValueError as error:
@@ -319,7 +323,8 @@ def _to_do(numbers: pd.DataFrame, preset: Preset | None) -> list[tuple[str, str]
 def _caption(frame: pd.DataFrame, preset: Preset | None, checkpoint: str) -> str:
     """What is measured on what, and how to read it; no hardware, since no accuracy depends on it."""
     title = preset.title if preset else f"{frame['data'].iloc[0]}, {frame['target'].iloc[0]}"
-    eps = preset.base.radius if preset else frame["eps"].iloc[0]
+    # Of what was measured: rows of a preset may have another radius than its base.
+    eps = preset.experiment(preset.rows[0], 0).radius if preset and frame.empty else frame["eps"].iloc[0]
     words = f"{title}: accuracy in percent under L∞ attacks of ε = {eps_words(eps)} (pixel scale)"
     if frame.empty:
         return f"{words}; nothing has been run yet. {CHECKPOINTS[checkpoint].capitalize()}."

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from d2rkit.cli import main
-from d2rkit.cli.base import number
 from d2rkit.core.faults import MACHINE, fault
 from d2rkit.core.files import clear_drafts, write_atomically
+from d2rkit.core.validation import number
 from d2rkit.experiments.experiment import Experiment
 from d2rkit.experiments.run import run
 from d2rkit.experiments.run_locks import lock

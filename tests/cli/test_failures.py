@@ -19,6 +19,7 @@ import torch
 
 from d2rkit import cli
 from d2rkit.cli.base import Commands
+from d2rkit.core import starting
 from d2rkit.experiments.run import Interrupted
 from d2rkit.experiments.run_locks import Busy
 from d2rkit.experiments.sweep import attempt
@@ -177,6 +178,39 @@ def test_workers_end_with_a_killed_parent(tmp_path, kind):
     command.kill()
     command.wait()
     until(lambda: not any(alive(worker) for worker in workers), seconds=10)
+
+
+@pytest.mark.parametrize("how", ["script", pytest.param("-m", marks=thorough)])
+def test_ctrl_c_while_torch_is_imported_ends_in_a_line(tmp_path, how):
+    """Even if a library catches what an import raises, as this torch does."""
+    slow = "import time\nprint('importing', flush=True)\nwhile True:\n    try:\n        time.sleep(60)\n"
+    (tmp_path / "torch.py").write_text(
+        slow + "    except KeyboardInterrupt as error:\n        raise ImportError from error\n"
+    )
+    script = tmp_path / "bin" / "d2rkit"
+    script.parent.mkdir()
+    script.write_text("from d2rkit.cli import main\nmain()\n")
+    words = [sys.executable, *([str(script)] if how == "script" else ["-m", "d2rkit"]), "doctor"]
+    path = os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parents[2])])
+    hears = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    command = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path},
+        preexec_fn=hears,
+    )  # fmt: skip
+    assert command.stdout.readline() == "importing\n"
+    command.send_signal(signal.SIGINT)
+    said = command.communicate(timeout=60)[1]
+    assert (command.returncode, said) == (130, "d2rkit: stopped before it had begun\n")
+
+
+def test_only_the_command_itself_answers_for_ctrl_c_during_imports():
+    """Not its workers, whose sys.argv is the command's, and no program that imports the kit."""
+    assert starting.is_command(["python", "/usr/bin/d2rkit", "doctor"])
+    assert starting.is_command(["python", "-m", "d2rkit", "doctor"])
+    worker = "from multiprocessing.spawn import spawn_main; spawn_main(tracker_fd=5, pipe_handle=7)"
+    for others in (["python"], ["python", "-c", worker, "--multiprocessing-fork"], ["python", "x.py", "d2rkit"]):
+        assert not starting.is_command(others)
+    assert signal.getsignal(signal.SIGINT) is not starting.end
 
 
 def test_a_hang_up_saves_the_state_and_nohup_hears_none(tmp_path):

@@ -129,6 +129,14 @@ def test_the_command_opens_the_slides_with_answers_of_their_own(started, tmp_pat
     assert float(environment["D2RKIT_SHARPER"]) > 1
 
 
+def test_a_bad_sharpness_is_bad_input(started, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("D2RKIT_SHARPER", "large")
+    with pytest.raises(IndexError):  # nothing was started
+        started("--folder", str(tmp_path / "talk"))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("d2rkit: D2RKIT_SHARPER must be a number")
+
+
 def test_in_place_and_present_exclude_each_other(started, capsys):
     with pytest.raises(IndexError):  # nothing was started
         started("--in-place")

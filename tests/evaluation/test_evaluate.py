@@ -181,6 +181,7 @@ def test_each_checkpoint_has_its_own_flags(trained, sample, tmp_path):
     [
         ({"eps": 0.3}, "another eps than 0.3"),
         ({"seed": 9}, "another seed than 9"),
+        ({"eot": 4}, "another eot than 4"),
         ({"images": 40}, "another count than 40"),
     ],
 )
@@ -189,7 +190,8 @@ def test_flags_of_something_else_are_refused_and_stay(trained, sample, tmp_path,
     before = {p: p.read_bytes() for p in (tmp_path / "evaluation").iterdir()}
     part = sample.take(slice(0, change.get("images", 60)))
     with pytest.raises(ValueError, match=f"holds flags for {words}; choose another folder"):
-        evaluate(trained, part, ("clean", "fgsm"), change.get("eps", EPS), change.get("seed", 0), folder=tmp_path)
+        how = {"eps": EPS, "seed": 0} | {name: value for name, value in change.items() if name != "images"}
+        evaluate(trained, part, ("clean", "fgsm"), **how, folder=tmp_path)
     assert {p: p.read_bytes() for p in (tmp_path / "evaluation").iterdir()} == before
 
 

@@ -246,6 +246,15 @@ def test_flags_of_other_weights_are_refused(trained, sample, tmp_path):
     assert evaluate(trained, sample, "fgsm", EPS, folder=tmp_path).flags
 
 
+def test_kept_flags_say_over_how_many_passes_gradients_were_averaged(trained, sample, tmp_path):
+    """In both directions, and clean flags, which have no gradients, are read again; a radius may be a whole number."""
+    evaluate(trained, sample, ("clean", "fgsm"), 1, folder=tmp_path, eot=2)
+    with pytest.raises(ValueError, match=r"fgsm\.npz holds flags for another eot than 1"):
+        evaluate(trained, sample, ("clean", "fgsm"), 1, folder=tmp_path)
+    again = evaluate(trained, sample, ("clean", "fgsm"), 1.0, folder=tmp_path, eot=2)
+    assert set(again.flags) == {"clean", "fgsm"}
+
+
 def test_flags_that_do_not_say_whose_they_are_are_not_taken(trained, sample, tmp_path):
     evaluate(trained, sample, "clean", EPS, folder=tmp_path)
     file = tmp_path / "evaluation" / "clean.npz"

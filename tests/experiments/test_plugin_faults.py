@@ -101,6 +101,7 @@ def test_bad_words_get_one_sentence(files, line, sentence, monkeypatch, capsys):
         ("seeds = [0]", 'seeds = ["0"]', "seeds must be whole numbers"),
         ("seeds = [0]", "seeds = 3", "seeds must be a list, not 3"),
         ('"26/255"', '"26/0"', "eps must be a number, e.g. 0.031 or '8/255', not '26/0'"),
+        ('"26/255"', '"1e400"', "eps must be a number, e.g. 0.031 or '8/255', not '1e400'"),
         ('"26/255"', "true", "eps must be like"),
         ("epochs = 1", "registered = {}", "unknown setting 'registered'"),
     ],

@@ -310,3 +310,18 @@ def test_only_widgets_that_ipywidgets_7_and_8_both_have():
     folder = Path(base.__file__).parents[1]
     found = {name for file in folder.rglob("*.py") for name in re.findall(r"widgets\.([A-Z]\w+)", file.read_text())}
     assert found and found <= IN_BOTH
+
+
+@pytest.mark.parametrize("words", ["large", "nan", "inf", "0", "-1", "1e9"])
+def test_a_bad_sharpness_is_said_in_a_line_and_stops_no_import(monkeypatch, caplog, words):
+    monkeypatch.setenv("D2RKIT_SHARPER", words)
+    assert base._dpi() == 110
+    (said,) = caplog.messages
+    assert f"D2RKIT_SHARPER must be a number from 0.5 to 5, e.g. 1.6, not {words!r}" in said
+
+
+def test_a_good_sharpness_is_taken(monkeypatch, caplog):
+    monkeypatch.setenv("D2RKIT_SHARPER", "1.6")
+    assert base._dpi() == 176
+    monkeypatch.setenv("D2RKIT_SHARPER", "")
+    assert base._dpi() == 110 and not caplog.messages

@@ -8,6 +8,7 @@ import pytest
 
 from d2rkit.cli.robustbench import claim_command, leaderboard
 from d2rkit.experiments.experiment import read_runs
+from d2rkit.methods.catalogue import METHODS
 from d2rkit.reporting.published import FILE
 from d2rkit.reporting.robustbench import claim, entry, our_name, read_leaderboard, their_name
 
@@ -130,6 +131,18 @@ def test_a_claim_is_an_entry_with_the_runs_own_numbers(tmp_path, capsys):
     assert read_leaderboard(tmp_path).frame["autoattack"].tolist() == [row["autoattack"]]
     with pytest.raises(ValueError, match="is there already"):
         claim_command(str(run.folder), output=str(new))
+
+
+def test_a_claim_of_a_method_whose_plugin_is_not_loaded_has_its_name(monkeypatch):
+    run = next(r for r in read_runs(SMALL) if r.experiment.method == "trades")
+    monkeypatch.delitem(METHODS, "trades")
+    assert claim(run)[0]["name"] == "trades"
+
+
+@pytest.mark.parametrize("eps", ["1e-999999999", "1e999999999", "nan", "2"])
+def test_an_impossible_radius_is_no_entry(eps):
+    with pytest.raises(ValueError, match="not a radius in pixel scale"):
+        entry("x", ENTRY | {"eps": eps})
 
 
 def test_a_claim_says_what_is_wrong_with_the_run():

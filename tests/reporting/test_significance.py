@@ -17,6 +17,7 @@ from d2rkit.reporting.significance import (
     sign_flip_p,
     standard_error,
 )
+from d2rkit.reporting.tables import write_table
 from tests.synthetic import make_run, preset, runs_of
 
 
@@ -123,6 +124,18 @@ def test_paired_table_says_what_is_wrong(tmp_path):
     (runs[0].folder / "evaluation" / "autoattack.npz").write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(ValueError, match="is damaged"):
         paired_table(runs)
+
+
+def test_runs_on_other_images_are_not_paired(tmp_path):
+    """As many of the same data set, but in another order: image by image such flags have nothing to do with another."""
+    here = preset(rows=("trades", "pgd-at"), seeds=(0,))
+    runs = runs_of(here, tmp_path)
+    for number, run in enumerate(runs):
+        file = run.folder / "evaluation" / "autoattack.npz"
+        np.savez_compressed(file, flags=flags_of(run, "autoattack"), fact_images=np.asarray(number))
+    with pytest.raises(ValueError, match="PGD-AT and TRADES were not attacked on the same images"):
+        paired_table(runs)
+    assert "not attacked on the same images" in write_table(here, runs, tmp_path / "table")[0].read_text()
 
 
 def test_flags_of_another_number_of_images_are_refused(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from d2rkit.cli.base import Place
 from d2rkit.cli.verifying import verify_command
 from d2rkit.core.files import read_json, write_json
 from d2rkit.experiments.experiment import build_pair, read_run
@@ -45,6 +46,14 @@ def test_a_packed_run_needs_its_weights_beside_it(done, copy):
         verify(packed, device="cpu")
     (answer,) = verify(packed, done.folder / "best.safetensors", device="cpu")
     assert answer.confirmed
+
+
+def test_the_command_shows_no_bar_where_nothing_is_measured(copy, tmp_path, capsys):
+    for file in copy.glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(ValueError, match="name it by --weights"):
+        verify_command(str(tmp_path), place=Place(device="cpu"))
+    assert capsys.readouterr().err == ""
 
 
 def test_weights_packed_in_float16_confirm_the_flags_of_those_they_were_rounded_from(done, digits, copy, tmp_path):
