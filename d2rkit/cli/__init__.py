@@ -26,7 +26,11 @@ CODES = {INPUT: 2, MACHINE: 3, UNEXPECTED: 70}
 
 
 def _stop(number: int, frame: object) -> None:
-    """SIGTERM, a batch system's way to say stop, and SIGHUP, a closed terminal's, are taken as Ctrl-C."""
+    """SIGTERM, a batch system's way to say stop, and SIGHUP, a closed terminal's, are taken as one Ctrl-C however often
+    they come: the kernel and the shell both hang up, and a second Ctrl-C does not wait for a state to be saved."""
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(each) is _stop:
+            signal.signal(each, lambda *_: None)
     raise KeyboardInterrupt
 
 

@@ -147,7 +147,7 @@ def cache_file(root: Path, stem: str) -> Path | None:
 
 
 def cached_source(path: Path) -> str | None:
-    """The mark of the source that a cache was made from; None if it has none. OSError, SafetensorError if damaged."""
+    """The mark of the source that a cache was made from; None if it has none or is damaged."""
     try:
         with safe_open(path, "pt") as file:
             return (file.metadata() or {}).get("source")

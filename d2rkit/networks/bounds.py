@@ -2,7 +2,8 @@
 
 Both are sound and neither is exact: a lower bound above 0 of the true class's margin is a proof that no image of the
 box is classified otherwise; one below 0 proves nothing. The network is a chain of affine maps with a ReLU between two
-of them. `affine_layers` reads them off, and everything else is a few lines of matrices.
+of them. `affine_layers` reads them off, and everything else is a few lines of matrices; proofs are made in float64
+on the CPU, wherever network and images lie.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ def affine_layers(network: nn.Module, shape: Sequence[int]) -> list[Affine]:
     """The affine maps of a chain with a ReLU between two of them, in float64, as matrices on flattened images.
 
     network: an nn.Sequential of affine modules and ReLUs, or the kit's small CNN, as it answers in eval mode; shape:
-    (C, H, W) of an image. ValueError for a network that is no such chain."""
-    pieces = list(_pieces(copy.deepcopy(network).double().eval()))
+    (C, H, W) of an image. ValueError for a network that is no such chain, as its modules or its answers show."""
+    network = copy.deepcopy(network).cpu().double().eval()  # in this order: an Apple GPU has no float64
+    pieces = list(_pieces(network))
     layers, at, run = [], tuple(shape), []
     for piece in [*pieces, None]:
         if piece is not None and not isinstance(piece, nn.ReLU):
@@ -44,7 +46,20 @@ def affine_layers(network: nn.Module, shape: Sequence[int]) -> list[Affine]:
         layer, at = _as_matrix(run, at)
         layers.append(layer)
         run = []
+    _check_chain(network, layers, shape)
     return layers
+
+
+@torch.no_grad()
+def _check_chain(network: nn.Module, layers: Sequence[Affine], shape: Sequence[int]) -> None:
+    """ValueError if a network does more than its modules show: hooks, a Sequential's own forward, BatchNorm of batches.
+    Then what is proven of the chain would be said of another function."""
+    images = torch.rand(8, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found, expected = images.flatten(1), network(images)
+    for number, (weight, bias) in enumerate(layers):
+        found = (found.relu() if number else found) @ weight.T + bias
+    if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-8, atol=1e-8):
+        raise ValueError(f"there are no bounds for this {type(network).__name__}: it is not the chain of its modules")
 
 
 def _pieces(network: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
@@ -160,8 +175,8 @@ def margin_bounds(layers: Sequence[Affine], low: Tensor, high: Tensor, y: Tensor
 @torch.no_grad()
 def certified(layers: Sequence[Affine], x: Tensor, y: Tensor, eps: float, how: str = "crown") -> Tensor:
     """(B,) bool: is it proven that every image within eps of x (L-infinity, pixels in [0, 1]) is classified as y?"""
-    low, high = box(x.double(), eps)
-    return margin_bounds(layers, low, high, y, how).amin(1) > SLACK
+    low, high = box(x.cpu().double(), eps)
+    return margin_bounds(layers, low, high, y.cpu(), how).amin(1) > SLACK
 
 
 def certified_radius(
@@ -182,5 +197,5 @@ def certified_radius(
 @torch.no_grad()
 def certified_at(layers: Sequence[Affine], x: Tensor, y: Tensor, radii: Tensor, how: str) -> Tensor:
     """As `certified`, with a radius (B,) for each image."""
-    flat, eps = x.double().flatten(1), radii.unsqueeze(1)
-    return margin_bounds(layers, (flat - eps).clamp(0, 1), (flat + eps).clamp(0, 1), y, how).amin(1) > SLACK
+    flat, eps = x.cpu().double().flatten(1), radii.unsqueeze(1)
+    return margin_bounds(layers, (flat - eps).clamp(0, 1), (flat + eps).clamp(0, 1), y.cpu(), how).amin(1) > SLACK

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,22 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors, each in memory of its own, as safetensors wants them: layers may share their weights."""
+    kept: dict[int, Tensor] = {}
+    result = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().contiguous()
+        first = kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        result[name] = tensor if first is tensor else tensor.clone()
+    return result
+
+
 def save_weights(path: Path, target: nn.Module, guide: nn.Module | None) -> None:
     """Both networks in one safetensors file, names prefixed `target.` and `guide.`, each one's digest in its header."""
     networks = {"target": target} | ({"guide": guide} if guide is not None else {})
     states = {name: network.state_dict() for name, network in networks.items()}
-    tensors = {f"{n}.{k}": v.detach().contiguous() for n, state in states.items() for k, v in state.items()}
+    tensors = unshared({f"{n}.{k}": v for n, state in states.items() for k, v in state.items()})
     digests = json.dumps({name: tensors_digest(state) for name, state in states.items()})
     with write_atomically(path) as draft:
         # One entry: several have no order, and then the same weights would not be the same bytes. Written by us:
@@ -43,8 +55,8 @@ def half_precision(path: Path) -> bytes:
     """The weights file with its float32 tensors in float16, half as large; its header also has the digests of the
     float32 tensors. load_weights gives float32 networks again, with the rounded values.
 
-    ValueError if the file is damaged or a value has no place in float16."""
-    with safe_open(path, "pt") as file:
+    ValueError if the file is missing or damaged or a value has no place in float16."""
+    with _opened(path) as file:
         before = _digests(file)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
     _check_digests(path, tensors, before)
@@ -58,8 +70,9 @@ def half_precision(path: Path) -> bytes:
 
 
 def rounded_from(path: Path) -> dict[str, str]:
-    """Of a file written by half_precision: the digests of the networks that were rounded; empty for other files."""
-    with safe_open(path, "pt") as file:
+    """Of a file written by half_precision: the digests of the networks that were rounded; empty for other files.
+    ValueError if the file is missing or damaged."""
+    with _opened(path) as file:
         digests = _header(file).get(ROUNDED, {})
     return digests if isinstance(digests, dict) else {}
 
@@ -78,14 +91,9 @@ def load_weights(path: str | Path, pair: GuidedPair) -> GuidedPair:
 
     Tensors are held against the digests beside them; files of versions without digests are taken as they are."""
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"checkpoint {path} does not exist")
-    try:
-        with safe_open(path, "pt") as file:
-            beside = _digests(file)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"checkpoint {path} is damaged (truncated?): {error}") from error
+    with _opened(path) as file:
+        beside = _digests(file)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
     _check_digests(path, tensors, beside)
     try:
         pair.load_state_dict(tensors, strict=True)
@@ -93,6 +101,18 @@ def load_weights(path: str | Path, pair: GuidedPair) -> GuidedPair:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"checkpoint {path} does not fit these networks: {reason}") from error
     return pair
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, open; ValueError if it is missing or cannot be read, here or inside."""
+    if not path.is_file():
+        raise ValueError(f"checkpoint {path} {'is not a file' if path.exists() else 'does not exist'}")
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"checkpoint {path} is damaged (truncated?): {error}") from error
 
 
 def _check_digests(path: Path, tensors: Mapping[str, Tensor], beside: Mapping[str, str]) -> None:
@@ -122,13 +142,8 @@ def _digests(file: Any) -> dict[str, str]:
 def digests_beside(path: Path) -> dict[str, str]:
     """The digests in a weights file's header by network, none in a file of an older version; tensors are not read.
     ValueError if the file cannot be read."""
-    if not path.is_file():
-        raise ValueError(f"checkpoint {path} is not a file")
-    try:
-        with safe_open(path, "pt") as file:
-            return _digests(file)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"checkpoint {path} is damaged (truncated?): {error}") from error
+    with _opened(path) as file:
+        return _digests(file)
 
 
 def save_resume(path: Path, state: dict[str, Any]) -> None:

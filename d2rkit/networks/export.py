@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from d2rkit.core.files import write_atomically
 from d2rkit.core.paths import new_file
 from d2rkit.core.validation import nearest
+from d2rkit.methods.pair import eval_mode
+from d2rkit.networks.checkpoints import unshared
 from d2rkit.networks.loading import load_released
 
 SUFFIXES = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
@@ -58,45 +60,41 @@ def export_network(
     path = new_file(path)
     if isinstance(images, int):
         images = torch.rand(images, *shape, generator=torch.Generator().manual_seed(0))
-    training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with write_atomically(path) as draft:
-                try:
-                    run = WRITERS[to](network, draft, images[:2], notes, name)
-                    difference = _difference(network, run, images)
-                except (ValueError, OSError, MemoryError):
-                    raise
-                except Exception as error:  # tracers, exporters and runtimes each have their own exceptions
-                    reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:200]  # runtimes add traces
-                    raise ValueError(f"the network cannot be exported to {to}: {reason}") from error
-                if not difference <= TOLERANCE:
-                    raise ValueError(
-                        f"the network cannot be exported to {to}: its logits there differ by up to {difference:.1e} "
-                        f"on {len(images)} images, and {TOLERANCE:.0e} is allowed"
-                    )
-    finally:
-        network.train(training)
+    with eval_mode(network), torch.no_grad():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with write_atomically(path) as draft:
+            try:
+                run = WRITERS[to](network, draft, images[:2], notes, name)
+                difference = _difference(network, run, images)
+            except (ValueError, OSError, MemoryError):
+                raise
+            except Exception as error:  # tracers, exporters and runtimes each have their own exceptions
+                reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:200]  # runtimes add traces
+                raise ValueError(f"the network cannot be exported to {to}: {reason}") from error
+            if not difference <= TOLERANCE:
+                raise ValueError(
+                    f"the network cannot be exported to {to}: its logits there differ by up to {difference:.1e} "
+                    f"on {len(images)} images, and {TOLERANCE:.0e} is allowed"
+                )
     return Exported(path, difference, len(images))
 
 
 def _difference(network: nn.Module, run: Network, images: Tensor) -> float:
-    worst = 0.0
+    """NaN if a logit is no number on either side."""
+    worst = torch.zeros(())
     for x in images.split(CHUNK):
         here, there = network(x), run(x)
         if here.shape != there.shape:
             return float("inf")
-        worst = max(worst, ((here - there).abs() / here.abs().max().clamp(min=1.0)).max().item())
-    return worst
+        gap = ((here - there).abs() / here.abs().max().clamp(min=1.0)).max()
+        worst = torch.maximum(worst, gap)  # Python's max() would lose a NaN
+    return worst.item()
 
 
 def _write_safetensors(
     network: nn.Module, path: Path, x: Tensor, notes: Mapping[str, Any], name: str | None
 ) -> Network:
-    tensors = {key: tensor.detach().contiguous() for key, tensor in network.state_dict().items()}
-    path.write_bytes(save(tensors, metadata={NOTES: json.dumps(notes)}))
+    path.write_bytes(save(unshared(network.state_dict()), metadata={NOTES: json.dumps(notes)}))
     return load_released(path, name, x.shape[-1]).model.eval()
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from d2rkit.core.validation import nearest, printable
 from d2rkit.networks import zoo
 from d2rkit.networks.architectures import MODELS, NAMES, build_model
-from d2rkit.networks.normalisation import from_buffers, normalised, parse_normalisation
+from d2rkit.networks.normalisation import from_buffers, normalised, parse_normalisation, same
 from d2rkit.networks.released import architecture, complete, convert, find_network
 
 # What released files carry besides the network's own: WideResNet's first group twice, of which the forward uses one,
@@ -85,7 +85,7 @@ def load_released(
         normalisation, used = from_buffers(extra, channels)
     except ValueError as error:
         raise ValueError(f"{path} cannot be used: {error}") from error
-    if own and normalisation and (own.mean, own.std) != (normalisation.mean, normalisation.std):
+    if own and normalisation and not same(own, normalisation):
         raise ValueError(f"{path} brings its own input normalisation ({normalisation}); give no other one ({own})")
     dropped = sorted(k for k in extra if UNUSED.match(k.removeprefix(network.prefix)))
     state, filled = complete(network.tensors, wanted)

@@ -74,6 +74,13 @@ def checked(mean: Sequence[float], std: Sequence[float], channels: int, source: 
     return Normalisation(mean, std, source)
 
 
+def same(one: Normalisation, other: Normalisation) -> bool:
+    """Whether they are the same numbers in float32, as `Normalize` and the buffers of files hold them."""
+    return all(
+        torch.equal(torch.tensor(a).float(), torch.tensor(b).float()) for a, b in zip(one[:2], other[:2], strict=True)
+    )
+
+
 def parse_normalisation(
     mean: str | Sequence[float] | None, std: str | Sequence[float] | None, channels: int
 ) -> Normalisation | None:

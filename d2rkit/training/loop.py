@@ -247,7 +247,8 @@ class _Loop:
 
     def stuck(self) -> bool:
         """Whether the target never got clearly above chance on the validation images."""
-        stuck = bool(self.history) and max(row["val_clean"] for row in self.history) < 1.5 * self.chance
+        clear = min(1.5 * self.chance, self.chance + 0.05)  # of two classes, 75 % is no chance
+        stuck = bool(self.history) and max(row["val_clean"] for row in self.history) < clear
         if stuck:
             log.warning("stuck at chance: try a lower lr, more warm-up, or smaller loss weights")
         return stuck

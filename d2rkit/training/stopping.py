@@ -17,7 +17,7 @@ def polite_stop() -> Iterator[threading.Event]:
         return
 
     def handle(number, frame):
-        if asked.is_set():
+        if asked.is_set() and number == signal.SIGINT:  # a closed terminal hangs up twice, timeout terminates twice
             raise KeyboardInterrupt
         asked.set()
 

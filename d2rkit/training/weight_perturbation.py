@@ -17,7 +17,7 @@ def perturbed_weights(network: nn.Module, loss: Callable[[], Tensor], gamma: flo
     d is the gradient of loss() at the weights as they are (one ascent step, Wu et al. eq. 8); afterwards the
     same perturbation is taken off again, so that an optimiser step made inside stays.
 
-    BatchNorm statistics are not touched by the forward that loss() makes."""
+    The forward that loss() makes touches no BatchNorm statistics of `network`; a guide's beside it move twice."""
     weights = [w for w in network.parameters() if w.ndim > 1]
     statistics = [buffer.clone() for buffer in network.buffers()]
     directions = [devices.all_reduce(d, "mean") for d in torch.autograd.grad(loss(), weights)]

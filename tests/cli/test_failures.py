@@ -235,6 +235,20 @@ def test_a_hang_up_saves_the_state_and_nohup_hears_none(tmp_path):
     assert deaf.wait(timeout=60) == 130
 
 
+@pytest.mark.parametrize("second", [signal.SIGHUP, signal.SIGTERM])
+def test_who_hangs_up_or_terminates_twice_stops_once(second):
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # even if these tests were started with nohup
+    try:
+        cli._prepare()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(second)  # no second Ctrl-C, which would break off what the first one saves
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_a_full_disk_is_said_by_whoever_started_the_run(tmp_path, monkeypatch):
     """Where error.txt cannot be written either, the status keeps the reason."""
     monkeypatch.setattr("d2rkit.experiments.run.load_data", _full)

@@ -13,6 +13,7 @@ from d2rkit.networks import bounds
 from d2rkit.networks.architectures import build_model
 from d2rkit.networks.bounds import affine_layers, box, certified, certified_radius, margin_bounds
 from d2rkit.networks.normalisation import Normalize
+from tests.pretend_device import pretend
 
 EPS = 0.1
 
@@ -164,6 +165,45 @@ def test_gradients_of_interval_bounds_are_there():
     assert (z.gather(1, y[:, None]) == 0).all()
     z.sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in list(network.parameters())[:-1])
+
+
+class Residual(nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+def hooked():
+    network = mlp(64, 5, 3)
+    network[1].register_forward_hook(lambda module, inputs, output: output + 1)
+    network.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return network
+
+
+NO_CHAINS = {
+    "a forward of its own": lambda: nn.Sequential(nn.Flatten(), Residual(nn.Linear(64, 64)), nn.ReLU(), mlp(64, 3)),
+    "BatchNorm of batches": lambda: nn.Sequential(
+        nn.BatchNorm2d(1, track_running_stats=False), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)
+    ),
+    "hooks": hooked,
+}
+
+
+@pytest.mark.parametrize("kind", NO_CHAINS)
+def test_nothing_is_proven_of_a_network_that_only_looks_like_a_chain(kind):
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="it is not the chain of its modules"):
+        affine_layers(NO_CHAINS[kind](), (1, 8, 8))
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_proofs_are_made_on_the_cpu_wherever_network_and_images_lie(images, kind):
+    torch.manual_seed(0)
+    network, y = small_cnn(), torch.arange(6)
+    expected = certified_radius(affine_layers(network, (1, 8, 8)), images, y, halvings=2)
+    with pretend(kind) as gpu:
+        layers = affine_layers(network.to(gpu.device), (1, 8, 8))
+        found = certified_radius(layers, images.to(gpu.device), y.to(gpu.device), halvings=2)
+        assert not gpu.holds(found) and torch.equal(found, expected)
 
 
 def test_networks_without_bounds_are_refused():

@@ -7,10 +7,20 @@ import random
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from d2rkit.core.digests import tensors_digest, weights_digest
 from d2rkit.core.files import SMALL, read_json, write_atomically, write_json
-from d2rkit.networks.checkpoints import digests_beside, load_resume, load_weights, save_resume, save_weights
+from d2rkit.methods.pair import GuidedPair
+from d2rkit.networks.checkpoints import (
+    digests_beside,
+    half_precision,
+    load_resume,
+    load_weights,
+    rounded_from,
+    save_resume,
+    save_weights,
+)
 from tests.conftest import make_pair
 
 
@@ -200,3 +210,33 @@ def test_json_that_is_none_is_refused_in_a_sentence(tmp_path, kind):
     with pytest.raises(ValueError, match=r"x\.json is (not a file|damaged)") as error:
         read_json(file)
     assert "\n" not in str(error.value)
+
+
+class Tied(nn.Module):
+    """A network that calls one layer under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, padding=1)
+        self.again = nn.Conv2d(4, 4, 3, padding=1)
+        self.once_more, self.head = self.again, nn.Linear(4, 10)
+
+    def forward(self, x):
+        return self.head(self.once_more(self.again(self.first(x)).relu()).relu().mean((2, 3)))
+
+
+def test_layers_that_share_weights_are_saved(tmp_path):
+    pair = GuidedPair(Tied(), Tied())
+    save_weights(tmp_path / "last.safetensors", pair.target, pair.guide)
+    again = load_weights(tmp_path / "last.safetensors", GuidedPair(Tied(), Tied()))
+    assert equal_states(again, pair) and again.target.once_more is again.target.again
+
+
+@pytest.mark.parametrize("read", [half_precision, rounded_from, digests_beside])
+def test_every_reader_of_weights_says_what_is_wrong_with_a_file(tmp_path, read):
+    file = tmp_path / "last.safetensors"
+    for content, words in ((None, "does not exist"), (b"x" * 100, "is damaged")):
+        if content:
+            file.write_bytes(content)
+        with pytest.raises(ValueError, match=words):
+            read(file)

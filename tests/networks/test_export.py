@@ -74,6 +74,22 @@ def test_a_network_that_cannot_be_expressed_leaves_no_file(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
+def test_logits_that_are_no_numbers_are_not_exported(tmp_path):
+    network = with_settled_batch_norms("cnn-8", size=8, channels=1)
+    nn.init.constant_(network.linear.bias, torch.nan)
+    with pytest.raises(ValueError, match="differ by up to nan"):
+        export_network(network, tmp_path / "network.pt", "torchscript", (1, 8, 8), {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_layer_keeps_its_mode(tmp_path):
+    network = build_model("cnn-4", 10, 8, 1).train()
+    network.norms[0].eval()
+    before = [module.training for module in network.modules()]
+    export_network(network, tmp_path / "network.pt", "torchscript", (1, 8, 8), {}, images=4)
+    assert [module.training for module in network.modules()] == before
+
+
 def test_no_file_is_overwritten(tmp_path):
     file = tmp_path / "mine.pt"
     file.write_text("precious")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from d2rkit.networks.loading import load_released
-from d2rkit.networks.normalisation import NORMALISATIONS, Normalize, parse_normalisation
+from d2rkit.networks.normalisation import NORMALISATIONS, Normalize, from_buffers, parse_normalisation, same
 from tests.networks.checkpoint_files import below, network, same_function, write
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
@@ -113,6 +113,13 @@ def test_a_file_with_buffers_takes_no_other_normalisation(tmp_path, wrn):
     file = write(tmp_path / "a.pt", {"mu": torch.tensor(MEAN), "sigma": torch.tensor(STD)} | wrn.state_dict())
     with pytest.raises(ValueError, match="brings its own input normalisation"):
         load_released(file, mean="cifar10")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_a_file_with_buffers_takes_the_same_normalisation_again(name):
+    given = parse_normalisation(name, None, 3)
+    held = Normalize(given.mean, given.std).state_dict()
+    assert same(given, from_buffers(held, 3)[0]) and not same(given, parse_normalisation("imagenet", None, 3))
 
 
 def test_numbers_beside_the_weights_are_not_used_in_silence(tmp_path, wrn):

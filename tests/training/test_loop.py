@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from lightning_fabric import Fabric
 from d2rkit.data.arrays import Split
 from d2rkit.methods.catalogue import METHODS
 from d2rkit.networks.checkpoints import load_resume, load_weights
-from d2rkit.training.loop import fit
+from d2rkit.training.loop import _Loop, fit
 from d2rkit.training.recipe import Recipe
 from d2rkit.training.step import TrainState, training_step
 from tests.conftest import make_pair
@@ -333,3 +334,9 @@ def test_stuck_at_chance_says_so(few_digits, caplog):
     assert done.status == "stuck at chance" and len(done.history) == 1
     assert "try a lower lr" in caplog.text
     assert train(few_digits, changed(method="natural", epochs=6, lr=0.1))[1].status == "done"
+
+
+@pytest.mark.parametrize(("classes", "clean", "stuck"), [(2, 0.7, False), (2, 0.52, True), (10, 0.14, True)])
+def test_stuck_is_what_is_not_clearly_above_chance(classes, clean, stuck):
+    state = SimpleNamespace(history=[{"val_clean": clean}], chance=1 / classes)
+    assert _Loop.stuck(state) is stuck

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from d2rkit.data.arrays import Split
 from d2rkit.data.datasets import load_data
 from d2rkit.networks.checkpoints import load_resume, load_weights, save_resume
 from d2rkit.training.loop import fit
+from d2rkit.training.stopping import polite_stop
 from tests.conftest import make_pair
 from tests.training.test_loop import FINISHED, changed, same_weights, train, without_seconds
 
@@ -133,6 +135,20 @@ def test_a_real_signal_saves_the_state_and_a_second_run_goes_on(tmp_path, number
     data, recipe = load_data("digits", subset=200), changed(epochs=2, steps=1, flip=True)
     whole, _ = train(data, recipe)
     assert same_weights(load_weights(tmp_path / "cut" / "last.safetensors", make_pair(1)), whole)
+
+
+@pytest.mark.parametrize("first", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("second", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_only_ctrl_c_breaks_off_what_was_asked_to_stop(first, second):
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # even if these tests were started with nohup
+    breaks = pytest.raises(KeyboardInterrupt) if second == signal.SIGINT else nullcontext()
+    try:
+        with polite_stop() as asked, breaks:
+            signal.raise_signal(first)
+            assert asked.is_set()
+            signal.raise_signal(second)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_state_of_other_data_or_networks_is_not_gone_on_with(few_digits, tmp_path):
