@@ -102,7 +102,8 @@ def verdict(facts: Mapping[str, Any], control: str = "natural", bound: str = "ib
     return (
         f"{SHORT[bound].capitalize()} leave {means[0]:.1f} % of the digits open after interval training and "
         f"{means[1]:.1f} % with {TITLES[control]}: a difference of {gap.difference:.1f} points (95 % interval over "
-        f"{len(trained)} seeds {gap.low:.1f} to {gap.high:.1f}), which {'excludes' if excludes_zero(gap) else 'does not exclude'} 0. "
+        f"{len(trained)} seeds {gap.low:.1f} to {gap.high:.1f}), which "
+        f"{'excludes' if excludes_zero(gap) else 'does not exclude'} 0. "
         f"After interval training, at least {least:.0%} of the digits are decided in every seed. "
         + (f"CONTRADICTIONS: {clash}." if clash else "No digit is both proven and broken.")
     )
