@@ -3,7 +3,7 @@
     python benchmarks/trajectories.py              # writes data/results/trajectories.json
     python benchmarks/trajectories.py --seeds 2 --to elsewhere.json
 
-Trains every setting of `panels/training_paths.py` (all terms; one switched off; none into the guide) on 8x8 digits, one
+Trains every setting of `panels/training_paths.py` (all terms; one switched off; guide detached) on 8x8 digits, one
 core, some five seconds a run, and keeps distances between f(x'), g(x) and the truth on 100 test images at 22 moments.
 The seeds are 0, 1, 2, ... and none is left out: a run that fails stops the script.
 """

@@ -38,7 +38,9 @@ def class_command(
 
         limits = Limits(seconds, memory).check()
         if not without_network():
-            print("no network of its own for each check on this machine: only Python's sockets are closed", flush=True)
+            print(
+                "this machine cannot isolate each check from the network: only Python's sockets are closed", flush=True
+            )
         with progress_bar() as report:
             desk = class_desk(handins, limits, report)
     else:

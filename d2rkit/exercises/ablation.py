@@ -163,7 +163,7 @@ def _arithmetic(answer: Mapping, world: World, words: str) -> Iterator[Step]:
     differences = [b - a for a, b in zip(before, after, strict=True)]
     right, got = mean(differences), float(answer["difference"])
     hint = (
-        "the sign is turned: difference is treatment minus control"
+        "the sign is reversed: difference is treatment minus control"
         if _near([got], [-right])
         else "difference is the mean over seeds of treatment minus control"
     )
@@ -171,7 +171,7 @@ def _arithmetic(answer: Mapping, world: World, words: str) -> Iterator[Step]:
     sd = stdev(differences)
     half, got = T95[n] * sd / math.sqrt(n), float(answer["half_width"])
     known = {
-        "that is one standard error: multiply with T95[n], the t quantile for n seeds": sd / math.sqrt(n),
+        "that is one standard error: multiply by T95[n], the t quantile for n seeds": sd / math.sqrt(n),
         "1.96 needs many runs: with few seeds use Student's t, T95[n]": 1.96 * sd / math.sqrt(n),
         "that is a standard deviation: the mean of n runs is more certain, by sqrt(n)": sd,
         "sqrt(n) is missing: the mean of n runs is more certain than one": T95[n] * sd,

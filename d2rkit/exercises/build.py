@@ -101,7 +101,7 @@ def drift(folder: Path = FOLDER) -> list[str]:
         if not path.exists():
             faults.append(f"{where} is missing")
         elif path.read_text(encoding="utf-8") != text:
-            faults.append(f"{where} is not what its source gives")
+            faults.append(f"{where} differs from what its source generates")
     return faults
 
 
@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> int:
         return 2
     if arguments:
         faults = drift()
-        print("\n".join(faults) or "all notebooks follow from their sources")
+        print("\n".join(faults) or "all notebooks match their sources")
         return 1 if faults else 0
     for path, text in outputs().items():
         path.parent.mkdir(parents=True, exist_ok=True)

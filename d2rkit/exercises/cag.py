@@ -69,7 +69,7 @@ def _mistakes(
         "train mode was left on in the target: attack with both networks in eval mode": (
             lambda: loop(right, training=(True, False))
         ),
-        "train mode was left on in the guide: ask it in eval mode, as the target": (
+        "train mode was left on in the guide: query it in eval mode, like the target": (
             lambda: loop(right, training=(False, True))
         ),
         "the direction is wrong: that climbs KL(p_f(x') || p_g(x)); the guide's prediction comes first": lambda: loop(

@@ -189,7 +189,7 @@ def read_class(root: Path) -> tuple[list[Student], dict[str, str]]:
             handin = read_handin(file)
             text, named = json.dumps(handin, sort_keys=True), handin.get("student", "").strip()
             if named and text in seen:  # downloaded twice; without names they may be of two students
-                broken[name] = f"says the same as {seen[text]}, word for word, so it counts once"
+                broken[name] = f"says the same as {seen[text]}, word for word, so it counts only once"
                 continue
             seen[text] = name
             students.append(_student(handin, file, name))

@@ -105,7 +105,7 @@ def _short(desk: ClassDesk) -> str:
     lines += [f"Code that is alike: {_t('; '.join(alike))}"] if alike else []
     differ = [(s.name, name) for s in desk.students for name, cell in s.cells.items() if cell.differs]
     lines += (
-        [f"Run again, not what was handed in: {_t(', '.join(f'{who} ({what})' for who, what in differ))}"]
+        [f"Rerun differs from the hand-in: {_t(', '.join(f'{who} ({what})' for who, what in differ))}"]
         if differ
         else []
     )
@@ -173,7 +173,7 @@ def _cell(cell: StudentExercise | None, marked: bool) -> Marked:
 
 def _misconceptions(desk: ClassDesk) -> str:
     if not desk.misconceptions:
-        return "<p>Nobody was left with a hint.</p>"
+        return "<p>Nobody is stuck at a hint.</p>"
     rows = [
         (_named(desk, one.exercise), str(len(one.students)), _t(one.step or "–"),
          _t(one.hint) + _codes(desk, one.exercise, one.students[:1], "an example"), _t(", ".join(one.students)))
@@ -249,7 +249,7 @@ def _alike(desk: ClassDesk) -> str:
     rows = [
         (_t(one.exercise), f"{one.share:.0%}",
          _t(", ".join(one.students)) + _codes(desk, one.exercise, one.students, "side by side"),
-         "so common that it marks nobody" if one.common else "marked above")
+         "too common to mark anybody" if one.common else "marked above")
         for one in desk.alike
     ]  # fmt: skip
     return about + _table(("exercise", "#agree", "whose", ""), rows)

@@ -49,7 +49,7 @@ def probe(solution: Callable) -> Iterator[Step]:
     yield Step("batch: every example has a gap of 0.1 or more", seen, _words(gaps), "each at least 0.1 in size", hint)
     mean = gaps.mean().item()
     hint = (
-        "all gaps have the same sign, so they cannot cancel: turn one of the pairs around"
+        "all gaps have the same sign, so they cannot cancel: swap p and q in one of the pairs"
         if bool((gaps > 0).all() or (gaps < 0).all())
         else "the signs differ but the sizes do not match: use the same two distributions with exchanged roles"
     )

@@ -32,8 +32,8 @@ def probe(solution: Callable) -> Iterator[Step]:
     mistakes = {
         "that is half of it: here both directions are added, not averaged": both / 2,
         "that is the difference of the two directions; symmetric KL is their sum": dv.kl_gap(p, q),
-        "that is the size of the difference of the two directions; symmetric KL is their sum": dv.absolute_gap(p, q),
-        "that is Jensen–Shannon, which measures to the mean of p and q": dv.jensen_shannon(p, q),
+        "that is the absolute difference of the two directions; symmetric KL is their sum": dv.absolute_gap(p, q),
+        "that is the Jensen–Shannon divergence, which compares p and q with their mean": dv.jensen_shannon(p, q),
         "that is KL(p || q) alone: the other direction is missing": expected,
         "that is twice KL(p || q): swap p and q in the second term": 2 * expected,
     }

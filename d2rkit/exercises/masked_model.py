@@ -113,8 +113,9 @@ def probe(solution: Callable) -> Iterator[Step]:
                    _name_hint(named, truth, shuffle))  # fmt: skip
         drop = answer["pgd"][named] - answer["stronger"][named]
         hint = (
-            "your stronger attack finds hardly more than PGD-20, so it proves nothing: PGD follows the gradient of "
-            "cross-entropy; what if that is 0? Try the margin loss (attacks.cw) or images made against another model"
+            "your stronger attack finds hardly more adversarial examples than PGD-20, so it proves nothing: PGD "
+            "follows the gradient of cross-entropy; what if that is 0? Try the margin loss (attacks.cw) or images made "
+            "against another model"
         )
         yield Step(f"it loses {least} to the stronger attack", drop >= least, short(drop), f"at least {least}", hint)
 

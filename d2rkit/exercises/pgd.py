@@ -66,7 +66,7 @@ def _mistakes(
             lambda: loop(training=True)
         ),
         "the sign is wrong: you walk down the loss; an attack climbs": lambda: loop(sign=-1.0),
-        "the sign is missing: L-infinity steps use sign(gradient), every pixel moves by step_size": lambda: loop(
+        "the sign is missing: L-infinity steps use sign(gradient), so every pixel moves by step_size": lambda: loop(
             direction=lambda g: g
         ),
         "each step has size eps: use step_size": lambda: loop(size=eps),

@@ -110,7 +110,7 @@ def draw_plane(ax, data: Dial) -> None:
         ax.plot([], [], color=base.RED, lw=1.6, ls="--", label=f"{kind.name}, seed 0")
     ax.add_patch(Rectangle((0.97 - 2 * data.eps, 0.03), 2 * data.eps, 2 * data.eps, fill=False, ec=base.INK, lw=1.2))
     ax.annotate(
-        "what an attack\ncan reach",
+        "within reach\nof the attack",
         (0.95 - 2 * data.eps, 0.03 + data.eps),
         ha="right",
         va="center",
@@ -140,9 +140,9 @@ def draw_frontier(ax, data: Dial, ghost: Dial | None, frame: Frame) -> None:
         ax.plot(*ghost.limits.points.T, **base.GHOST, marker="o", ms=5, mfc="white", label="frontier before")
         for kind in ghost.tried[-1:]:
             ax.plot(kind.clean, kind.robust, LOOKS[kind.name][0], mfc="none", mec=base.GHOST["color"], ms=6, zorder=1.6)
-    ax.plot(*data.limits.points.T, "-", color=base.INK, lw=2, marker=".", label="frontier: the best there is")
+    ax.plot(*data.limits.points.T, "-", color=base.INK, lw=2, marker=".", label="frontier: the best possible")
     ax.plot(data.optimum.clean / data.limits.total, data.optimum.robust / data.limits.total, "o", ms=11, mfc="none",
-            mec=base.INK, mew=1.6, label="the border on the left")  # fmt: skip
+            mec=base.INK, mew=1.6, label="the boundary on the left")  # fmt: skip
     for kind in data.tried:
         mark, colour = LOOKS[kind.name]
         ax.plot(kind.clean, kind.robust, mark, color=colour, ms=7, mec="white", mew=0.6, zorder=3, clip_on=False,
@@ -174,11 +174,13 @@ def draw_prices(dials: Mapping[str, Dial]) -> Figure:
             before = name
         needed, own = 100 * kind.needed.mean(), 100 * kind.own.mean()
         first = not places
-        ax.barh(at, needed, 0.62, color=base.INK, label="no classifier so robust gives up less" if first else None)
+        ax.barh(
+            at, needed, 0.62, color=base.INK, label="due to the data: unavoidable if this robust" if first else None
+        )
         ax.barh(at, own, 0.62, left=needed, color="white", ec=base.RED, hatch="///", lw=1,
                 label="the networks' own" if first else None)  # fmt: skip
         ax.plot(100 * kind.given, np.full(len(kind.given), at), "o", ms=4.5, mfc="white", mec=base.INK, clip_on=False,
-                label="one seed, in all" if first else None)  # fmt: skip
+                label="one seed, both parts" if first else None)  # fmt: skip
         places.append(at)
         at += 1
     ax.set_yticks(places, [kind.name for _, kind in rows], fontsize=9)
@@ -193,15 +195,15 @@ def words(data: Dial) -> str:
     trade, first = data.limits.trade, data.limits.points[0]
     most = data.limits.bayes / data.limits.total
     summary = (
-        f"Classes with {data.title}. No classifier is right on more than {most:.1%} of clean points, and the one "
-        f"nearest to that keeps {first[1]:.1%} under attack. "
+        f"Classes with {data.title}. No classifier is right on more than {most:.1%} of the clean points, and the most "
+        f"accurate one keeps {first[1]:.1%} under attack. "
     )
     if trade[0] < 5e-4:
-        summary += "No other classifier is more robust: here the data ask for no trade-off."
+        summary += "No other classifier is more robust: here the data force no trade-off."
     else:
         summary += (
-            f"The most robust one wins {100 * trade[1]:.1f} points under attack and gives up {100 * trade[0]:.1f} "
-            "clean: so much of a trade-off is the data's."
+            f"The most robust one gains {100 * trade[1]:.1f} points under attack and gives up {100 * trade[0]:.1f} "
+            "clean: this much of a trade-off is due to the data."
         )
     if data.above:
         summary += f" WRONG: {data.above} networks lie above the frontier, which is impossible."
@@ -215,7 +217,7 @@ def words(data: Dial) -> str:
         for kind in data.tried
         for means in [[mean_interval(list(v)) for v in (kind.clean, kind.robust, kind.given, kind.needed, kind.own)]]
     ]
-    header = ("network", "clean %", "robust %", "clean given up", "needed for so much robustness", "its own")
+    header = ("network", "clean %", "robust %", "clean given up", "due to the data", "its own")
     caption = f"{SEEDS} seeds each, mean ± half of the 95 % interval, in points"
     return base.sentence(summary) + base.table(header, rows, caption)
 
@@ -243,8 +245,8 @@ def compared(dials: Mapping[str, Dial], after: str, before: str) -> str:
                 shown,
             )
         )
-    header = ("data", "clean", "robust", "of the best classifiers: clean, robust", "a trade-off of the networks?")
-    caption = f"{after} less {before}, in points, with the 95 % interval over {SEEDS} seeds"
+    header = ("data", "clean", "robust", "optimal classifiers: clean, robust", "do the networks trade off?")
+    caption = f"{after} minus {before}, in points, with the 95 % interval over {SEEDS} seeds"
     return base.table(header, rows, caption)
 
 
@@ -256,8 +258,8 @@ def same_border(dial: Dial) -> dict[str, Any]:
     moved = int((first.decision != last.decision)[matters].sum())
     clean, robust = (100 * value for value in dial.limits.trade)
     words = (
-        f"Of {SIDE * SIDE:,} places the two answer differently at {moved}. From one to the other clean accuracy falls "
-        f"by {clean:.1f} points and robust accuracy rises by {robust:.1f}."
+        f"The two differ on {moved} of {SIDE * SIDE:,} cells. From the most accurate to the most robust one, clean "
+        f"accuracy falls by {clean:.1f} points and robust accuracy rises by {robust:.1f}."
     )
     return {"actual": "same" if clean < 0.05 else "apart", "words": words}
 
@@ -279,7 +281,9 @@ def data_share(dial: Dial, name: str, more: str = "") -> dict[str, Any]:
     HTML to add."""
     kind = next(kind for kind in dial.tried if kind.name == name)
     given, needed = 100 * kind.given.mean(), 100 * kind.needed.mean()
-    words = base.sentence(f"{name} gives up {given:.1f} points; whoever is as robust gives up {needed:.1f} at least.")
+    words = base.sentence(
+        f"{name} gives up {given:.1f} points; any classifier that is as robust gives up at least {needed:.1f}."
+    )
     return {"actual": float(100 * needed / given) if given else 0.0, "words": words + more}
 
 
@@ -292,14 +296,14 @@ class AmbiguityDial(Panel):
         self._tried: dict[tuple[float, float, float], list[str]] = {}
         kinds = {"none": NONE} | {name: name for name in NETWORKS}
         controls = {
-            "spread": Slider("Overlap", at["spread"], 0.02, 0.14, 0.01, "How wide the classes are: 0.02 is well apart"),
-            "rare": Slider("Rare cases", at["rare"], 0.0, 0.3, 0.05, "Share of each class that lies among the other"),
-            "eps": Slider("ε", at["eps"], 0.0, 0.16, 0.02, "How far an attack moves a point, in sides of the square"),
+            "spread": Slider("Overlap", at["spread"], 0.02, 0.14, 0.01, "Width of the classes; 0.02 is well apart"),
+            "rare": Slider("Rare cases", at["rare"], 0.0, 0.3, 0.05, "Share of each class that lies inside the other"),
+            "eps": Slider("ε", at["eps"], 0.0, 0.16, 0.02, "Largest move of an attack, in sides of the square"),
             "network": Choice("Train", at["network"], kinds, f"{SEEDS} networks of this kind, seeds 0 to {SEEDS - 1}"),
             "weight": Choice(
-                "Optimal border for", at["weight"],
+                "Optimal boundary for", at["weight"],
                 {f"{PARTS - w}/{PARTS} clean, {w}/{PARTS} robust": w for w in STEPS},
-                "Which of the best classifiers is drawn",
+                "Which of the optimal classifiers is drawn",
             ),
         }  # fmt: skip
         super().__init__("The ambiguity dial", controls, self._compute, draw, words)

@@ -76,10 +76,10 @@ class Shipped:
         chosen, count = self.facts["choice"]["chosen"], self.facts["choice"]["images"]
         size = sum(p.numel() for p in self.networks["ibp"].network.parameters())
         return (
-            f"Shown: three networks of {size:,} parameters (seed 0), trained on digits for {self.facts['epochs']} "
+            f"Shown: three networks of {size:,} parameters each (seed 0), trained on digits for {self.facts['epochs']} "
             "epochs by benchmarks/sandwich.py; the images are "
             f"the first {self.facts['images']} test digits, 8×8. Interval training used ε = {chosen['radius255']}/255, "
-            f"which proved most of the {count} validation digits ({chosen['proven']:.1%}) among "
+            f"which proved the most of {count} validation digits ({chosen['proven']:.1%}) among "
             f"{len(self.facts['choice']['candidates'])} candidates."
         )
 

@@ -111,7 +111,7 @@ def draw_farther(data: PathSeeds) -> Figure:
             ax.plot([place - 0.22, place + 0.22], [with_all, without], color=base.GREY, lw=1, zorder=1)
             ax.plot(place - 0.22, with_all, "o", color=base.TARGET, mec="white", ms=7)
             ax.plot(place + 0.22, without, "D", color=base.RED, mec="white", ms=7)
-        verdict = "differs" if excludes_zero(difference) else "could be chance"
+        verdict = "significant" if excludes_zero(difference) else "not significant"
         ax.annotate(f"{as_distance(difference)}\n{verdict}", (place, 1), xycoords=("data", "axes fraction"),
                     xytext=(0, -2), textcoords="offset points", ha="center", va="top", fontsize=9)  # fmt: skip
     ax.set_xticks(range(len(differences)), [f"without {TERMS[setting]}" for setting in differences], fontsize=9)
@@ -119,7 +119,7 @@ def draw_farther(data: PathSeeds) -> Figure:
     top = max(values[:, -1].max() for name, values in data.from_guide.items() if name in differences or name == "all")
     ax.set_ylim(0, 1.5 * top)
     ax.plot([], [], "o", color=base.TARGET, mec="white", ms=7, label="all terms")
-    ax.plot([], [], "D", color=base.RED, mec="white", ms=7, label="without the term; a line is a seed")
+    ax.plot([], [], "D", color=base.RED, mec="white", ms=7, label="without the term; each line is one seed")
     ax.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(-0.01, -0.12), ncols=2)
     return made
 
@@ -150,12 +150,12 @@ def words_farther(data: PathSeeds) -> str:
         came = (
             f"f(x′) ends {'farther from' if difference.difference > 0 else 'nearer to'} g(x)"
             if excludes_zero(difference)
-            else "no difference beyond chance"
+            else "no significant difference"
         )
         sentences.append(f"Without {TERMS[setting]}: {came}, {as_distance(difference)}.")
     if not any(excludes_zero(d) for d in differences.values()):
-        sentences.append("So on these seeds no term shows an effect of its own.")
-    each = f"Differences seed by seed, with intervals that hold together at 95 % (Student's t). {data.source}"
+        sentences.append("On these seeds no term has a significant effect of its own.")
+    each = f"Paired by seed; Student's t intervals that hold simultaneously at 95 % (Bonferroni). {data.source}"
     return base.sentence(" ".join(sentences)) + base.sentence(each)
 
 
@@ -163,7 +163,7 @@ def words_turn(data: PathSeeds, settings: Sequence[str] = ("all", "detached")) -
     sentences = []
     for setting, difference in turned_back(data, settings).items():
         way = "away from the truth" if difference.difference > 0 else "towards the truth"
-        verdict = f"the guide moves {way}" if excludes_zero(difference) else "the guide goes neither way beyond chance"
+        verdict = f"the guide moves {way}" if excludes_zero(difference) else "the guide does not move significantly"
         sentences.append(
             f"{SETTINGS[setting].words}: in the second half of training {verdict}, {as_distance(difference)}."
         )

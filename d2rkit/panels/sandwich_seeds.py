@@ -100,10 +100,11 @@ def verdict(facts: Mapping[str, Any], control: str = "natural", bound: str = "ib
     least, clash = min(s.decided for s in trained), sum(len(s.contradictions) for s in (*trained, *other))
     means = mean_interval(ours).difference, mean_interval(theirs).difference
     return (
-        f"By {SHORT[bound]}, {means[0]:.1f} % of the digits are open after interval training and {means[1]:.1f} % with "
-        f"{TITLES[control]}: a difference of {gap.difference:.1f} points (95 % interval over {len(trained)} seeds "
-        f"{gap.low:.1f} to {gap.high:.1f}), which {'excludes' if excludes_zero(gap) else 'does not exclude'} 0. "
-        f"After interval training at least {least:.0%} of the digits are decided on every seed. "
+        f"{SHORT[bound].capitalize()} leave {means[0]:.1f} % of the digits open after interval training and "
+        f"{means[1]:.1f} % with {TITLES[control]}: a difference of {gap.difference:.1f} points (95 % interval over "
+        f"{len(trained)} seeds {gap.low:.1f} to {gap.high:.1f}), which "
+        f"{'excludes' if excludes_zero(gap) else 'does not exclude'} 0. "
+        f"After interval training, at least {least:.0%} of the digits are decided in every seed. "
         + (f"CONTRADICTIONS: {clash}." if clash else "No digit is both proven and broken.")
     )
 
@@ -138,7 +139,9 @@ def by_radius(shipped: Shipped) -> str:
         each = [compute(judged, "crown", radius / 255).sandwich for judged in shipped.networks.values()]
         rows.append((f"{radius}/255", *(f"{int(one.proven.sum())} to {int(one.survived.sum())}" for one in each)))
     header = ("ε", *(TITLES[name] for name in shipped.networks))
-    return base.table(header, rows, f"Robust digits of {shipped.facts['images']}: proven (CROWN) to not broken, seed 0")
+    return base.table(
+        header, rows, f"Robust digits out of {shipped.facts['images']}: proven (CROWN) to unbroken, seed 0"
+    )
 
 
 def wide_bread(shipped: Shipped, radius255: int = 26, more: str = "") -> dict[str, Any]:
@@ -146,7 +149,8 @@ def wide_bread(shipped: Shipped, radius255: int = 26, more: str = "") -> dict[st
     to add."""
     by_network = {name: compute(judged, "crown", radius255 / 255).sandwich for name, judged in shipped.networks.items()}
     words = " ".join(
-        f"{TITLES[name]}: proven {int(s.proven.sum())}, left {int(s.survived.sum())}." for name, s in by_network.items()
+        f"{TITLES[name]}: {int(s.proven.sum())} proven, {int(s.survived.sum())} unbroken."
+        for name, s in by_network.items()
     )
     return {"actual": max(by_network, key=lambda name: by_network[name].lower), "words": base.sentence(words) + more}
 
@@ -161,7 +165,7 @@ def cost_of_proof(facts: Mapping[str, Any]) -> dict[str, Any]:
         f"{mean_words([value / facts['images'] for value in values])}"
         for name, values in clean.items()
     ]
-    words = f"Clean accuracy in %, seed by seed, and half of the 95 % interval: {'; '.join(listed)}."
+    words = f"Clean accuracy in %, seed by seed, and the mean ± half of the 95 % interval: {'; '.join(listed)}."
     return {"actual": cost.difference, "interval": (cost.low, cost.high), "words": words}
 
 

@@ -118,7 +118,7 @@ def draw_price(data: StopSeeds) -> Figure:
     made = base.figure(9.0, 3.3)
     for left, measure in ((0.2, "guide_clean"), (0.62, "target_pgd")):
         ax = made.add_axes((left, 0.23, 0.36, 0.64))
-        base.tidy(ax, MEASURES[measure], "points more than with nothing stopped")
+        base.tidy(ax, MEASURES[measure], "change from nothing stopped, points")
         reach = 0.0
         for row, (stop, gain) in enumerate(gained(data, measure).items()):
             each = 100 * (data.runs[stop][measure] - data.runs["nothing"][measure])
@@ -155,7 +155,7 @@ def draw_pulls(data: StopSeeds) -> Figure:
 
 # -- words ------------------------------------------------------------------------------------------------
 def verdict(difference: Difference) -> str:
-    return "beyond chance" if excludes_zero(difference) else "no difference beyond chance"
+    return "significant" if excludes_zero(difference) else "not significant"
 
 
 def words_price(data: StopSeeds) -> str:
@@ -169,15 +169,15 @@ def words_price(data: StopSeeds) -> str:
     text = " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
     every = confidence["every"]
     ce = (
-        f"With every term stopped the guide's cross-entropy changes by "
+        f"With every term stopped, the guide's cross-entropy changes by "
         f"{interval_words(every, 2, scale=1)}, from {data.runs['nothing']['guide_ce'].mean():.2f}: "
         f"{verdict(every)}."
     )
     same = (
         "Control: with every term stopped, the guide is the same whether or not the target has its adversarial KL, "
-        "in every seed, to all digits kept."
+        "in every seed and to every recorded digit."
         if same_guide(data)
-        else "The control failed: guides differ that no gradient has reached."
+        else "The control failed: the guides differ although no gradient from the target reached them."
     )
     rows = [
         (STOPS[stop].words, *(mean_words(name, values) for name, values in each.items()))
@@ -185,7 +185,7 @@ def words_price(data: StopSeeds) -> str:
     ]
     table = base.table(("", *MEASURES.values()), rows, "Mean ± standard deviation over seeds, last epoch")
     each = (
-        f"Differences seed by seed; the four intervals of a measure hold together at 95 % (Student's t). {data.source}"
+        f"Paired by seed; the four t intervals of each measure hold simultaneously at 95 % (Bonferroni). {data.source}"
     )
     return base.sentence(text) + base.sentence(f"{ce} {same}") + table + base.sentence(each)
 
@@ -209,6 +209,6 @@ def words_pulls(data: StopSeeds) -> str:
         f"({np.exp(ratio.low):.1f} to {np.exp(ratio.high):.1f}) as large as in the target."
     )
     return base.sentence(
-        f"Cosine with the pull of CE(g(x), y) on the guide, on training images. {' '.join(sentences)} {size} "
-        f"The trainings: {data.source}"
+        f"Cosine with the gradient of CE(g(x), y) in the guide, on training images. {' '.join(sentences)} {size} "
+        f"The runs: {data.source}"
     )

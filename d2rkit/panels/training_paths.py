@@ -44,7 +44,7 @@ SETTINGS: dict[str, Setting] = {
     "no-mse": Setting("without the MSE", {"w_mse": 0.0}),
     "no-clean": Setting("without the clean KL", {"w_clean": 0.0}),
     "only-mse": Setting("MSE alone", {"w_adv": 0.0, "w_clean": 0.0}),
-    "detached": Setting("all terms, none into the guide", {"detach_guide": True}),
+    "detached": Setting("all terms, guide detached", {"detach_guide": True}),
 }
 
 

@@ -91,7 +91,7 @@ def choices(paths: Sequence[Path]) -> dict[str, str]:
     """Which images can be looked at: words -> name."""
     labels = paths[0].labels
     digits = {f"the {(labels == c).sum()} of class {c}": f"class {c}" for c in np.unique(labels)}
-    return {f"all {len(labels)}": "all", **digits, "the one that is hardest": "hardest"}
+    return {f"all {len(labels)}": "all", **digits, "the hardest one": "hardest"}
 
 
 def pick(paths: Sequence[Path], images: str) -> np.ndarray:
@@ -128,7 +128,7 @@ def first_near_the_truth(path: Path) -> dict[str, Any]:
         f"{NAMES[role]} {f'after {path.moments[when[n]]:.1f} epochs' if half[:, n].any() else 'never'}"
         for n, role in enumerate(ROLES)
     ]
-    text = f"Half of the first distance to the truth is left for {', '.join(each)} ({path.words}, seed {path.seed})."
+    text = f"The initial distance to the truth is halved: {', '.join(each)} ({path.words}, seed {path.seed})."
     return {"actual": ROLES[first], "words": text}
 
 
@@ -144,14 +144,14 @@ def draw(data: View) -> Figure:
         colour, dash, mark = LOOKS[role]
         left.plot([], [], color=colour, ls=dash, marker=mark, mec=base.INK, mew=0.8, ms=7, lw=2, label=NAMES[role])
     if data.ghost:
-        left.plot([], [], color=base.GREY, lw=1, marker="o", mfc="white", ms=6, label="the same with all terms")
+        left.plot([], [], color=base.GREY, lw=1, marker="o", mfc="white", ms=6, label="with all terms")
     left.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(-0.03, -0.3), ncols=4, handlelength=3)
     return made
 
 
 def draw_plane(ax: Axes, data: View) -> None:
     plane, past = data.plane, slice(0, data.moment + 1)
-    signs = ["" if sign > 0 else ", counts negative" for sign in plane.embedding.signs]
+    signs = ["" if sign > 0 else ", negative eigenvalue" for sign in plane.embedding.signs]
     base.tidy(ax, f"{data.words}: epoch {data.path.moments[data.moment]:.1f}", f"first axis{signs[0]}",
               f"second axis{signs[1]}")  # fmt: skip
     if data.ghost:
@@ -213,7 +213,9 @@ def words(data: View) -> str:
         (NAMES[role], f"{data.accuracy[n]:.0%}", f"{gaps[n, 0]:.3f}", f"{gaps[n, 1]:.3f}")
         for n, role in enumerate(ROLES)
     ]
-    table = base.table(("", "right", "from g(x)", "from the truth"), rows, "Distances: Bhattacharyya, mean over images")
+    table = base.table(
+        ("", "accuracy", "from g(x)", "from the truth"), rows, "Bhattacharyya distances, mean over the images"
+    )
     return base.sentence(summary + ".") + table + base.sentence(faithful(plane.embedding))
 
 
@@ -221,11 +223,12 @@ def faithful(embedding: Embedding) -> str:
     """How far the plane can be believed."""
     values = embedding.eigenvalues
     negative = -values.min() / abs(values).max()
-    text = f"The plane has {embedding.kept():.1%} of the squared eigenvalues of all axes. "
+    text = f"The plane holds {embedding.kept():.1%} of the sum of squared eigenvalues. "
     if negative < 1e-9:
-        return text + "No axis counts negative."
-    return (
-        text + f"Axes that shorten distances exist, too; the largest has {negative:.0%} of the first one's eigenvalue."
+        return text + "No axis has a negative eigenvalue."
+    return text + (
+        "Some axes have negative eigenvalues and shorten distances; the largest of these has "
+        f"{negative:.0%} of the largest eigenvalue's magnitude."
     )
 
 
@@ -248,7 +251,7 @@ class Trajectories(Panel):
         controls = {
             "setting": Choice("Loss", at["setting"], {path.words: path.setting for path in paths}),
             "images": Choice("Images", at["images"], choices(paths)),
-            "moment": Slider("Moment", at["moment"], 0, last, 1, "Moments of training, dense at first: 0 is before it"),
+            "moment": Slider("Moment", at["moment"], 0, last, 1, "Moments of training, dense early on: 0 is before it"),
         }
         super().__init__("Trajectories in prediction space", controls, compute, draw, words)
         self.play = widgets.Play(value=at["moment"], min=0, max=last, interval=700)

@@ -105,7 +105,7 @@ def draw_matrix(ax: Axes, data: Matrix) -> None:
     ax.set_xticks(np.arange(4) + 0.5, COLUMNS, fontsize=9.5)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
-    ax.annotate(f"{data.title}: norms of gradients", (0, 1), (-2, 30), xycoords="axes fraction", fontsize=10,
+    ax.annotate(f"{data.title}: gradient norms", (0, 1), (-2, 30), xycoords="axes fraction", fontsize=10,
                 textcoords="offset points", color=base.INK)  # fmt: skip
 
 
@@ -153,15 +153,15 @@ def words(data: Matrix) -> str:
     if (flows.along < 0).any():
         worst = int(flows.along.argmin())
         text += (
-            f" Hardest away from the labels pulls {terms[worst]}, with {-flows.along[worst]:.3f}; all terms that pull "
-            f"towards them have {flows.along.clip(0).sum():.3f}."
+            f" The strongest pull away from the labels is that of {terms[worst]}, {-flows.along[worst]:.3f}; the pulls "
+            f"towards them add up to {flows.along.clip(0).sum():.3f}."
         )
     rows = [
         (term, f"{flows.values[k]:.3f}", *cells(flows, k), "–" if np.isnan(cosine) else f"{cosine:+.2f}")
         for k, (term, cosine) in enumerate(zip(terms, flows.agreement, strict=True))
     ]
     header = ("term", "value", *COLUMNS, "cosine")
-    caption = "Norms of gradients in the weights; the cosine is that with CE's pull on g"
+    caption = "Gradient norms in the weights; cosine with the gradient of CE(g(x), y) in g"
     return base.sentence(text) + base.table(header, rows, caption)
 
 

@@ -39,7 +39,10 @@ def test_drift_is_seen(tmp_path):
     file = tmp_path / "student" / "01_kl.ipynb"
     file.write_text(file.read_text(encoding="utf-8").replace("10 minutes", "11 minutes"), encoding="utf-8")
     (tmp_path / "solution" / "99_old.ipynb").write_text("{}")
-    assert drift(tmp_path) == ["99_old.ipynb has no source", "student/01_kl.ipynb is not what its source gives"]
+    assert drift(tmp_path) == [
+        "99_old.ipynb has no source",
+        "student/01_kl.ipynb differs from what its source generates",
+    ]
 
 
 def test_building_twice_gives_the_same_bytes():

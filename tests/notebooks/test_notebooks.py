@@ -52,6 +52,13 @@ def test_links_resolve(file):
 
 
 @every_notebook
+def test_formulas_have_single_backslashes(file):
+    r"""Two, as in `\\ell`, are a line break and the letters after it."""
+    words = "\n".join(c.source for c in nbformat.read(file, as_version=4).cells if c.cell_type == "markdown")
+    assert re.findall(r"\\\\[a-zA-Z;,]+", words) == []
+
+
+@every_notebook
 def test_keeps_the_house_rules(file):
     source = "\n".join(cell.source for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code")
     for banned in ("%matplotlib", "ipympl", "widgets.Output", "plt.show"):

@@ -179,7 +179,7 @@ def test_verdicts_follow_from_the_numbers():
     data = path_seeds.read()
     near, far = [0.02, -0.02, 0.01, -0.01, 0.0], [0.05, 0.051, 0.05, 0.049, 0.05]
     text = plain_text(path_seeds.words_farther(shifted(shifted(data, "no-adv", near), "no-clean", far)))
-    assert "Without the adversarial KL: no difference beyond chance, +0.000" in text
+    assert "Without the adversarial KL: no significant difference, +0.000" in text
     assert "Without the clean KL: f(x′) ends farther from g(x), +0.050" in text
     assert path_seeds.farthest(shifted(data, "no-clean", far)) == "no-adv"
     assert path_seeds.farthest(shifted(data, "no-clean", [1.0] * 5)) == "no-clean"

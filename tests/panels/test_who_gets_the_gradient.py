@@ -133,7 +133,7 @@ def test_verdicts_follow_from_the_numbers():
     sure, chance = np.array([0.03, 0.031, 0.03, 0.029, 0.03]), np.array([0.03, -0.03, 0.02, -0.02, 0.0])
     assert stop_seeds.price(with_guide(data, sure))["actual"] == 3.0
     assert "Every term stopped: guide +3.0 points" in plain_text(stop_seeds.words_price(with_guide(data, sure)))
-    assert "no difference beyond chance" in plain_text(stop_seeds.words_price(with_guide(data, chance)))
+    assert "not significant" in plain_text(stop_seeds.words_price(with_guide(data, chance)))
     turned = replace(data, agreement={**data.agreement, "adv": -abs(data.agreement["adv"])})
     assert stop_seeds.direction(turned, "adv") == "against"
 
