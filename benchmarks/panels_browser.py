@@ -19,18 +19,17 @@ import tempfile
 from pathlib import Path
 
 import psutil
-from playwright.sync_api import sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.browser.driver import ARGUMENTS, CHROMIUM, Lab, row_of, running_lab, settle
+from tests.browser.driver import Lab, chromium_page, row_of, running_lab, settle
 
 MOVES, WARM = 30, 3
 # notebook -> (panel's heading, slider, limit in seconds)
 PANELS = {
     "01_function_space": ("Divergence explorer", "Guide: P(A)", 0.2),
     "02_adversarial_examples": ("Adversarial image", "ε in 1/255", 1.0),
-    "03_guide_and_target": ("Guide and target in the plane", "Weight: attacked", 1.5),
+    "03_guide_and_target": ("Guide and target in the plane", "Weight: adversarial", 1.5),
     "04_collaborative_generation": ("Three attacks", "ε in 1/255", 1.0),
 }
 # The clock starts with the key, is read when the panel says that it computes, and stops when the first sentence is
@@ -97,16 +96,14 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory() as folder,
         running_lab(Path(folder), names) as address,
-        sync_playwright() as play,
+        chromium_page(viewport={"width": 1280, "height": 800}) as page,
     ):
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        lab = Lab(browser.new_page(viewport={"width": 1280, "height": 800}), address)
+        lab = Lab(page, address)
         for name in names:
             rows.append(row := measure(lab, name))
             if not options.json:
                 times = (f"{1000 * row[key]:6.0f}ms" for key in ("median_s", "slowest_s", "told_s", "cpu_s", "limit_s"))
                 print(f"{name:30s} {' '.join(times)} {'ok' if row['in_time'] else 'NO'}", flush=True)
-        browser.close()
     if options.json:
         print(json.dumps({"moves": MOVES, "notebooks": rows}, indent=2))
     return 0 if all(row["in_time"] for row in rows) else 1

@@ -2,12 +2,14 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
-from benchmarks import anytime, evaluate, growth, quick_recipe, step
+import d2rkit.panels
+from benchmarks import anytime, evaluate, growth, panels_browser, quick_recipe, step
 from d2rkit.core.paths import shipped
 from d2rkit.evaluation.autoattack import AutoAttackBudget, autoattack
 from d2rkit.experiments.presets import get_preset
@@ -132,3 +134,9 @@ def test_the_shipped_comparison_follows_from_its_cells_and_leaves_the_preset():
     told = pd.read_csv(folder / "recipes.csv")
     pd.testing.assert_frame_equal(summary.reset_index(drop=True), told, check_dtype=False, atol=1e-3)
     assert len(quick_recipe.better(told)) == 0 and set(told["lr"]) == {recipe["lr"] for recipe in quick_recipe.GRID}
+
+
+def test_the_sliders_that_are_timed_in_a_browser_are_there():
+    files = (Path(d2rkit.panels.__file__).parent).glob("*.py")
+    texts = "".join(file.read_text(encoding="utf-8") for file in files)
+    assert [name for _, name, _ in panels_browser.PANELS.values() if f'"{name}"' not in texts] == []

@@ -187,10 +187,8 @@ def read_class(root: Path) -> tuple[list[Student], dict[str, str]]:
             continue
         try:
             handin = read_handin(file)
-            text = json.dumps(handin, sort_keys=True)
-            if (
-                handin.get("student", "").strip() and text in seen
-            ):  # a download made twice; without a name, two students
+            text, named = json.dumps(handin, sort_keys=True), handin.get("student", "").strip()
+            if named and text in seen:  # downloaded twice; without names they may be of two students
                 broken[name] = f"says the same as {seen[text]}, word for word, so it counts once"
                 continue
             seen[text] = name

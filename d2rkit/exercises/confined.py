@@ -34,16 +34,12 @@ def version() -> int:
     return max(0, ctypes.CDLL(None, use_errno=True).syscall(CREATE, None, 0, 1))
 
 
-def possible() -> bool:
-    return version() > 0
-
-
 def confine(folder: Path) -> bool:
     """Whether it worked; reading stays free. This thread and those that it starts are bound by it, for good."""
-    if not (found := version()):
+    if not (here := version()):
         return False
     libc = ctypes.CDLL(None, use_errno=True)
-    rights = CHANGES | (REFER if found >= 2 else 0) | (TRUNCATE if found >= 3 else 0)
+    rights = CHANGES | (REFER if here >= 2 else 0) | (TRUNCATE if here >= 3 else 0)
     rules = Rules(rights)
     made = libc.syscall(CREATE, ctypes.byref(rules), ctypes.sizeof(rules), 0)
     if made < 0:

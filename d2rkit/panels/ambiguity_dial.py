@@ -22,7 +22,7 @@ from d2rkit.panels.ambiguous_plane import NETWORKS, SEEDS, SIDE, Trained
 from d2rkit.panels.axes import Frame
 from d2rkit.panels.controls import Choice, Slider
 from d2rkit.panels.panel import Panel
-from d2rkit.reporting.over_seeds import excludes_zero, mean_interval
+from d2rkit.reporting.over_seeds import excludes_zero, interval_words, mean_interval
 from d2rkit.reporting.significance import Difference
 
 LOOKS = dict(
@@ -189,14 +189,6 @@ def draw_prices(dials: Mapping[str, Dial]) -> Figure:
 
 
 # -- words ------------------------------------------------------------------------------------------------
-def points(difference: Difference) -> str:
-    """A difference of accuracies in percentage points, with its interval over seeds."""
-    mean, low, high = (
-        round(100 * value, 1) + 0.0 for value in (difference.difference, difference.low, difference.high)
-    )  # no -0.0
-    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
-
-
 def words(data: Dial) -> str:
     trade, first = data.limits.trade, data.limits.points[0]
     most = data.limits.bayes / data.limits.total
@@ -242,7 +234,15 @@ def compared(dials: Mapping[str, Dial], after: str, before: str) -> str:
         clean, robust = gap(kinds[after], kinds[before])
         shown = "yes" if excludes_zero(clean) and excludes_zero(robust) and clean.high < 0 < robust.low else "no"
         trade = dial.limits.trade
-        rows.append((name, points(clean), points(robust), f"{-100 * trade[0]:+.1f}, {100 * trade[1]:+.1f}", shown))
+        rows.append(
+            (
+                name,
+                interval_words(clean),
+                interval_words(robust),
+                f"{-100 * trade[0]:+.1f}, {100 * trade[1]:+.1f}",
+                shown,
+            )
+        )
     header = ("data", "clean", "robust", "of the best classifiers: clean, robust", "a trade-off of the networks?")
     caption = f"{after} less {before}, in points, with the 95 % interval over {SEEDS} seeds"
     return base.table(header, rows, caption)
@@ -268,7 +268,7 @@ def wasteful(dial: Dial, more: str = "") -> dict[str, Any]:
     to add."""
     owns = {kind.name: mean_interval(list(kind.own)) for kind in dial.tried if kind.name != "natural"}
     wasted = [name for name, own in owns.items() if own.low > 0.005]
-    parts = "; ".join(f"{name} {points(own)}" for name, own in owns.items())
+    parts = "; ".join(f"{name} {interval_words(own)}" for name, own in owns.items())
     actual = "none" if not wasted else "all" if len(wasted) == len(owns) else "some"
     told = base.sentence(f"Their own part, in points with the 95 % interval over seeds: {parts}.")
     return {"actual": actual, "words": told + more}

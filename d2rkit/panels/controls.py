@@ -69,7 +69,7 @@ class Control:
             )  # fmt: skip
             self.number.add_class("d2rkit-field")
             # A browser's slider counts in steps and arrives at 0.09000000000000001, which no field has room for.
-            short = (lambda value: value if whole else round(value, 10)), (lambda value: value)
+            short = (lambda value: round(value, 10)), (lambda value: value)
             widgets.link((self.main, "value"), (self.number, "value"), short)
             parts = [self.main, self.number]
         self.row = widgets.HBox(parts, layout=widgets.Layout(align_items="center", overflow="visible"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path as File
 from typing import Any
 
@@ -17,10 +18,11 @@ from matplotlib.figure import Figure
 from d2rkit.panels import base, measured
 from d2rkit.panels.inpca import distances
 from d2rkit.panels.training_paths import ROLES, SETTINGS, Path
-from d2rkit.reporting.over_seeds import excludes_zero, mean_interval
+from d2rkit.reporting.over_seeds import excludes_zero, interval_words, mean_interval
 from d2rkit.reporting.significance import Difference
 
 NAME = "trajectories.json"
+as_distance = partial(interval_words, places=3, scale=1)
 TERMS = {"no-adv": "the adversarial KL", "no-mse": "the MSE", "no-clean": "the clean KL"}  # what each setting lacks
 
 
@@ -92,13 +94,6 @@ def second_half(data: PathSeeds) -> str:
     return "still" if not excludes_zero(turn) else "back" if turn.difference > 0 else "on"
 
 
-def with_interval(difference: Difference) -> str:
-    mean, low, high = (
-        round(value, 3) + 0.0 for value in (difference.difference, difference.low, difference.high)
-    )  # no -0.000
-    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
-
-
 def farthest(data: PathSeeds) -> str:
     """The setting without which f(x') ends farthest from g(x)."""
     differences = farther(data)
@@ -117,7 +112,7 @@ def draw_farther(data: PathSeeds) -> Figure:
             ax.plot(place - 0.22, with_all, "o", color=base.TARGET, mec="white", ms=7)
             ax.plot(place + 0.22, without, "D", color=base.RED, mec="white", ms=7)
         verdict = "differs" if excludes_zero(difference) else "could be chance"
-        ax.annotate(f"{with_interval(difference)}\n{verdict}", (place, 1), xycoords=("data", "axes fraction"),
+        ax.annotate(f"{as_distance(difference)}\n{verdict}", (place, 1), xycoords=("data", "axes fraction"),
                     xytext=(0, -2), textcoords="offset points", ha="center", va="top", fontsize=9)  # fmt: skip
     ax.set_xticks(range(len(differences)), [f"without {TERMS[setting]}" for setting in differences], fontsize=9)
     ax.set_xlim(-0.6, len(differences) - 0.4)
@@ -138,7 +133,7 @@ def draw_turn(data: PathSeeds, settings: Sequence[str] = ("all", "detached")) ->
     for setting, (colour, dash, mark) in zip(settings, looks, strict=True):
         lines = data.from_truth[setting][:, :, ROLES.index("guide")]
         ax.plot(data.moments, lines.T, color=colour, ls=dash, lw=1.2)
-        label = f"{SETTINGS[setting].words}; second half: {with_interval(turns[setting])}"
+        label = f"{SETTINGS[setting].words}; second half: {as_distance(turns[setting])}"
         ax.plot(data.moments[-1], lines[:, -1].mean(), mark, color=colour, mec=base.INK, ms=9, clip_on=False)
         ax.plot([], [], color=colour, ls=dash, marker=mark, mec=base.INK, ms=8, label=label)
     ax.axvline(data.moments[-1] / 2, color=base.GREY, lw=1, ls=":")
@@ -157,7 +152,7 @@ def words_farther(data: PathSeeds) -> str:
             if excludes_zero(difference)
             else "no difference beyond chance"
         )
-        sentences.append(f"Without {TERMS[setting]}: {came}, {with_interval(difference)}.")
+        sentences.append(f"Without {TERMS[setting]}: {came}, {as_distance(difference)}.")
     if not any(excludes_zero(d) for d in differences.values()):
         sentences.append("So on these seeds no term shows an effect of its own.")
     each = f"Differences seed by seed, with intervals that hold together at 95 % (Student's t). {data.source}"
@@ -170,7 +165,7 @@ def words_turn(data: PathSeeds, settings: Sequence[str] = ("all", "detached")) -
         way = "away from the truth" if difference.difference > 0 else "towards the truth"
         verdict = f"the guide moves {way}" if excludes_zero(difference) else "the guide goes neither way beyond chance"
         sentences.append(
-            f"{SETTINGS[setting].words}: in the second half of training {verdict}, {with_interval(difference)}."
+            f"{SETTINGS[setting].words}: in the second half of training {verdict}, {as_distance(difference)}."
         )
     text = " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
     return base.sentence(text) + base.sentence(data.source)

@@ -135,8 +135,8 @@ def by_radius(shipped: Shipped) -> str:
     """HTML: of each network what linear bounds prove and AutoAttack leaves, at every radius that was attacked."""
     rows = []
     for radius in shipped.facts["radii255"]:
-        bread = [compute(judged, "crown", radius / 255).sandwich for judged in shipped.networks.values()]
-        rows.append((f"{radius}/255", *(f"{int(one.proven.sum())} to {int(one.survived.sum())}" for one in bread)))
+        each = [compute(judged, "crown", radius / 255).sandwich for judged in shipped.networks.values()]
+        rows.append((f"{radius}/255", *(f"{int(one.proven.sum())} to {int(one.survived.sum())}" for one in each)))
     header = ("ε", *(TITLES[name] for name in shipped.networks))
     return base.table(header, rows, f"Robust digits of {shipped.facts['images']}: proven (CROWN) to not broken, seed 0")
 

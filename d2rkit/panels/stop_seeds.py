@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from d2rkit.panels import base, measured
 from d2rkit.panels.gradient_routes import Flow
 from d2rkit.panels.stopped_runs import MEASURES, STOPS
-from d2rkit.reporting.over_seeds import excludes_zero, mean_interval
+from d2rkit.reporting.over_seeds import excludes_zero, interval_words, mean_interval
 from d2rkit.reporting.significance import Difference
 
 NAME = "gradients.json"
@@ -44,8 +44,8 @@ def summary(flows: list[Flow]) -> dict[str, Any]:
     for term in TERMS:
         at = flows[0].terms.index(term)
         kept[term] = {
-            "agreement": [round(float(each_flow.agreement[at]), 4) for each_flow in flows],
-            "ratio": [round(float(each_flow.guide[at] / each_flow.target[at]), 4) for each_flow in flows],
+            "agreement": [round(float(one.agreement[at]), 4) for one in flows],
+            "ratio": [round(float(one.guide[at] / one.target[at]), 4) for one in flows],
         }
     return kept
 
@@ -108,12 +108,8 @@ def target_pays(data: StopSeeds) -> dict[str, Any]:
 
 
 def in_points(difference: Difference) -> str:
-    """With as many decimals as it takes to see on which side of 0 the interval ends."""
-    each, places = [100 * value for value in (difference.difference, difference.low, difference.high)], 1
-    while places < 4 and excludes_zero(difference) and not all(round(value, places) for value in each):
-        places += 1
-    mean, low, high = (f"{round(value, places) + 0.0:+.{places}f}" for value in each)  # no -0.0
-    return f"{mean} points ({low} to {high})"
+    mean, interval = interval_words(difference).split(" ", 1)
+    return f"{mean} points {interval}"
 
 
 # -- pictures ---------------------------------------------------------------------------------------------
@@ -173,8 +169,8 @@ def words_price(data: StopSeeds) -> str:
     text = " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
     every = confidence["every"]
     ce = (
-        f"With every term stopped the guide's cross-entropy changes by {every.difference:+.2f} "
-        f"({every.low:+.2f} to {every.high:+.2f}), from {data.runs['nothing']['guide_ce'].mean():.2f}: "
+        f"With every term stopped the guide's cross-entropy changes by "
+        f"{interval_words(every, 2, scale=1)}, from {data.runs['nothing']['guide_ce'].mean():.2f}: "
         f"{verdict(every)}."
     )
     same = (
@@ -204,10 +200,7 @@ def words_pulls(data: StopSeeds) -> str:
     first, last = data.epochs[0], data.epochs[-1]
     sentences = []
     for epoch, when in ((first, "Before training"), (last, "At the end")):
-        each = [
-            f"{TERMS[term]} {pull.difference:+.2f} ({pull.low:+.2f} to {pull.high:+.2f})"
-            for term, pull in pulls(data, epoch).items()
-        ]
+        each = [f"{TERMS[term]} {interval_words(pull, 2, scale=1)}" for term, pull in pulls(data, epoch).items()]
         sentences.append(f"{when}: {', '.join(each)}.")
     ratios = data.ratio["adv"][:, -1]
     ratio = mean_interval(np.log(ratios))

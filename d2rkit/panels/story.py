@@ -82,7 +82,8 @@ def compute(sample: SamplePair, image: int = 0, stage: int = len(STAGES), part: 
             return begun
         return attacks.cag(target, guide, x, eps=sample.eps, step_size=sample.eps / 4, steps=steps, start=start)
 
-    x_adv, x_last = attacked(part if stage == 2 else STEPS), attacked(STEPS)
+    x_last = attacked(STEPS)
+    x_adv = attacked(part) if stage == 2 and part < STEPS else x_last
     with eval_mode(sample.pair), torch.no_grad():
         logits = {"f(x′)": target(x_adv), "f(x)": target(x), "g(x)": guide(x)}
         begin, now, end = (float(divergences.kl(guide(x), target(seen))[0]) for seen in (begun, x_adv, x_last))

@@ -9,13 +9,14 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import stdtrit
 
 from d2rkit.core.validation import check_number, shown
 from d2rkit.reporting.significance import Difference
 
 
 def mean_interval(differences: Sequence[float] | np.ndarray, *, level: float = 0.95, questions: int = 1) -> Difference:
-    """The mean of one difference a seed, and Student's t interval around it. questions: of how many intervals this is
+    """The mean of one difference per seed, and Student's t interval around it. questions: of how many intervals this is
     one; each is made wide enough that all of them hold together with `level` (Bonferroni). ValueError for fewer than
     two differences, or for what is no finite number."""
     check_number("level", level, high=1)
@@ -26,7 +27,7 @@ def mean_interval(differences: Sequence[float] | np.ndarray, *, level: float = 0
     count = len(differences)
     mean = math.fsum(differences) / count
     variance = math.fsum((d - mean) ** 2 for d in differences) / (count - 1)
-    half = t_quantile(1 - (1 - level) / questions, count - 1) * math.sqrt(variance / count)
+    half = stdtrit(count - 1, 1 - (1 - level) / questions / 2) * math.sqrt(variance / count)
     return Difference(mean, mean - half, mean + half)
 
 
@@ -34,24 +35,11 @@ def excludes_zero(difference: Difference) -> bool:
     return difference.low > 0 or difference.high < 0
 
 
-def t_quantile(level: float, freedom: int) -> float:
-    """t with P(|T| < t) = level, for T of Student's distribution with `freedom` degrees of freedom."""
-    low, high = 0.0, 1.0
-    while _within(high, freedom) < level:
-        high *= 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, freedom) < level else (low, middle)
-    return (low + high) / 2
-
-
-def _within(t: float, freedom: int) -> float:
-    """P(|T| < t): the finite sums of Abramowitz & Stegun 26.7.3 and 26.7.4."""
-    angle = math.atan(t / math.sqrt(freedom))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    odd = freedom % 2
-    term, total = (cosine, 0.0) if odd else (1.0, 0.0)
-    for k in range((freedom - odd) // 2):
-        total += term
-        term *= cosine**2 * ((2 * k + 2) / (2 * k + 3) if odd else (2 * k + 1) / (2 * k + 2))
-    return 2 / math.pi * (angle + sine * total) if odd else sine * total
+def interval_words(difference: Difference, places: int = 1, *, scale: float = 100) -> str:
+    """A difference times `scale` with its interval: "-4.8 (-9.5 to -0.1)". With more decimals than `places` where it
+    takes them to see on which side of 0 the interval ends, and never with -0.0."""
+    numbers, most = [scale * value for value in difference], places + 3
+    while places < most and excludes_zero(difference) and not all(round(number, places) for number in numbers):
+        places += 1
+    mean, low, high = (f"{round(number, places) + 0.0:+.{places}f}" for number in numbers)
+    return f"{mean} ({low} to {high})"

@@ -25,16 +25,16 @@ def pack(
     runs: Sequence[Run],
     folder: str | Path,
     weights: str | Path | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     half: bool = False,
 ) -> list[Path]:
     """Copy the preset's runs to folder/runs, write its table to folder; return the files. weights: a folder that gets
-    NAME.safetensors and NAME.json (the experiment) of each row's run of that `seed`. half: in float16, which rounds
-    the weights; verify() says how many flags that turns.
+    NAME.safetensors and NAME.json (the experiment) of each row's run of that `seed`, the preset's first by default.
+    half: in float16, which rounds the weights; verify() says how many flags that turns.
 
     ValueError if there is no run of the preset, or if a file is there with other content: nothing is replaced
     but the table, which follows from the runs."""
-    folder = Path(folder)
+    folder, seed = Path(folder), preset.seeds[0] if seed is None else seed
     names = {settings_of(preset.experiment(row, preset.seeds[0])): row for row in preset.rows}
     chosen = [run for run in runs if settings_of(run.experiment) in names and run.experiment.seed in preset.seeds]
     if not chosen:

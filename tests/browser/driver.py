@@ -16,9 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import nbformat
+import pytest
 
 PROJECT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -27,6 +29,25 @@ ARGUMENTS = [
 ]  # fmt: skip
 # What is not this kit's: JupyterLab's own remarks in a headless browser.
 HARMLESS = ("favicon", "WebGL", "SharedArrayBuffer", "ResizeObserver", "language server", "lsp", "DevTools")
+
+
+NEEDS_CHROMIUM = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)"),
+    pytest.mark.skipif(find_spec("jupyterlab") is None, reason="JupyterLab is not installed"),
+    pytest.mark.skipif(find_spec("playwright") is None, reason="Playwright is not installed"),
+    pytest.mark.timeout(900),
+]
+
+
+@contextmanager
+def chromium_page(**context: Any) -> Iterator[Any]:
+    """A page in a Chromium of its own. context: for Playwright's new_context."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser.new_context(**context).new_page()
+        browser.close()
 
 
 def up_to_the_first_panel(name: str) -> nbformat.NotebookNode:

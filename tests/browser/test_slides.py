@@ -7,25 +7,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.driver import ARGUMENTS, CHROMIUM, HARMLESS, running_lab, serious, settle, wait_for_change, words
+from tests.browser.driver import (
+    HARMLESS,
+    NEEDS_CHROMIUM,
+    chromium_page,
+    running_lab,
+    serious,
+    settle,
+    wait_for_change,
+    words,
+)
 
 NOTEBOOK, HEADING, SLIDER = "01_function_space", "Divergence explorer", "Target start: P(A)"
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)"),
-    pytest.mark.timeout(900),
-]
+pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """The notebook as the command opens it, run to the end."""
-    pytest.importorskip("jupyterlab")
-    api = pytest.importorskip("playwright.sync_api")
     root = tmp_path_factory.mktemp("talk")
-    with running_lab(root, [], "--present") as address, api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = chromium.new_page(viewport={"width": 1280, "height": 800})
+    with (
+        running_lab(root, [], "--present") as address,
+        chromium_page(viewport={"width": 1280, "height": 800}) as page,
+    ):
         page.set_default_timeout(120_000)
         page.complaints = []
         page.on("pageerror", lambda error: page.complaints.append(str(error)))
@@ -37,7 +42,6 @@ def page(tmp_path_factory):
             polling=500,
         )  # cells of text have no count; nobody has pressed a key
         yield page
-        chromium.close()
 
 
 def place(page) -> str:

@@ -12,7 +12,6 @@ from d2rkit.panels import ambiguous_plane as plane
 from d2rkit.panels import base
 from d2rkit.panels.ambiguity_dial import AMBIGUOUS, NO_RARE, SEPARATED, AmbiguityDial
 from d2rkit.reporting.over_seeds import excludes_zero
-from d2rkit.reporting.significance import Difference
 
 PAIR = ("natural", "PGD-AT")
 
@@ -108,10 +107,6 @@ def test_panel_keeps_what_was_tried_on_the_same_data(monkeypatch):
     assert panel.error == "" and panel.data.tried == ()
     assert dial.draw_prices({"a": dial.compute(spread=0.12, others=PAIR)}).axes
     plane.trained.cache_clear()
-
-
-def test_points_of_nothing_have_no_sign_of_their_own():
-    assert dial.points(Difference(-1e-17, -1e-17, 1e-17)) == "+0.0 (+0.0 to +0.0)"
 
 
 def test_what_answers_two_predictions_carries_its_tables():

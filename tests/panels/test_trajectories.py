@@ -37,7 +37,9 @@ def test_watching_changes_no_training(few_digits, paths):
     assert fit(pair, few_digits, experiment, device="cpu").history
     x, y = training_paths.watched(few_digits, 20)
     expected = training_paths.predictions(pair, x, y, TINY.eps)
-    np.testing.assert_array_equal(paths[0].log_p[-1], expected)
+    # fit() lays the weights out for the device and back, which rounds otherwise on some CPUs; another order or start
+    # of the attack would differ in the first digits.
+    np.testing.assert_allclose(paths[0].log_p[-1], expected, rtol=0, atol=1e-6)
 
 
 def test_a_path_is_the_pair_s_predictions(few_digits):
@@ -205,4 +207,4 @@ def test_a_damaged_measurement_in_words(tmp_path):
 
 
 def test_a_difference_of_nothing_has_no_sign_of_its_own():
-    assert path_seeds.with_interval(Difference(-0.0001, -0.003, 0.003)) == "+0.000 (-0.003 to +0.003)"
+    assert path_seeds.as_distance(Difference(-0.0001, -0.003, 0.003)) == "+0.000 (-0.003 to +0.003)"

@@ -4,13 +4,23 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from d2rkit.reporting.over_seeds import excludes_zero, mean_interval, t_quantile
+from d2rkit.reporting.over_seeds import excludes_zero, interval_words, mean_interval
+from d2rkit.reporting.significance import Difference
 
 
-@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 9, 30])
-@pytest.mark.parametrize("level", [0.5, 0.95, 0.9875])
-def test_quantiles_are_student_s(freedom, level):
-    assert t_quantile(level, freedom) == pytest.approx(stats.t.ppf((1 + level) / 2, freedom), rel=1e-9)
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [
+        ((-0.048, -0.095, -0.0003), "-4.80 (-9.50 to -0.03)"),  # the side of 0 is seen
+        ((-0.048, -0.095, 0.0003), "-4.8 (-9.5 to +0.0)"),
+        ((-1e-17, -1e-17, 1e-17), "+0.0 (+0.0 to +0.0)"),
+        ((1e-9, 1e-10, 2e-9), "+0.0000 (+0.0000 to +0.0000)"),  # there is an end to it
+    ],
+)
+def test_the_words_of_an_interval(difference, words):
+    assert interval_words(Difference(*difference)) == words
+    whole = Difference(*(100 * value for value in difference))
+    assert interval_words(whole, scale=1) == words
 
 
 def test_five_seeds_by_hand():

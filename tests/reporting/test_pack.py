@@ -54,6 +54,15 @@ def test_a_packed_table_is_the_table_and_nothing_is_replaced(tmp_path):
         pack(here, [], tmp_path / "packed")
 
 
+def test_weights_are_those_of_the_first_seed_whatever_its_number(tmp_path):
+    here = preset(seeds=(5, 6))
+    runs = runs_of(here, tmp_path / "runs")
+    for run in runs:
+        save_weights(run.folder / "best.safetensors", make_pair(run.experiment.seed).target, None)
+    pack(here, runs, tmp_path / "packed", tmp_path / "weights")
+    assert read_json(tmp_path / "weights" / "tiny-trades.json")["seed"] == 5
+
+
 def test_results_are_shipped():
     assert "quick" in [folder.name for folder in SHIPPED]
 
