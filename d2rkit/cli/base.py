@@ -75,6 +75,12 @@ def _sentence(box: str) -> str:
     return f"{text}; `d2rkit --help` and `d2rkit COMMAND --help` say what there is" if text else "cannot be understood"
 
 
+def number_words(value: float) -> str:
+    """What number() reads as exactly this value, as people write it: 8/255 rather than 0.03137254901960784."""
+    fraction = f"{round(255 * value)}/255"
+    return fraction if number(fraction) == value and len(fraction) < len(str(value)) else str(value)
+
+
 READING = tyro.constructors.ConstructorRegistry()
 
 
@@ -86,7 +92,7 @@ def _fractions(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.P
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1, metavar="FLOAT", instance_from_str=lambda words: number(words[0]),
         is_instance=lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-        str_from_instance=lambda value: [str(value)],
+        str_from_instance=lambda value: [number_words(value)],
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,12 +10,13 @@ from typing import Any, NamedTuple
 import torch
 import tyro
 
-from d2rkit.cli.base import HERE, File, Place, Word, app
+from d2rkit.cli.base import HERE, File, Place, Word, app, number_words
 from d2rkit.core.digests import weights_digest
 from d2rkit.core.files import read_json
 from d2rkit.core.validation import nearest
 from d2rkit.data.datasets import DATASETS, load_data
 from d2rkit.experiments.experiment import Experiment, read_run
+from d2rkit.experiments.plugins import command_words
 from d2rkit.networks.export import SUFFIXES, export_network
 from d2rkit.networks.loading import load_released
 from d2rkit.planning.synthetic import shape_of
@@ -78,18 +80,22 @@ def export_command(
     print(f"written: {done.path}, {notes['input']}")
     print(f"its logits differ from the network's by at most {done.difference:.1e} on {done.images} random images")
     if to == "safetensors":
-        option = f" --network {trained.network}" if trained.network else ""
-        print(f"to attack it: d2rkit evaluate {done.path} --data {trained.data}{option}")
+        words = ["d2rkit", "evaluate", str(done.path), "--data", trained.data]
+        words += ["--network", trained.network] if trained.network else []
+        words += ["--eps", number_words(trained.eps)] if trained.eps else []
+        print(f"to attack it: {shlex.join([*words, *command_words()])}")
 
 
 class Trained(NamedTuple):
-    """Where a trained network lies, and what is known of it; network and key are "" where the file must tell."""
+    """Where a trained network lies, and what is known of it; network and key are "" where the file must tell,
+    eps, the radius of its evaluation, is 0 where nothing does."""
 
     weights: Path
     name: str
     data: str
     network: str
     key: str
+    eps: float = 0.0
 
 
 def _find(source: str, checkpoint: str, runs_root: Path, key: str, options: dict[str, str]) -> Trained:
@@ -117,7 +123,7 @@ def _find(source: str, checkpoint: str, runs_root: Path, key: str, options: dict
         raise nearest(key, networks, "network of a run")
     if not networks[key]:
         raise ValueError(f"{source} has no guide: {cell.method} trains the target alone")
-    return Trained(weights, name if key == "target" else f"{name}-guide", cell.data, networks[key], key)
+    return Trained(weights, name if key == "target" else f"{name}-guide", cell.data, networks[key], key, cell.radius)
 
 
 def _settings_beside(path: Path) -> Experiment | None:

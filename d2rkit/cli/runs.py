@@ -100,6 +100,11 @@ def train(
     print(f"status: {done.result['status']}")
     for checkpoint, accuracies in done.result["accuracy"].items():
         print(f"{checkpoint}: " + ", ".join(f"{name} {value:.1%}" for name, value in accuracies.items()))
+    if looked := done.result.get("masking_verdict"):
+        print(f"gradient masking: {looked}")
+    for checkpoint, warnings in done.result.get("autoattack_warnings", {}).items():
+        for warning in warnings:
+            print(f"autoattack says of {checkpoint}: {warning}")
     if done.result["status"].startswith("failed"):
         sys.exit(1)
 

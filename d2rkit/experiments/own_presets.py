@@ -1,7 +1,7 @@
 """Your own tables: presets registered in Python, or read from a TOML file, which stands in the place of a name.
 
 title = "Mine beside TRADES, on digits"
-rows = ["trades", "mine", {name = "mine-12", method = "mine", loss = {weight = 12.0}}]
+rows = ["trades", "mine", {name = "mine-1", method = "mine", loss = {weight = 1.0}}]
 seeds = [0, 1, 2]
 [experiment]
 data = "digits"

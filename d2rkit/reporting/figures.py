@@ -301,7 +301,7 @@ def _epochs(axes: Axes, ylabel: str, xlabel: str = "epoch") -> None:
 
 
 def _mark(axes: Axes, x: float, words: str) -> None:
-    """A dashed line across, named at its upper end."""
+    """A dashed line across, named above the axes, where there is no data."""
     axes.axvline(x, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)))
-    place = axes.get_xaxis_transform() + ScaledTranslation(4 / 72, -2 / 72, axes.figure.dpi_scale_trans)
-    axes.text(x, 1, words, transform=place, va="top", fontsize=7, color=GREY)
+    place = axes.get_xaxis_transform() + ScaledTranslation(0, 2 / 72, axes.figure.dpi_scale_trans)
+    axes.text(x, 1, words, transform=place, ha="center", va="bottom", fontsize=7, color=GREY)

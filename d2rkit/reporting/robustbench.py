@@ -34,6 +34,8 @@ COLUMNS = (
     "unreliable",
     "source",
 )
+RANKED = ("cifar10", "cifar100")  # of the kit's data sets
+RANKED_EPS = 8 / 255
 WHOLE_TEST = 10_000  # images of every test set that RobustBench ranks CIFAR entries on
 
 
@@ -141,8 +143,12 @@ def claim(run: Run, *, checkpoint: str = "best", title: str = "", authors: str =
     robust = f"{100 * accuracy['autoattack']:.2f}"
     notes = [f"Measured with d2rkit on {n} test images, checkpoint {checkpoint}, seed {cell.seed}."]
     why_not = []
-    if n != WHOLE_TEST:
+    if cell.data not in RANKED:
+        why_not.append(f"RobustBench ranks {', '.join(RANKED)}, not {cell.data}")
+    elif n != WHOLE_TEST:
         why_not.append(f"RobustBench ranks numbers on all {WHOLE_TEST} test images, and this one is of {n}")
+    if cell.data in RANKED and not math.isclose(cell.radius, RANKED_EPS):
+        why_not.append(f"RobustBench ranks numbers at eps 8/255, and this one is at {eps_words(cell.radius)}")
     if cell.subset:
         notes.append(f"Trained on {cell.subset} images.")
     flagged = [check["words"] for check in run.result.get("masking", []) if not check["passed"]]

@@ -137,7 +137,7 @@ def _masking(runs: Sequence[Run]) -> str:
     signs = sum(any(not check["passed"] for check in checks) for checks in checked)
     warned = sum(any(run.result.get("autoattack_warnings", {}).values()) for run in runs)
     words = f"signs in {signs} of {len(checked)} runs" if signs else f"no sign in {len(checked)} runs"
-    words += f", but AutoAttack warns of {warned}" * bool(warned)  # none of the checks, yet a reason to doubt
+    words += f", {'and' if signs else 'but'} AutoAttack warns of {warned}" * bool(warned)
     return f" Checks of gradient masking: {words}{'; see the notes' * bool(signs or warned)}."
 
 

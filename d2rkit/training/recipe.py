@@ -28,7 +28,9 @@ class Recipe:
     seed: int = 0
     """Seeds the initial weights, the order of images, augmentation and the attack's random start."""
     epochs: int = 100
+    """Passes over the training images."""
     batch_size: int = 128
+    """Images of a step of the optimiser."""
     micro_batch: int = 0
     """Images forwarded at once, gradients being added up to batch_size: for small cards; 0 for the whole batch.
     BatchNorm, the released gap and adversarial weight perturbation then see so many images, not the batch."""
@@ -39,6 +41,7 @@ class Recipe:
     warmup: float = 0.0
     """Epochs of linear warm-up from 0 (cosine only); guards D2R against an early collapse."""
     momentum: float = 0.9
+    """Momentum of SGD."""
     weight_decay: float = 5e-4
     """2e-4 as released; 5e-4 gives TRADES about 0.7 AutoAttack points more in published runs."""
     eps: float = 8 / 255

@@ -1,5 +1,6 @@
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from d2rkit.cli import main
+from d2rkit.cli.base import number, number_words
 from d2rkit.cli.runs import doctor
 
 
@@ -32,6 +34,17 @@ def test_help_lists_the_commands():
     assert answer.returncode == 0
     for word in COMMANDS:
         assert word in answer.stdout
+
+
+def test_help_tells_the_effect_of_every_setting_and_radii_as_people_write_them():
+    said = " ".join(d2rkit("train", "--help").stdout.replace("│", " ").split())
+    assert not re.findall(r"--[a-z-]+ [A-Z]+ \(default", said)
+    assert "default: 8/255" in said and "default: 2/255" in said and "0.03137" not in said
+
+
+@pytest.mark.parametrize("value", [0.0, 0.031, 0.1, 0.2, 1.0, 8 / 255, 2 / 255, 5e-4])
+def test_a_number_in_words_is_the_same_number(value):
+    assert number(number_words(value)) == value
 
 
 @pytest.mark.parametrize(("slow", "advice"), [(torch.float32, "can pay"), (torch.bfloat16, "does not pay")])
@@ -62,7 +75,7 @@ def test_train_a_pair_and_read_it_again(tmp_path):
     words = ["train", "--runs", str(tmp_path), *TINY, "--test-images", "20", "--attacks", "clean", "pgd2"]
     answer = d2rkit(*words)
     assert answer.returncode == 0, answer.stderr
-    assert "best: clean" in answer.stdout
+    assert "best: clean" in answer.stdout and "gradient masking: " in answer.stdout
     assert d2rkit(*words).stdout == answer.stdout
 
 

@@ -11,11 +11,13 @@ from torch import nn
 
 from d2rkit.cli.exporting import export_command
 from d2rkit.evaluation.evaluate import evaluate
+from d2rkit.experiments.experiment import Experiment
 from d2rkit.networks.architectures import build_model
 from d2rkit.networks.checkpoints import save_weights
 from d2rkit.networks.export import NOTES, SUFFIXES, export_network
 from d2rkit.networks.loading import load_released
 from d2rkit.networks.normalisation import NORMALISATIONS, Normalize
+from tests.synthetic import make_run
 
 SHIPPED = Path(__file__).parents[2] / "data" / "checkpoints" / "small-d2r-cag.safetensors"
 NETWORKS = {"wrn-10-1": (3, 32), "preactresnet18": (3, 64), "cnn-8": (1, 8), "patch-resnet-4": (3, 32)}
@@ -113,6 +115,13 @@ def test_a_file_is_exported_with_its_normalisation_and_evaluated_again(tmp_path,
     before = nn.Sequential(Normalize([0.3], [0.4]), network).eval()
     flags = [evaluate(model, test, ("clean", "pgd3"), 0.1).flags for model in (before, load_released(new).model)]
     assert all(torch.equal(flags[0][attack], flags[1][attack]) for attack in flags[0])
+
+
+def test_the_printed_command_attacks_at_the_runs_radius(tmp_path, capsys):
+    run = make_run(tmp_path, Experiment(method="trades", target="cnn-8", eps=0.2, attacks=("clean",)), {"clean": 1.0})
+    save_weights(run.folder / "best.safetensors", with_settled_batch_norms("cnn-8", size=8, channels=1), None)
+    export_command(str(run.folder), "safetensors", str(tmp_path / "new.safetensors"))
+    assert "--network cnn-8 --eps 0.2" in capsys.readouterr().out
 
 
 def test_the_guide_of_a_kits_checkpoint_is_exported_when_asked_for(tmp_path, capsys):

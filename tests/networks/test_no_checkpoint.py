@@ -76,6 +76,7 @@ def scripted(file):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "Git LFS pointer.*git lfs pull"),
         (b"\x1f\x8b\x08\x00", "gzip archive; unpack it first"),
         (b"\x89HDF\r\n", "HDF5"),
+        (b"\x08\x0a\x12\x07pytorch\x1a\x05", "an ONNX program"),
         (b"\x80\x04\x95", "damaged"),
         (b"hello", "damaged"),
         (zipped(photo="x"), r"a zip archive of something else \(it holds 'photo'\)"),

@@ -172,6 +172,15 @@ def test_legend_covers_no_data(runs):
         assert not any(box.overlaps(axes.get_tightbbox(renderer)) for axes in figure.axes)
 
 
+def test_the_name_of_the_tables_radius_covers_no_data(tmp_path):
+    figure = draw_eps_curve([make_run(tmp_path, preset().experiments()[0], {"clean": 0.9, "autoattack": 0.8})])
+    figure.draw_without_rendering()
+    (axes,), renderer = figure.axes, figure.canvas.get_renderer()
+    (words,) = [text for text in axes.texts if "ε of the table" in text.get_text()]
+    box = words.get_window_extent(renderer)
+    assert box.y0 >= axes.get_window_extent(renderer).y1 and box.y1 <= figure.bbox.height
+
+
 def test_no_type_3_fonts(runs, tmp_path):
     pdf = export(draw_eps_curve(runs), tmp_path / "a", columns=2)[0]
     assert b"/Type3" not in pdf.read_bytes() and b"/CreationDate" not in pdf.read_bytes()

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,10 @@ def test_a_claim_says_what_is_wrong_with_the_run():
     assert why_not == ("there are signs of gradient masking, so AutoAttack's number is an upper bound",)
     with pytest.raises(ValueError, match="no accuracy of clean and autoattack at checkpoint 'last'"):
         claim(run, checkpoint="last")
+    elsewhere = replace(run.experiment, data="digits")
+    assert "not digits" in claim(type(run)(run.folder, elsewhere, run.result), authors="A", venue="V", link="L")[1][0]
+    wide = type(run)(run.folder, replace(run.experiment, test_eps=0.2), run.result)
+    assert "at eps 8/255, and this one is at 0.2" in claim(wide, authors="A", venue="V", link="L")[1][-1]
     warned = type(run)(run.folder, run.experiment, run.result | {"autoattack_warnings": {"best": ["Square alone"]}})
     content, why_not = claim(warned, authors="A", venue="V", link="L")
     assert content["unreliable"] and "Square alone" in content["footnote"] and "upper bound" in why_not[-1]
