@@ -35,8 +35,8 @@ test: $(VENV)/.extras  ## run the tests, one process per core (small networks wa
 check: install  ## run the quick tests, those for daily work: under 90 s on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical -m "not slow and not thorough"
 
-thorough: $(VENV)/.extras  ## run the long repetitions that `make test` leaves out; CI runs both
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal -m thorough
+thorough: $(VENV)/.extras  ## run the long tests that `make test` leaves out; CI runs both
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder -m thorough
 
 # Small disks need root: without it those trials are skipped, and say so.
 faults: install  ## kill processes, fill disks, flip bits, for some minutes: nothing may be lost

@@ -62,6 +62,7 @@ def test_a_norm_without_weights_of_its_own_is_one_multiply_add_too():
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.thorough
 def test_a_compiled_twin_follows_the_network():
     torch.manual_seed(0)
     network, x = stir(build_model("cnn-4", 10, 8, 1)), images(8, 1).requires_grad_()

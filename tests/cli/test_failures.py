@@ -213,6 +213,7 @@ def test_only_the_command_itself_answers_for_ctrl_c_during_imports():
     assert signal.getsignal(signal.SIGINT) is not starting.end
 
 
+@thorough
 def test_a_hang_up_saves_the_state_and_nohup_hears_none(tmp_path):
     words = [sys.executable, "-m", "d2rkit", "train", "--runs", str(tmp_path), "--attacks", "clean", "--epochs", "300"]
     words += ["--target", "cnn-4", "--method", "trades", "--padding", "0", "--steps", "1"]

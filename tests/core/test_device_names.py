@@ -188,6 +188,7 @@ def test_a_group_of_ours_does_not_care_either(monkeypatch, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["0 of 2", "1 of 2"]
 
 
+@pytest.mark.thorough
 def test_sigterm_is_heard_inside_another_programs_launcher(tmp_path):
     command = [sys.executable, "-m", "d2rkit", "train", "--data", "digits", "--epochs", "500", "--runs", str(tmp_path)]
     environment = os.environ | FOREIGN["another program's launcher"] | {"OMP_NUM_THREADS": "1"}

@@ -135,7 +135,9 @@ def test_a_run_on_two_devices_learns_as_one_does_and_leaves_the_same_files(tmp_p
     assert two.result["accuracy"]["best"]["clean"] > 0.8
 
 
-@pytest.mark.parametrize("method", ["d2r-cag", "ikl-guided", "adr", "rslad"])
+@pytest.mark.parametrize(
+    "method", ["d2r-cag", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("ikl-guided", "adr", "rslad"))]
+)
 def test_a_run_on_two_devices_stops_goes_on_and_may_change_their_number(tmp_path, method):
     short = by_method(dataclasses.replace(CURVE, epochs=3, test_images=20), method)
     asked = iter(range(1000))
@@ -196,6 +198,7 @@ def settled(path, *, report=None, should_stop=None):
         torch.save(network.norms[0].running_mean, path)
 
 
+@pytest.mark.thorough
 def test_running_statistics_are_averaged_over_devices(spawned, tmp_path):
     launch(2, settled, (tmp_path / "settled.pt",))
     assert torch.equal(torch.load(tmp_path / "settled.pt"), torch.full((4,), 1.5))

@@ -142,6 +142,7 @@ def outputs_of(notebook):
     return [(cell, output) for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("stem", STEMS)
 def test_student_notebooks_stop_only_where_work_is_asked(ran, stem):
@@ -156,6 +157,7 @@ def test_student_notebooks_stop_only_where_work_is_asked(ran, stem):
     assert (folder / "handin.json").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("stem", STEMS)
 def test_solution_notebooks_run_without_error_or_noise(ran, stem):
@@ -166,6 +168,7 @@ def test_solution_notebooks_run_without_error_or_noise(ran, stem):
     assert re.search(rf"✔ {stem[3:]}: passed", shown)
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(600)
 def test_what_comes_after_the_check_agrees_with_a_correct_student(ran):
     """Wherever a solved notebook puts the student's numbers beside the kit's, they are the same."""

@@ -149,6 +149,7 @@ def test_data_sets_are_looked_for_where_the_lecturer_has_them(tmp_path, monkeypa
     assert f"ValueError: {tmp_path / 'sets'}" in found.hint
 
 
+@pytest.mark.thorough
 def test_an_edited_status_is_seen(tmp_path, monkeypatch):
     monkeypatch.setenv("D2RKIT_ANSWERS", str(tmp_path / "answers"))
     (tmp_path / "handins").mkdir()

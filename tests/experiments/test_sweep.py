@@ -64,7 +64,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.thorough), 1])
+@pytest.mark.thorough
+@pytest.mark.parametrize("workers", [0, 1])
 def test_ctrl_c_saves_every_run_and_the_same_call_goes_on(tmp_path, workers):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(tests=os.getcwd()))

@@ -110,7 +110,8 @@ def test_a_run_that_was_interrupted_and_goes_on(asked, tmp_path):
     assert read_back(asked, done.folder).keys() == found.keys() | {"accuracy/best/clean"}
 
 
-@pytest.mark.parametrize("name", ["tensorboard", pytest.param("mlflow", marks=pytest.mark.thorough)], indirect=True)
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow"], indirect=True)
 def test_workers_of_a_sweep_log_into_their_runs_own_folders(asked, spawned, tmp_path):
     runs = [replace(EXPERIMENT, seed=seed, epochs=1) for seed in (0, 1)]
     assert {outcome.status for outcome in sweep(runs, tmp_path, workers=1, device="cpu", quiet=True)} == {"done"}

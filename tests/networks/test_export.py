@@ -46,7 +46,10 @@ def logits_of(file, to, images, name):
 
 @pytest.mark.parametrize(
     ("name", "to"),
-    [*((name, to) for name in NETWORKS for to in SUFFIXES if name != "preactresnet18"), ("preactresnet18", "onnx")],
+    [
+        *((name, to) for name in NETWORKS for to in SUFFIXES if name != "preactresnet18"),
+        pytest.param("preactresnet18", "onnx", marks=pytest.mark.thorough),
+    ],
 )
 def test_logits_are_equal_in_the_other_runtime(tmp_path, name, to):
     channels, size = NETWORKS[name]
