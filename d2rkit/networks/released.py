@@ -84,7 +84,7 @@ def _something_else(path: Path, start: bytes) -> str:
     if start.startswith(b"\x89HDF"):
         return "an HDF5 file, which other frameworks write"
     if start[:1] == b"\x08" and start[2:3] == b"\x12" and start[8:9] != b"{":  # ir_version, then producer_name
-        return "an ONNX program, not a network's tensors; `d2rkit export --to safetensors` writes those"
+        return "an ONNX program, not a network's tensors; `d2rkit export RUN --to safetensors` writes those"
     if start.startswith(b"PK"):
         return _odd_zip(path)
     return ""
