@@ -148,6 +148,9 @@ def _misfit(network: nn.Module, x: Tensor, complaint: str) -> str:
         return f"the images are {x.dtype}, the network is {weight.dtype}; convert one with .to()"
     if "Kernel size can't be greater than actual input size" in complaint:
         return f"images of {tuple(x.shape)} are too small for the network's layers"
+    if features := re.search(r"mat1 and mat2 shapes cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)", complaint):
+        given, taken = features.groups()
+        return f"images of {tuple(x.shape)} do not fit: they give {given} features where a layer takes {taken}"
     return ""
 
 

@@ -69,9 +69,13 @@ def fit(
     on the same hardware; on another kind or number of devices with fresh randomness, and the history says so (moved 1
     in that epoch's row). should_stop: asked after every step; True, Ctrl-C or SIGTERM saves the state and returns with
     status "interrupted". save_every: seconds between saves within an epoch. A non-finite loss ends training with status
-    "failed: ..." and leaves the last good state in place. ValueError for a recipe or device that is impossible."""
+    "failed: ..." and leaves the last good state in place. ValueError for a recipe or device that is impossible
+    or data without training or validation images."""
     method = recipe.check()
     check_pair(pair, method)
+    for name, split in (("training", data.train), ("validation", data.val)):
+        if not len(split):
+            raise ValueError(f"the data have no {name} images, which fit() needs")
     began = time.monotonic()
     try:
         loop = _Loop(pair, data, recipe, method, Path(folder) if folder else None, device)

@@ -18,9 +18,11 @@ def perturbed_weights(network: nn.Module, loss: Callable[[], Tensor], gamma: flo
     same perturbation is taken off again, so that an optimiser step made inside stays.
 
     The forward that loss() makes touches no BatchNorm statistics of `network`; a guide's beside it move twice."""
-    weights = [w for w in network.parameters() if w.ndim > 1]
+    weights = [w for w in network.parameters() if w.ndim > 1 and w.requires_grad]
     statistics = [buffer.clone() for buffer in network.buffers()]
-    directions = [devices.all_reduce(d, "mean") for d in torch.autograd.grad(loss(), weights)]
+    gradients = torch.autograd.grad(loss(), weights, allow_unused=True)
+    weights = [w for w, gradient in zip(weights, gradients, strict=True) if gradient is not None]
+    directions = [devices.all_reduce(gradient, "mean") for gradient in gradients if gradient is not None]
     with torch.no_grad():
         for buffer, before in zip(network.buffers(), statistics, strict=True):
             buffer.copy_(before)

@@ -157,6 +157,12 @@ def test_a_network_says_what_it_takes(x, words):
         asked(Head(), x)
 
 
+def test_a_linear_layer_that_does_not_fit_is_named():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(8, 3))
+    with pytest.raises(ValueError, match=r"\(2, 1, 8, 8\) do not fit: they give 64 features where a layer takes 8$"):
+        asked(network, torch.rand(2, 1, 8, 8))
+
+
 def test_a_networks_own_error_stays_its_own():
     def fails(z):
         raise RuntimeError("on purpose")

@@ -72,6 +72,14 @@ def test_senseless_settings_are_refused_before_anything_is_written(few_digits, t
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_data_without_images_to_train_or_to_validate_on_are_refused(few_digits, part):
+    split = getattr(few_digits, part)
+    data = dataclasses.replace(few_digits, **{part: Split(split.images[:0], split.labels[:0])})
+    with pytest.raises(ValueError, match=r"the data have no (training|validation) images"):
+        fit(make_pair(), data, Recipe(epochs=1), device="cpu")
+
+
 def test_a_guided_method_needs_a_guide(few_digits):
     with pytest.raises(ValueError, match=r"D2R\+CAG .* trains a guide beside the target"):
         fit(make_pair(guide=False), few_digits, RECIPE, device="cpu")

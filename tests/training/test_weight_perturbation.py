@@ -51,3 +51,12 @@ def test_methods_train_with_it_after_the_warm_up(few_digits, method):
     without = fit(make_pair(), few_digits, plain, device="cpu").history
     assert with_awp[0]["loss"] == without[0]["loss"]
     assert with_awp[1]["loss"] > without[1]["loss"]  # the loss is taken at the worst weights nearby
+
+
+def test_frozen_and_unused_weights_are_left_alone():
+    network = nn.ModuleDict({"used": nn.Linear(4, 3), "frozen": nn.Linear(3, 3), "unused": nn.Linear(3, 3)})
+    network["frozen"].requires_grad_(False)
+    before, x, y = copy.deepcopy(network.state_dict()), torch.rand(5, 4), torch.tensor([0, 1, 2, 0, 1])
+    with perturbed_weights(network, lambda: F.cross_entropy(network["frozen"](network["used"](x).relu()), y), 0.01):
+        moved = {name for name, w in network.state_dict().items() if not torch.equal(w, before[name])}
+    assert moved == {"used.weight"}
