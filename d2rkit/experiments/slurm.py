@@ -81,7 +81,7 @@ class Job:
     count: int = 1
 
     def __call__(self) -> str:
-        """The run's name, and what became of it."""
+        """The run's name, and what became of it. RuntimeError where that is an error."""
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s", stream=sys.stdout)
         torch.set_num_threads(self.threads)
         name = self.experiment.run_name
@@ -95,6 +95,10 @@ class Job:
             log.info("%s: %s", name, status)
             if not is_done(self.experiment, self.root):
                 requeue()
+        if status.startswith(
+            "error"
+        ):  # so that Slurm, too, calls the job failed, and what depends on it does not start
+            raise RuntimeError(f"{name}: {status}")
         return f"{name}: {status}"
 
     def checkpoint(self) -> DelayedSubmission:

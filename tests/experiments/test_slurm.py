@@ -14,6 +14,7 @@ import torch
 pytest.importorskip("submitit")
 from submitit import LocalExecutor
 from submitit.core.submission import process_job
+from submitit.core.utils import FailedJobError
 from submitit.slurm.test_slurm import mocked_slurm
 
 from d2rkit.cli import main
@@ -104,11 +105,14 @@ def test_slurm_gets_one_array_with_what_was_asked_for_and_no_done_cell(tmp_path,
     assert submit_slurm(CELLS[:1], tmp_path, options=options) == []
 
 
-def test_jobs_run_their_cell_and_a_broken_one_ends_well(tmp_path, slurm):
+def test_jobs_run_their_cell_and_a_broken_one_is_failed_for_slurm_too(tmp_path, slurm):
     submitted = submit_slurm([BROKEN, TINY], tmp_path, options=TEN_MINUTES, device="cpu")
-    for job in submitted:
-        play(slurm, job)
-    assert [job.result().split(": ")[1] for job in submitted] == ["error", "done"]
+    with pytest.raises(RuntimeError, match=": error: "):  # so that the process ends with an exit code
+        play(slurm, submitted[0])
+    with pytest.raises(FailedJobError, match=": error: "):
+        submitted[0].result()
+    play(slurm, submitted[1])
+    assert submitted[1].result() == f"{TINY.run_name}: done"
     play(slurm, submitted[1])  # one that is done when its turn comes ends at once
     assert submitted[1].result() == f"{TINY.run_name}: nothing left to do"
 
