@@ -12,6 +12,7 @@ import tyro
 from d2rkit.cli.base import AS_IS, HERE, Changes, Folder, Place, Word, app, check_counts, tables_of, workers_here
 from d2rkit.core.files import write_atomically
 from d2rkit.core.paths import home
+from d2rkit.data.datasets import load_data
 from d2rkit.experiments import trackers
 from d2rkit.experiments.experiment import Experiment, machine, read_runs
 from d2rkit.experiments.own_presets import with_versions
@@ -103,7 +104,7 @@ def _dry_run(
 def tune(
     preset: Word,
     rates: tuple[float, ...] = (0.05, 0.1, 0.2),
-    subset: str = "3k",
+    subset: str = "auto",
     epochs: int = 3,
     rows: tuple[str, ...] = (),
     workers: int = -1,
@@ -116,7 +117,7 @@ def tune(
     Args:
         preset: a table by name, e.g. small.
         rates: the learning rates to try.
-        subset: number of training images per trial.
+        subset: number of training images per trial (auto: 3k, or all where there are fewer).
         epochs: epochs per trial.
         rows: only these rows.
         workers: processes on this machine (-1: one per core on a CPU, sequential runs on a GPU).
@@ -126,6 +127,9 @@ def tune(
     from d2rkit.experiments.tuning import outcomes, trials  # pandas takes a second to import
 
     chosen = get_preset(preset)
+    if subset == "auto":
+        data = load_data(chosen.base.data, place.data_root or None)
+        subset = "3k" if len(data.train) + len(data.val) > 3000 else ""
     row_trials = trials(chosen, rates, subset, epochs, rows)
     workers = workers_here(workers, threads or 1, place)
     print(f"{chosen.title}: {len(row_trials)} trials in {place.runs_root}", flush=True)
@@ -134,10 +138,11 @@ def tune(
         data_root=place.data_root or None,
     )  # fmt: skip
     frame = outcomes(row_trials, place.runs_root)
-    file = (Path(results) if results else home("results") / chosen.name) / "learning_rates.csv"
-    with write_atomically(file) as draft:
-        frame.to_csv(draft, index=False, lineterminator="\n")
-    print(frame.to_string(index=False), f"written: {file}", sep="\n")
+    if len(frame):  # else an earlier search's results would give way to nothing
+        file = (Path(results) if results else home("results") / chosen.name) / "learning_rates.csv"
+        with write_atomically(file) as draft:
+            frame.to_csv(draft, index=False, lineterminator="\n")
+        print(frame.to_string(index=False), f"written: {file}", sep="\n")
     failures = [outcome for outcome in done if outcome.status != "done"]
     for outcome in failures:
         print(f"d2rkit: {outcome.experiment.run_name}: {outcome.status}", file=sys.stderr)

@@ -183,7 +183,10 @@ def find_network(path: str | Path, key: str | None = None, own: Sequence[str] = 
     networks = [network for state_dict in dicts for network in _networks(state_dict, own)]
     if not networks:
         names = ", ".join(sorted(dicts[0].tensors)[:3])
-        raise ValueError(f"{path} holds no network of this kit (its tensors: {printable(names)}, ...)")
+        raise ValueError(
+            f"{path} holds no network of this kit (its tensors: {printable(names)}, ...); "
+            "one of your own: --network NAME --plugin FILE, see docs/your_own.md"
+        )
     chosen = _chosen(path, networks, key)
     strange = [word for word in chosen.prefix.split(".") if word and not WRAPPERS.match(word)]
     if len(networks) == 1 and strange and not key:
