@@ -70,6 +70,16 @@ def raising(error):
     ("command", "code", "words"),
     [
         (raising(ValueError("eps\nis   wrong")), 2, "eps is wrong"),
+        (
+            raising(ValueError("unknown data set 'quarters'")),
+            2,
+            "unknown data set 'quarters'; if a file of yours registers it, add --plugin FILE",
+        ),
+        (
+            raising(ValueError("unknown method 'trade' (did you mean 'trades'?)")),
+            2,
+            "unknown method 'trade' (did you mean 'trades'?)",
+        ),
         (raising(Busy("another process")), 2, "another process"),
         (raising(OSError(errno.ENOSPC, "No space left on device", "x")), 3, "x: the disk is full"),
         (raising(OSError(errno.EROFS, "Read-only file system", b"x\xff")), 3, "x"),
