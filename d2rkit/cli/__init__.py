@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import signal
 import sys
 
@@ -18,10 +19,11 @@ from d2rkit.cli import class_desk, evaluate, exporting, jobs, planning, robustbe
 from d2rkit.cli.base import app, without_plugins
 from d2rkit.core import starting
 from d2rkit.core.faults import INPUT, MACHINE, UNEXPECTED, fault, write_report
-from d2rkit.experiments.plugins import FAULTS, load_plugin
+from d2rkit.experiments.plugins import FAULTS, LOADED, load_plugin
 from d2rkit.experiments.run import Interrupted
 from d2rkit.experiments.run_locks import Busy
 
+PLUGGED = re.compile("unknown (method|network|data set|attack|preset) '")  # what a plug-in file may have registered
 CODES = {INPUT: 2, MACHINE: 3, UNEXPECTED: 70}
 
 
@@ -69,6 +71,8 @@ def main() -> None:
         if kind == UNEXPECTED:
             file = write_report(error, sys.argv)
             sentence = f"a bug in the kit: {sentence}" + (f"; report: {file}" if file else "")
+        if kind == INPUT and not LOADED and PLUGGED.search(sentence) and "did you mean" not in sentence:
+            sentence += "; if a file of yours registers it, add --plugin FILE"
         _end(CODES[kind], sentence)
 
 

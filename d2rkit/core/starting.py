@@ -1,7 +1,8 @@
-"""Ctrl-C while the command `d2rkit` is still importing torch ends it in one line, not in a traceback.
+"""Ctrl-C, SIGTERM or SIGHUP while the command `d2rkit` is still importing torch ends it in one line, neither in a
+traceback nor without a word.
 
 Imported for its effect, and before anything that takes seconds. Only the command's own process is concerned (whoever
-imports the kit gets a KeyboardInterrupt as ever), and only until main() answers for Ctrl-C.
+imports the kit keeps Python's own handlers), and only until main() answers for these signals.
 """
 
 from __future__ import annotations
@@ -28,14 +29,13 @@ def end(number: int, frame: object) -> None:
 
 
 def begun() -> None:
-    """From now on Ctrl-C raises KeyboardInterrupt again."""
+    """From now on Ctrl-C raises KeyboardInterrupt again; main() has its own answer to the other two."""
     if signal.getsignal(signal.SIGINT) is end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-if (
-    is_command(sys.orig_argv)
-    and threading.current_thread() is threading.main_thread()
-    and signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not ignored, as in the background of a script
-):
-    signal.signal(signal.SIGINT, end)
+if is_command(sys.orig_argv) and threading.current_thread() is threading.main_thread():
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Not what is ignored, as Ctrl-C in the background of a script and SIGHUP under nohup.
+        if signal.getsignal(each) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(each, end)

@@ -70,6 +70,16 @@ def raising(error):
     ("command", "code", "words"),
     [
         (raising(ValueError("eps\nis   wrong")), 2, "eps is wrong"),
+        (
+            raising(ValueError("unknown data set 'quarters'")),
+            2,
+            "unknown data set 'quarters'; if a file of yours registers it, add --plugin FILE",
+        ),
+        (
+            raising(ValueError("unknown method 'trade' (did you mean 'trades'?)")),
+            2,
+            "unknown method 'trade' (did you mean 'trades'?)",
+        ),
         (raising(Busy("another process")), 2, "another process"),
         (raising(OSError(errno.ENOSPC, "No space left on device", "x")), 3, "x: the disk is full"),
         (raising(OSError(errno.EROFS, "Read-only file system", b"x\xff")), 3, "x"),
@@ -180,8 +190,16 @@ def test_workers_end_with_a_killed_parent(tmp_path, kind):
     until(lambda: not any(alive(worker) for worker in workers), seconds=10)
 
 
-@pytest.mark.parametrize("how", ["script", pytest.param("-m", marks=thorough)])
-def test_ctrl_c_while_torch_is_imported_ends_in_a_line(tmp_path, how):
+@pytest.mark.parametrize(
+    ("how", "number"),
+    [
+        ("script", signal.SIGINT),
+        ("script", signal.SIGTERM),
+        pytest.param("script", signal.SIGHUP, marks=thorough),
+        pytest.param("-m", signal.SIGINT, marks=thorough),
+    ],
+)
+def test_a_signal_while_torch_is_imported_ends_in_a_line(tmp_path, how, number):
     """Even if a library catches what an import raises, as this torch does."""
     slow = "import time\nprint('importing', flush=True)\nwhile True:\n    try:\n        time.sleep(60)\n"
     (tmp_path / "torch.py").write_text(
@@ -192,25 +210,25 @@ def test_ctrl_c_while_torch_is_imported_ends_in_a_line(tmp_path, how):
     script.write_text("from d2rkit.cli import main\nmain()\n")
     words = [sys.executable, *([str(script)] if how == "script" else ["-m", "d2rkit"]), "doctor"]
     path = os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parents[2])])
-    hears = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    hears = partial(signal.signal, number, signal.SIG_DFL)
     command = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path},
         preexec_fn=hears,
     )  # fmt: skip
     assert command.stdout.readline() == "importing\n"
-    command.send_signal(signal.SIGINT)
+    command.send_signal(number)
     said = command.communicate(timeout=60)[1]
     assert (command.returncode, said) == (130, "d2rkit: stopped before it had begun\n")
 
 
-def test_only_the_command_itself_answers_for_ctrl_c_during_imports():
+def test_only_the_command_itself_answers_for_signals_during_imports():
     """Not its workers, whose sys.argv is the command's, and no program that imports the kit."""
     assert starting.is_command(["python", "/usr/bin/d2rkit", "doctor"])
     assert starting.is_command(["python", "-m", "d2rkit", "doctor"])
     worker = "from multiprocessing.spawn import spawn_main; spawn_main(tracker_fd=5, pipe_handle=7)"
     for others in (["python"], ["python", "-c", worker, "--multiprocessing-fork"], ["python", "x.py", "d2rkit"]):
         assert not starting.is_command(others)
-    assert signal.getsignal(signal.SIGINT) is not starting.end
+    assert all(signal.getsignal(each) is not starting.end for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 
 @thorough
