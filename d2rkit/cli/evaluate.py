@@ -12,7 +12,7 @@ import tyro
 from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
 from d2rkit.core import devices
 from d2rkit.core.digests import LENGTH, weights_digest
-from d2rkit.core.files import write_json
+from d2rkit.core.files import read_json, write_json
 from d2rkit.core.validation import check_count
 from d2rkit.data.datasets import load_data
 from d2rkit.evaluation.autoattack.anytime import seconds_of
@@ -107,14 +107,28 @@ def evaluate_command(
         if masking and eps and not result.bounds:
             looked = verdict(checks_of(evaluator, eps))
     _tell(result, len(test), looked)
-    content: dict[str, Any] = {"settings": settings, "checkpoint": Path(checkpoint).name, "accuracy": result.summary()}
-    content |= {"attacks": list(chosen), "notes": result.notes, "warnings": result.warnings, "masking": looked}
+    earlier = _earlier(file := place_for_flags / "evaluation.json", settings)
+    content: dict[str, Any] = {"settings": settings, "checkpoint": Path(checkpoint).name}
+    content["accuracy"] = earlier.get("accuracy", {}) | result.summary()
+    for name, words in {"attacks": chosen, "notes": result.notes, "warnings": result.warnings}.items():
+        content[name] = list(dict.fromkeys([*earlier.get(name, ()), *words]))
+    content["masking"] = earlier.get("masking", looked) if looked.startswith("not looked for") else looked
     content |= {"normalisation": loaded.normalisation, "data_source": dataset.source, "machine": machine(str(device))}
-    content["bounds"] = {  # of attacks not done yet: no accuracies
+    content["bounds"] = {name: bound for name, bound in earlier.get("bounds", {}).items() if name not in chosen}
+    content["bounds"] |= {  # of attacks not done yet: no accuracies
         name: {"at_most": accuracy_of(bound.flags), "share_done": bound.share, "seconds_left": bound.seconds_left}
         for name, bound in result.bounds.items()
     }
-    write_json(place_for_flags / "evaluation.json", content | {"judged_in": "IEEE float32"})
+    write_json(file, content | {"judged_in": "IEEE float32"})
+
+
+def _earlier(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the same file and settings gave before, with other attacks; empty where that is not known."""
+    try:
+        earlier = read_json(file) if file.exists() else {}
+    except ValueError:
+        return {}
+    return earlier if isinstance(earlier, dict) and earlier.get("settings") == settings else {}
 
 
 def _name(checkpoint: str, settings: dict[str, Any]) -> str:

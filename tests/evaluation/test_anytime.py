@@ -237,6 +237,18 @@ def answered(monkeypatch, capsys, *line):
     return code or 0, capsys.readouterr()
 
 
+def test_a_later_call_with_fewer_attacks_loses_no_result(checkpoint, tmp_path, monkeypatch, capsys):
+    line = words(checkpoint, tmp_path)[:-3]  # without its attacks
+    first, second = [*line, "--attacks", "clean", "fgsm"], [*line, "--attacks", "pgd20"]
+    for call in (first, second):
+        assert answered(monkeypatch, capsys, *call)[0] == 0
+    told = json.loads((tmp_path / "evaluation.json").read_text())
+    assert told["attacks"] == list(told["accuracy"]) == ["clean", "fgsm", "pgd20"]
+    (tmp_path / "evaluation.json").write_text("{")  # damaged: the flags are there all the same
+    assert answered(monkeypatch, capsys, *second)[0] == 0
+    assert list(json.loads((tmp_path / "evaluation.json").read_text())["accuracy"]) == ["pgd20"]
+
+
 def test_the_command_bounds_resumes_and_never_presents_a_bound_as_the_number(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("d2rkit.cli.evaluate.Evaluator", partial(Evaluator, budget=Budget(autoattack=SHORT)))
     cut, whole = tmp_path / "cut", tmp_path / "whole"
