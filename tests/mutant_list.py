@@ -142,7 +142,7 @@ MUTANTS: list[Mutant] = [
     ),
     *_of(
         "training/weight_perturbation.py", "training/test_weight_perturbation.py",
-        ("biases too", "if w.ndim > 1]", "if w.ndim > 0]",
+        ("biases too", "if w.ndim > 1 and", "if w.ndim > 0 and",
          "test_weights_move_by_gamma_along_the_ascent_and_come_back"),
         ("statistics moved", "buffer.copy_(before)", "pass",
          "test_weights_move_by_gamma_along_the_ascent_and_come_back"),
