@@ -95,10 +95,8 @@ class Job:
             log.info("%s: %s", name, status)
             if not is_done(self.experiment, self.root):
                 requeue()
-        if status.startswith(
-            "error"
-        ):  # so that Slurm, too, calls the job failed, and what depends on it does not start
-            raise RuntimeError(f"{name}: {status}")
+        if status.startswith("error"):
+            raise RuntimeError(f"{name}: {status}")  # Slurm, too, calls the job failed and starts nothing after it
         return f"{name}: {status}"
 
     def checkpoint(self) -> DelayedSubmission:
