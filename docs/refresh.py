@@ -41,7 +41,7 @@ def tests(table: str) -> pd.DataFrame:
 
 
 def paired(name: str) -> dict[str, tuple[str, str]]:
-    """Label of a row -> difference with its interval, in points, and p corrected by Holm."""
+    """Label of a row -> difference with its interval, in points, and the Holm-adjusted p."""
     words = {}
     for label, row in tests(name).iterrows():
         difference, low, high = (_signed(row[column]) for column in ("difference", "low", "high"))

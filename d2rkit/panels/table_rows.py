@@ -256,7 +256,8 @@ def _warnings(frame: pd.DataFrame) -> list[str]:
         if run["warnings"]:
             warnings.append(f"{run['label']}, seed {run['seed']}: AutoAttack says: {run['warnings']}.")
     if len(frame) and not frame[["masking", "warnings"]].any(axis=None):
-        warnings.append(f"Checks of gradient masking: no sign in {frame['folder'].nunique()} runs.")
+        count = frame["folder"].nunique()
+        warnings.append(f"Checks of gradient masking: no sign in {count} run{'s' * (count > 1)}.")
     return warnings
 
 

@@ -136,7 +136,8 @@ def _masking(runs: Sequence[Run]) -> str:
         return ""
     signs = sum(any(not check["passed"] for check in checks) for checks in checked)
     warned = sum(any(run.result.get("autoattack_warnings", {}).values()) for run in runs)
-    words = f"signs in {signs} of {len(checked)} runs" if signs else f"no sign in {len(checked)} runs"
+    of = f"{len(checked)} run{'s' * (len(checked) > 1)}"
+    words = f"signs in {signs} of {of}" if signs else f"no sign in {of}"
     words += f", {'and' if signs else 'but'} AutoAttack warns of {warned}" * bool(warned)
     return f" Checks of gradient masking: {words}{'; see the notes' * bool(signs or warned)}."
 
@@ -158,11 +159,11 @@ def paired_as_table(frame: pd.DataFrame, name: str = "paired") -> Table:
         for _, row in frame.iterrows()
     ]
     caption = (
-        f"Accuracy under {attack} less that of {first['reference']}, in points, paired on the same {first['n']} test "
-        f"images ({CHECKPOINTS[first['checkpoint']]}): 95 % bootstrap interval over images; images, counted once a "
-        f"seed, that only the method : only {first['reference']} gets right; exact two-sided p (McNemar's test, for "
-        "several seeds by flipping signs image by image), and the same corrected by Holm for the number of rows. This "
-        "speaks of the trained networks at hand; what other seeds would change is the ± of the main table."
+        f"Difference in {attack} accuracy from {first['reference']}, in points, paired on the same {first['n']} test "
+        f"images ({CHECKPOINTS[first['checkpoint']]}), with its 95 % bootstrap interval over images. Better : worse "
+        f"counts the pairs of image and seed that only the method or only {first['reference']} gets right. p is exact "
+        "and two-sided: McNemar's test, or for several seeds a sign-flip test over images; p (Holm) is adjusted for "
+        "the number of rows. All of this concerns the trained networks at hand, not the variation between seeds."
     )
     header = ("Method", "Difference", "95 % interval", "Better : worse", "p", "p (Holm)", "Seeds")
     return Table(name, caption, header, tuple(rows), numbers=frame)
@@ -182,7 +183,7 @@ def comparison_table(comparison: Comparison, preset: Preset | None = None) -> Ta
         )
         for _, row in comparison.frame.iterrows()
     ]
-    caption = "Beside published numbers"
+    caption = "Compared with published numbers"
     if rows:
         n = ", ".join(str(n) for n in sorted(comparison.frame["n_test"].unique()))
         caption += f": accuracy in percent, same data set, network and ε; ours on {n} test images"
@@ -333,12 +334,12 @@ def _caption(frame: pd.DataFrame, preset: Preset | None, checkpoint: str) -> str
     words += f" on {n} test images, {CHECKPOINTS[checkpoint]}"
     if seeds > 1:
         words += f"; mean ± sample standard deviation over n = {seeds} seeds"
-        rule = "Bold: the best of its column and all within the best's standard deviation of it"
+        rule = "Bold: the best in its column and all within the best one's standard deviation"
     else:
         words += "; one seed, so that no spread is known"
-        rule = "Bold: the best of its column"
+        rule = "Bold: the best in its column"
     error = 100 * standard_error(0.5, n)
-    return f"{words}. {rule}. The test images alone give one accuracy a standard error of up to {error:.1f} points."
+    return f"{words}. {rule}. With so many test images, each accuracy has a standard error of up to {error:.1f} points."
 
 
 def _origin(frame: pd.DataFrame) -> str:

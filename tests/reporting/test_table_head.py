@@ -17,12 +17,12 @@ def test_signs_and_warnings_are_no_opposites(tmp_path):
     run = make_run(tmp_path, experiment, {"clean": 0.1}, masking=sign, autoattack_warnings={"best": ["Square"]})
     write_table(here, [run], tmp_path / "table")
     head = (tmp_path / "table" / "table.md").read_text().splitlines()[2]
-    assert "signs in 1 of 1 runs, and AutoAttack warns of 1" in head
+    assert "signs in 1 of 1 run, and AutoAttack warns of 1" in head
 
 
 def test_the_head_of_a_table_tells_of_autoattacks_warnings_too(tmp_path):
     here, fine = get_preset("quick"), [{"name": "step", "passed": True, "words": "fine"}]
-    for warnings, expected in (([], "no sign in 1 runs."), (["Square"], "no sign in 1 runs, but AutoAttack warns")):
+    for warnings, expected in (([], "no sign in 1 run."), (["Square"], "no sign in 1 run, but AutoAttack warns")):
         folder = tmp_path / str(len(warnings))
         run = make_run(
             folder, here.experiments()[0], {"clean": 0.1}, masking=fine, autoattack_warnings={"best": warnings}
@@ -45,7 +45,7 @@ def test_attacks_may_be_the_rows_own_or_none(tmp_path):
     assert "No paired tests: no run was attacked." in text
     own = replace(here, changes={row: {"attacks": ("clean", "pgd20")} for row in here.rows})
     text = write_table(own, runs_of(own, tmp_path / "attacked"), tmp_path / "b")[0].read_text()
-    assert "Accuracy under PGD-20 less that of TRADES" in text
+    assert "Difference in PGD-20 accuracy from TRADES" in text
 
 
 @pytest.mark.parametrize("checkpoint", ["last", "bset"])
