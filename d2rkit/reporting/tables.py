@@ -334,7 +334,7 @@ def _caption(frame: pd.DataFrame, preset: Preset | None, checkpoint: str) -> str
     words += f" on {n} test images, {CHECKPOINTS[checkpoint]}"
     if seeds > 1:
         words += f"; mean ± sample standard deviation over n = {seeds} seeds"
-        rule = "Bold: the best in its column and all within the best one's standard deviation"
+        rule = "Bold: the best in its column and all within the best's standard deviation"
     else:
         words += "; one seed, so that no spread is known"
         rule = "Bold: the best in its column"
