@@ -20,7 +20,7 @@ from tests.browser.driver import (
 
 NOTEBOOK, HEADING, SLIDER = "01_function_space", "Divergence explorer", "Target start: P(A)"
 
-pytestmark = NEEDS_CHROMIUM
+pytestmark = [*NEEDS_CHROMIUM, pytest.mark.thorough]
 
 
 @pytest.fixture(scope="module")

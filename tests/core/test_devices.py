@@ -121,6 +121,7 @@ def test_micro_batches_add_up_to_the_batch(gradients, step):
 CURVE = dataclasses.replace(TINY, epochs=4, lr=0.3, warmup=1.0, batch_size=64, attacks=("clean", "pgd5"), test_images=0)
 
 
+@pytest.mark.thorough
 def test_a_run_on_two_devices_learns_as_one_does_and_leaves_the_same_files(tmp_path):
     one = run(CURVE, tmp_path / "one", device="cpu")
     seen = []

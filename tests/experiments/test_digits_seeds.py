@@ -30,6 +30,7 @@ SEEDS = range(int(os.environ.get("D2RKIT_SEEDS", "3")))
 
 
 @pytest.mark.timeout(1200)
+@pytest.mark.thorough
 def test_no_seed_collapses(capsys):
     # Two processes of one thread each: more only wait for each other.
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as workers:
