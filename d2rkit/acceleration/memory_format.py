@@ -20,7 +20,9 @@ def set_memory_format(network: Network) -> Network:
     Small images under many channels leave a channels_last kernel on a CPU rows of four or eight pixels to work on.
     Those convolutions copy their images first; what follows them keeps the layout. Numbers change by rounding only."""
     restore(network)
-    network.to(memory_format=torch.channels_last)
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim == 4:  # network.to() would refuse one of five dimensions, such as Conv3d's weight
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     for conv in network.modules():
         if isinstance(conv, nn.Conv2d) and conv.out_channels >= WIDE and conv.weight.device.type == "cpu":
             conv.to(memory_format=torch.contiguous_format)
@@ -42,5 +44,5 @@ def is_layout_hook(hook: object) -> bool:
     return hook is _contiguous
 
 
-def _contiguous(conv: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    return (inputs[0].contiguous(),)
+def _contiguous(conv: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(x.contiguous() for x in inputs)  # none where it is called by keyword, which only costs time

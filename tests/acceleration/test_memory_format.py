@@ -76,3 +76,22 @@ def test_elsewhere_than_on_a_cpu_all_is_channels_last():
     moved = set_memory_format(set_memory_format(build_model("preactresnet18", 10, 32)).to("meta"))
     assert not any(module._forward_pre_hooks for module in moved.modules())
     assert moved.layer4[1].conv2.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+class Volume(nn.Module):
+    """Channels as a third dimension, and a wide convolution that is called by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.volume, self.wide, self.head = nn.Conv3d(1, 2, 3, padding=1), nn.Conv2d(6, 512, 1), nn.Linear(512, 10)
+
+    def forward(self, x):
+        return self.head(self.wide(input=self.volume(x.unsqueeze(1)).flatten(1, 2)).relu().mean((2, 3)))
+
+
+def test_weights_of_five_dimensions_and_calls_by_keyword_are_as_welcome():
+    torch.manual_seed(0)
+    network, x = Volume(), torch.rand(2, 3, 8, 8)
+    before = network(x)
+    torch.testing.assert_close(set_memory_format(network)(x), before)
+    assert torch.equal(restore(network)(x), before)
