@@ -174,9 +174,7 @@ def draw_prices(dials: Mapping[str, Dial]) -> Figure:
             before = name
         needed, own = 100 * kind.needed.mean(), 100 * kind.own.mean()
         first = not places
-        ax.barh(
-            at, needed, 0.62, color=base.INK, label="due to the data: unavoidable if this robust" if first else None
-        )
+        ax.barh(at, needed, 0.62, color=base.INK, label="due to the data" if first else None)
         ax.barh(at, own, 0.62, left=needed, color="white", ec=base.RED, hatch="///", lw=1,
                 label="the networks' own" if first else None)  # fmt: skip
         ax.plot(100 * kind.given, np.full(len(kind.given), at), "o", ms=4.5, mfc="white", mec=base.INK, clip_on=False,
