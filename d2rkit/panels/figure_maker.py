@@ -270,7 +270,7 @@ class FigureMaker(Panel):
         offered = {title: key for key, (title, _) in FIGURES.items() if any(can_draw(key, group) for group in groups)}
 
         self.folder = widgets.Text(
-            value=str(folder), description="Folder", style={"description_width": "9.5em"},
+            value=str(folder), description="Folder", style={"description_width": "9.5em"}, continuous_update=False,
             layout=widgets.Layout(width="27em", max_width="99%"),
         )  # fmt: skip
         self.button = widgets.Button(description="Write the files", tooltip="PDF, SVG, PNG, CSV and JSON")

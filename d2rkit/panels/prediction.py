@@ -113,8 +113,11 @@ class Prediction(Shown):
             check_number("high", between[1], between[0], math.inf)
             self.about |= {"kind": "number", "unit": unit}
             span = f"{between[0]:g} to {between[1]:g}" + (f" ({unit})" if unit else "")
+            # Sent once, when it is left: single letters are held back while the kernel is busy, and Commit, which is
+            # not, would overtake them.
             self.field = widgets.Text(
                 description="Your number", placeholder=span, tooltip=f"{question} A number, {span}",
+                continuous_update=False,
                 style={"description_width": "initial"}, layout=widgets.Layout(width="16em", max_width="99%"),
             )  # fmt: skip
         self.sure = Options({word: word for word in CONFIDENCES}, "Confidence", across=True)
