@@ -66,7 +66,7 @@ def data(name: Word, subset: str = "", place: tyro.conf.OmitArgPrefixes[Place] =
     """Download a data set if it is missing, decode it once, and report what it contains.
 
     Args:
-        name: digits, cifar10, cifar100 or tiny-imagenet.
+        name: digits, cifar10, cifar100, tiny-imagenet or tiny-imagenet-20 (twenty classes of it).
         subset: number of training images, e.g. 10k.
     """
     images = load_data(name, place.data_root or None, subset or None)

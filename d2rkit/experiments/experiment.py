@@ -40,7 +40,7 @@ class Experiment(Recipe):
     """A recipe and what it is applied to: data, networks, evaluation."""
 
     data: str = "digits"
-    """digits, cifar10, cifar100, tiny-imagenet."""
+    """digits, cifar10, cifar100, tiny-imagenet, tiny-imagenet-20 (twenty classes of it)."""
     subset: str = ""
     """Number of training images, e.g. 10k; empty for all."""
     target: str = "cnn-16"

@@ -113,6 +113,34 @@ MEDIUM = Preset(
     seeds=(0,),
 )  # fmt: skip
 
+# The same networks on a hundred classes. D2R's KL terms are means over classes too, so ten times the classes is a tenth
+# of the pull; the last row has ten times the released weights.
+MEDIUM_CIFAR100 = Preset(
+    name="medium-cifar100",
+    title="CIFAR-100, all 50,000 training images (1,000 of them for validation), PatchResNet-48 pair",
+    command="d2rkit reproduce medium-cifar100",
+    time="about as long as medium's rows to train, half as long to evaluate; `d2rkit plan medium-cifar100` measures it",
+    expect="not run yet as a whole; what has been is in data/results",
+    base=replace(MEDIUM.base, data="cifar100", test_images=500),
+    rows=("pgd-at", "trades", "lbgat0", "d2r-cag-released", "d2r-cag-classes"),
+    seeds=(0,),
+    changes={"d2r-cag-classes": {"method": "d2r-cag-released", "loss": {"w_clean": 200.0, "w_adv": 300.0}}},
+    titles={"d2r-cag-classes": "D2R+CAG (released), KL weights × 10"},
+)
+
+# 9,000 images, a fifth of CIFAR's: five times the epochs make nearly as many steps.
+MEDIUM_TINY = Preset(
+    name="medium-tiny-imagenet",
+    title="Tiny ImageNet, 20 classes of 500 training images (1,000 in all for validation), PatchResNet-48 pair",
+    command="d2rkit reproduce medium-tiny-imagenet",
+    time="about as long as medium's rows to train, half as long to evaluate; `d2rkit plan medium-tiny-imagenet` "
+    "measures it",
+    expect="not run yet as a whole; what has been is in data/results",
+    base=replace(MEDIUM.base, data="tiny-imagenet-20", epochs=40, warmup=5.0, test_images=500),
+    rows=("pgd-at", "trades", "lbgat0", "d2r-cag-released"),
+    seeds=(0,),
+)
+
 # The ablation asks what each part of D2R+CAG is worth, on digits, where a cell takes some 15 seconds. Rows without
 # words of their own are whole methods, which quick's table has too.
 _ABLATION = {
@@ -214,6 +242,8 @@ PRESETS: dict[str, Preset] = {
         QUICK,
         SMALL,
         MEDIUM,
+        MEDIUM_CIFAR100,
+        MEDIUM_TINY,
         ABLATION,
         RELATIVES,
         *(_paper("paper", table, RELEASED, "recipe as released") for table in PAPER_TABLES),
