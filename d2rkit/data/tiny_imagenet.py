@@ -100,7 +100,8 @@ def decode(
     source: Path, names: Sequence[str], read: Reader, test_only: bool = False, only: Sequence[str] = ()
 ) -> tuple[Split, Split, tuple[str, ...]]:
     """Every image of a folder or archive as arrays, or those of the classes in `only`; its top folder is where
-    `wnids.txt` lies. The validation images lie in `val/images`, named by `val_annotations.txt`, or in one folder a class."""
+    `wnids.txt` lies. The validation images lie in `val/images`, named by `val_annotations.txt`, or in one folder a
+    class."""
     tops = sorted((n.removesuffix("wnids.txt") for n in names if re.search(r"(^|/)wnids\.txt$", n)), key=len)
     if not tops:
         raise ValueError(f"{source} is not Tiny ImageNet: wnids.txt is missing")
