@@ -9,7 +9,7 @@ from typing import Any
 
 import tyro
 
-from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
+from d2rkit.cli.base import HERE, Folder, Place, Word, app, progress_bar
 from d2rkit.core import devices
 from d2rkit.core.digests import LENGTH, weights_digest
 from d2rkit.core.files import read_json, write_json
@@ -43,7 +43,7 @@ def evaluate_command(
     exact: bool = False,
     budget: str = "",
     masking: bool = True,
-    folder: str = "",
+    folder: Folder = "",
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
     """Attack a checkpoint (from TRADES, LBGAT, AWP, D2R and similar releases, or from a run) and print its accuracies.

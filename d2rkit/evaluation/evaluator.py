@@ -259,7 +259,8 @@ def check_logits(network: nn.Module, x: Tensor, num_classes: int | None = None) 
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        raise ValueError(f"the network does not take images of {shape} pixels: {printable(error)}") from error
+        words = f"the network does not take images of {shape} pixels, as this data set's are"
+        raise ValueError(f"{words}: {printable(error)}") from error
     if not isinstance(logits, Tensor):
         raise ValueError(f"the network returns a {type(logits).__name__}, not a tensor of logits (B, classes); wrap it")
     if logits.ndim != 2 or len(logits) != len(x) or not logits.is_floating_point():
