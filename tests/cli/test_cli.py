@@ -42,6 +42,8 @@ def test_help_tells_the_effect_of_every_setting_and_radii_as_people_write_them()
     said = " ".join(d2rkit("train", "--help").stdout.replace("│", " ").split())
     assert not re.findall(r"--[a-z-]+ [A-Z]+ \(default", said)
     assert "default: 8/255" in said and "default: 2/255" in said and "0.03137" not in said
+    for example in ("d2r-cag-released", "wrn-34-10", "clean, fgsm, autoattack, pgdN or cwN (N steps)"):
+        assert example in said
 
 
 @pytest.mark.parametrize("value", [0.0, 0.031, 0.1, 0.2, 1.0, 8 / 255, 2 / 255, 5e-4])
