@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -181,13 +182,14 @@ def write(sheet: Sheet, folder: str | Path) -> list[Path]:
 # -- words --------------------------------------------------------------------------------------------------
 def words(sheet: Sheet) -> str:
     first = sheet.runs[0].experiment
-    seeds = len({run.experiment.seed for run in sheet.runs})
+    each = sorted(Counter(settings_of(run.experiment) for run in sheet.runs).values())
+    seeds = f"{each[0]} to {each[-1]} seeds each" if each[0] < each[-1] else f"{each[0]} seed(s) each"
     methods = len({run.experiment.method for run in sheet.runs})
     place = "the whole text" if sheet.columns == 2 else "one column"
     if sheet.columns == 1 and sheet.venue in SINGLE_COLUMN:
         place = "half a line: this venue sets text in one column, so two such figures share it"
     summary = (
-        f"{FIGURES[sheet.name][0].capitalize()}, from {len(sheet.runs)} runs ({methods} methods, {seeds} seeds) on "
+        f"{FIGURES[sheet.name][0].capitalize()}, from {len(sheet.runs)} runs ({methods} methods, {seeds}) on "
         f"{TITLES.get(first.data, first.data)}. {VENUE_NAMES[sheet.venue]}: {sheet.width:g} inches wide ({place}), "
         f"type of {sheet.points:g} points, shown at true size."
         + (" The accuracy axis does not begin at 0." if sheet.close_up else "")

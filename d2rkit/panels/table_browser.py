@@ -54,9 +54,15 @@ def draw(data: Browsed) -> Figure:
         ax.set_axisbelow(True)
     frame[0].set_yticks(range(len(names)), shown, fontsize=9)
     frame[0].set_ylim(len(names) - 0.5, -0.5)
-    kinds = (("o", base.BLUE, base.BLUE), ("d", base.GREY, "white"))
-    keys = [Line2D([], [], marker=mark, color=c, markerfacecolor=face, linestyle="") for mark, c, face in kinds]
-    made.legend(keys, ["ours", "published by others"], loc="lower left", frameon=False, fontsize=8)
+    kinds = {"ours": ("o", base.BLUE, base.BLUE), "published by others": ("d", base.GREY, "white")}
+    drawn = {"ours": any(entry.ours.keys() & set(data.attacks) for entry in data.entries)}
+    drawn["published by others"] = any(entry.published.keys() & set(data.attacks) for entry in data.entries)
+    keys = {
+        words: Line2D([], [], marker=mark, color=c, markerfacecolor=face, linestyle="")
+        for words, (mark, c, face) in kinds.items()
+        if drawn[words]  # a legend of numbers that are not there would promise them
+    }
+    made.legend([*keys.values()], [*keys], loc="lower left", frameon=False, fontsize=8)
     return made
 
 

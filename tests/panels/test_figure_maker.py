@@ -103,6 +103,14 @@ def test_a_close_up_spans_the_data_and_is_another_file(runs):
     assert "does not begin at 0" in maker.words(near) and "does not begin at 0" not in maker.words(far)
 
 
+def test_the_words_tell_how_many_seeds_each_method_has(runs):
+    methods = len({run.experiment.method for run in runs})
+    assert f"from {len(runs)} runs ({methods} methods, 2 seed(s) each) on" in maker.words(
+        maker.compute("training-curves", runs)
+    )
+    assert f"({methods} methods, 1 to 2 seeds each) on" in maker.words(maker.compute("training-curves", runs[1:]))
+
+
 def test_scaled_type_and_heights(runs):
     narrow, wide = (maker.compute("training-curves", runs, "neurips", columns) for columns in (1, 2))
     assert maker.shrunk(narrow, wide)["actual"] == round(8 * narrow.width / wide.width, 1)
