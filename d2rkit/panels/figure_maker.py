@@ -29,6 +29,7 @@ from d2rkit.panels.table_rows import TITLES, menu_words, setting_of
 from d2rkit.reporting import figures
 from d2rkit.reporting.export import STYLE, VENUES, KitFigure, export, info_of, set_width, style
 from d2rkit.reporting.frame import attacks_in, tidy
+from d2rkit.reporting.frontier import draw_frontier, varied_options
 from d2rkit.reporting.published import published
 
 VENUE_NAMES = {"neurips": "NeurIPS", "icml": "ICML", "iclr": "ICLR", "cvpr": "CVPR", "lncs": "LNCS (Springer)"}
@@ -61,6 +62,7 @@ FIGURES: dict[str, tuple[str, Callable[[Sequence[Run]], KitFigure]]] = {
     "training-curves": ("training curves", figures.draw_training_curves),
     "robust-overfitting": ("robust overfitting", figures.draw_overfitting),
     "clean-against-robust": ("clean against robust accuracy", _clean_vs_robust),
+    "frontier": ("what a loss weight trades", draw_frontier),
     "accuracy-per-class": ("accuracy of each class", _per_class),
 }
 
@@ -114,6 +116,12 @@ def can_draw(name: str, runs: Sequence[Run]) -> bool:
     attacks = attacks_in(tidy(runs).columns) if runs else []
     if name == "accuracy-against-steps":
         return sum(attack.startswith("pgd") for attack in attacks) > 1
+    if name == "frontier":
+        try:
+            varied = any(varied_options([run.experiment for run in runs]).values())
+        except ValueError:
+            varied = False
+        return varied and attacks[-1:] != ["clean"]
     return attacks[-1:] != ["clean"] if name in ("clean-against-robust", "accuracy-per-class") else True
 
 

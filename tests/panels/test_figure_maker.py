@@ -1,6 +1,7 @@
 """figure_maker: every figure at every width, type that keeps its size, files with one stem."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -82,7 +83,12 @@ def test_nothing_is_overwritten(runs, tmp_path):
 
 
 def test_no_figure_is_offered_that_no_run_can_give(runs, tmp_path):
-    assert set(dict(FigureMaker(runs).controls["name"].main.options).values()) == set(FIGURES)
+    assert set(dict(FigureMaker(runs).controls["name"].main.options).values()) == set(FIGURES) - {"frontier"}
+    traded = [
+        make_run(tmp_path, replace(runs[0].experiment, method="trades", loss=loss), {"clean": 0.9, "pgd1": 0.6})
+        for loss in ({}, {"beta": 1.0})
+    ]
+    assert "frontier" in dict(FigureMaker(traded).controls["name"].main.options).values()
     few = runs_of(preset(attacks=("clean", "pgd20"), test_images=100), tmp_path)
     offered = set(dict(FigureMaker(few).controls["name"].main.options).values())
     assert "accuracy-against-steps" not in offered and "training-curves" in offered
