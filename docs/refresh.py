@@ -1,4 +1,4 @@
-"""Writes the tables and figures of docs/*.md from data/results, each between two markers.
+"""Writes the tables and figures of README.md and docs/*.md from data/results, each between two markers.
 
 python docs/refresh.py           after results have changed
 python docs/refresh.py --check   writes nothing; exit status 1 if a page is not what the results say
@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 
 PROJECT = Path(__file__).resolve().parents[1]
-PAGES, RESULTS = PROJECT / "docs", PROJECT / "data" / "results"
+PAGES = (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")))
+RESULTS = PROJECT / "data" / "results"
 MARKED = re.compile(r"(<!-- results of (\w+) -->\n).*?(<!-- end of results -->\n)", re.DOTALL)
 MARKED_FIGURE = re.compile(r"(<!-- (\w+): ([^>]+?) -->).*?(<!-- / -->)")
 BEYOND_CHANCE = 0.05  # after Holm
@@ -53,6 +54,18 @@ def paired(name: str) -> dict[str, tuple[str, str]]:
 
 def _signed(share: float) -> str:
     return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def quick() -> list[list[str]]:
+    return shipped("quick")
+
+
+def headline() -> list[list[str]]:
+    """The medium table as README has it: the attacks, and the difference from TRADES."""
+    return [[*row[: len(ATTACKED)], row[-1]] for row in medium()]
+
+
+ATTACKED = ("Method", "Clean", "FGSM", "PGD-20", "C&W-20", "AutoAttack")
 
 
 def small() -> list[list[str]]:
@@ -184,7 +197,7 @@ def anytime() -> list[list[str]]:
 
 
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
-    each.__name__: each for each in (small, medium, family, ablation, recipes, steps, levers, anytime)
+    each.__name__: each for each in (headline, quick, small, medium, family, ablation, recipes, steps, levers, anytime)
 }
 
 
@@ -237,6 +250,13 @@ def above(table: str, other: str, label: str, attack: str) -> str:
     """By how many whole points a row's mean is above that of the same row in another table."""
     means = [pd.read_csv(RESULTS / each / "runs.csv").groupby("label")[attack].mean() for each in (table, other)]
     return f"{100 * (means[0][label] - means[1][label]):.0f}"
+
+
+def overestimate(table: str, attack: str) -> str:
+    """How far a row's mean accuracy under `attack` lies above AutoAttack's: the least and the most, in points."""
+    rows = pd.read_csv(RESULTS / table / "runs.csv").groupby("label")[[attack, "autoattack"]].mean()
+    apart = 100 * (rows[attack] - rows["autoattack"]).dropna()
+    return f"{apart.min():.1f} to {apart.max():.1f}"
 
 
 def _run(table: str, method: str, seed: str) -> Path:
@@ -297,7 +317,7 @@ FIGURES: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
         p_value, difference, points, count_beyond_chance, points_beyond_chance, greatest_p_beyond_chance, within_chance,
-        standard_error, above, accuracy, minutes, validation, above_final, number, spread, in_points,
+        standard_error, above, overestimate, accuracy, minutes, validation, above_final, number, spread, in_points,
     )
 }  # fmt: skip
 
@@ -319,7 +339,7 @@ def refreshed(page: str) -> str:
 
 def main() -> int:
     stale = []
-    for file in sorted(PAGES.glob("*.md")):
+    for file in PAGES:
         page = file.read_text(encoding="utf-8")
         if (now := refreshed(page)) != page:
             stale.append(file.name)

@@ -286,7 +286,7 @@ def largest_claim(claims: Mapping[str, tuple[np.ndarray, np.ndarray]], first: st
     """By how many points the first attack's accuracy exceeds the second's, at most; with the table of all networks."""
     shares = {name: tuple(map(Share.of, flags)) for name, flags in claims.items()}
     over = {name: round(100 * (one.value - two.value), 1) for name, (one, two) in shares.items()}
-    rows = [(name, *map(str, shares[name]), points) for name, points in over.items()]
+    rows = [(name, *map(str, shares[name]), f"{points:.1f}") for name, points in over.items()]
     header = ("network", attack_title(first), attack_title(second), "points apart")
     images = len(next(iter(claims.values()))[0])
     return {
