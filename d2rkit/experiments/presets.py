@@ -141,6 +141,30 @@ MEDIUM_TINY = Preset(
     seeds=(0,),
 )
 
+# Where does guidance pay? Each method's main weight over four values, a third of medium's epochs. Nothing is selected
+# here, so the test images serve.
+_FRONTIER = {
+    f"{row}-{value:g}": (method, option, value, f"{title} {value:g}")
+    for row, method, option, title, values in (
+        ("trades", "trades", "beta", "TRADES, β", (1, 3, 6, 12)),
+        ("lbgat", "lbgat6", "beta", "LBGAT, β", (0, 3, 6, 12)),
+        ("d2r-cag-released", "d2r-cag-released", "w_adv", "D2R+CAG (released), w_adv", (5, 15, 30, 90)),
+    )
+    for value in values
+}
+FRONTIER = Preset(
+    name="frontier",
+    title="What a weight trades: CIFAR-10, all 50,000 training images, three epochs, PatchResNet-48 pair",
+    command="d2rkit reproduce frontier",
+    time="10 to 17 minutes a run on one core with AVX-512; `d2rkit plan frontier` measures it",
+    expect="not run yet as a whole; what has been is in data/results",
+    base=replace(MEDIUM.base, epochs=3, warmup=0.5, attacks=("clean", "pgd20", "cw20")),
+    rows=tuple(_FRONTIER),
+    seeds=(0,),
+    changes={row: {"method": m, "loss": {option: float(value)}} for row, (m, option, value, _) in _FRONTIER.items()},
+    titles={row: title for row, (*_, title) in _FRONTIER.items()},
+)
+
 # The ablation asks what each part of D2R+CAG is worth, on digits, where a cell takes some 15 seconds. Rows without
 # words of their own are whole methods, which quick's table has too.
 _ABLATION = {
@@ -244,6 +268,7 @@ PRESETS: dict[str, Preset] = {
         MEDIUM,
         MEDIUM_CIFAR100,
         MEDIUM_TINY,
+        FRONTIER,
         ABLATION,
         RELATIVES,
         *(_paper("paper", table, RELEASED, "recipe as released") for table in PAPER_TABLES),
