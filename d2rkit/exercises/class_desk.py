@@ -176,7 +176,7 @@ def class_desk(
     current()  # a lecturer's file that is wrong is no fault of the hand-ins
     students, broken = read_class(root)
     if not students:
-        told = f"; {next(iter(broken.values()))}" if broken else ""
+        told = f"; {' '.join(next(iter(broken.items())))}" if broken else ""
         raise ValueError(f"there is no hand-in below {root}: report().save('handin.json') writes one{told}")
     if limits is not None:
         students = run_again(students, limits, report)

@@ -72,7 +72,7 @@ def test_unstated_numbers_are_never_printed():
             table = rows.compute(what, setting, ALL).table
             words = " ".join(text for _, text in table.notes) + " ".join(c.text for row in table.rows for c in row)
             assert "59.4" not in words and "32.6" not in words
-    assert "attack and ε are not stated" in str(rows.compute("cifar10", CIFAR, ALL).remarks)
+    assert "attack and eps not stated; compare: as AutoAttack" in str(rows.compute("cifar10", CIFAR, ALL).remarks)
 
 
 def test_a_difference_needs_the_same_eps(tmp_path):
