@@ -275,8 +275,8 @@ MUTANTS: list[Mutant] = [
     ),
     *_of(
         "exercises/kl.py", "exercises/test_checks_losses.py",
-        ("a capped KL passes", '"KL of very sure predictions", extreme,',
-         '"KL of very sure predictions", torch.tensor([400.0]),',
+        ("a capped KL passes", '"KL of very confident predictions", extreme,',
+         '"KL of very confident predictions", torch.tensor([400.0]),',
          "test_kl_mistakes[log of softmax and a little]"),
     ),
     *_of(

@@ -141,14 +141,14 @@ def _design(plan: Any, world: World) -> Iterator[Step]:
     hint = "one run decides nothing: published runs differ by 0.2–0.7 points from seed to seed; use two seeds or more"
     several = len(seeds) >= 2
     yield Step("two seeds or more", several, str(len(seeds)), "at least 2", hint)
-    hint = "the same seed twice is the same run twice: it makes error bars small without any new evidence"
+    hint = "the same seed twice is the same run twice: it shrinks error bars without adding evidence"
     yield Step("the seeds differ", len(set(seeds)) == len(seeds), short(seeds), "different seeds", hint)
     hint = "at most ten seeds here (T95 ends there, and a class has to finish)"
     yield Step("ten seeds or fewer", len(seeds) <= 10, str(len(seeds)), "at most 10", hint)
     for name, setting in (("control", control), ("treatment", treatment)):
         ran = world.scores(setting, seeds)
         missing = sum(map(math.isnan, ran))
-        hint = f"{name} was not run with every seed in `seeds`: both need the same seeds, else they are a second factor"
+        hint = f"{name} was not run with every seed in `seeds`: with other seeds the seed is a second factor"
         yield Step(f"{name} ran with every seed", not missing, f"{len(ran) - missing} runs", f"{len(seeds)}", hint)
 
 
@@ -158,7 +158,7 @@ def _arithmetic(answer: Mapping, world: World, words: str) -> Iterator[Step]:
     before, after = world.scores(answer["control"], seeds), world.scores(answer["treatment"], seeds)
     for name, right in (("control_scores", before), ("treatment_scores", after)):
         got = [float(v) for v in answer[name]]
-        hint = f"{name} are not what trial returned for these seeds, in this order: never type or reuse results"
+        hint = f"{name} are not what trial returned for these seeds, in this order: do not type in or reuse results"
         yield Step(f"{name} are measurements", _near(got, right), short(got), short(right), hint)
     differences = [b - a for a, b in zip(before, after, strict=True)]
     right, got = mean(differences), float(answer["difference"])
@@ -173,8 +173,8 @@ def _arithmetic(answer: Mapping, world: World, words: str) -> Iterator[Step]:
     known = {
         "that is one standard error: multiply by T95[n], the t quantile for n seeds": sd / math.sqrt(n),
         "1.96 needs many runs: with few seeds use Student's t, T95[n]": 1.96 * sd / math.sqrt(n),
-        "that is a standard deviation: the mean of n runs is more certain, by sqrt(n)": sd,
-        "sqrt(n) is missing: the mean of n runs is more certain than one": T95[n] * sd,
+        "that is a standard deviation: the mean of n runs is more precise, by sqrt(n)": sd,
+        "sqrt(n) is missing: the mean of n runs is more precise than one": T95[n] * sd,
         "the standard deviation of a sample divides by n - 1 (statistics.stdev)": T95[n]
         * pstdev(differences)
         / math.sqrt(n),
@@ -192,7 +192,7 @@ def _arithmetic(answer: Mapping, world: World, words: str) -> Iterator[Step]:
     elif claim == "not shown":
         hint = f"the interval {interval} contains 0, so these runs do not show a difference, whatever the mean says"
     else:
-        hint = f"the interval {interval} lies on one side of 0: which side, and is the claim typed by hand?"
+        hint = f"the interval {interval} lies on one side of 0: compute the claim from that side"
     yield Step(
         f"the claim follows from the interval ({words})", told == claim, repr(told), f"what {interval} allows", hint
     )

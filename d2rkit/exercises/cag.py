@@ -37,14 +37,15 @@ def probe(solution: Callable) -> Iterator[Step]:
         yield compare(
             f"adversarial images, {budget['steps']} step(s)", x_adv, reference(target, guide, x, **budget, start=start),
             _mistakes(target, guide, x, **budget, start=start),
-            "soft labels p_g(x) once; then PGD on KL(p_g(x) || p_f(x')), starting at x + start", threshold("cag_share"),
+            "compute the soft labels p_g(x) once, then run PGD on KL(p_g(x) || p_f(x')), starting at x + start",
+            threshold("cag_share"),
         )  # fmt: skip
         yield Step(
             "both networks are back in train mode", probes.modes(f, g) == before, "mode changed", "train mode",
             "attack in eval mode, then put target and guide back into train mode",
         )  # fmt: skip
         hint = "p_g(x) does not change during the attack: compute it once, before the loop (same numbers, faster)"
-        yield Step("the guide is asked once", len(calls) == 1, f"{len(calls)} forwards of the guide", "1", hint)
+        yield Step("the guide is queried once", len(calls) == 1, f"{len(calls)} forwards of the guide", "1", hint)
 
 
 def _mistakes(
@@ -63,7 +64,7 @@ def _mistakes(
 
     zero = torch.zeros_like(x)
     return {
-        "train mode was left on: BatchNorm then mixes the images of the batch; attack in eval mode": (
+        "train mode was left on: BatchNorm then uses the batch's statistics; attack in eval mode": (
             lambda: loop(right, training=(True, True))
         ),
         "train mode was left on in the target: attack with both networks in eval mode": (
@@ -78,7 +79,7 @@ def _mistakes(
         "the guide's prediction is recomputed on x': it must stay p_g(x), on the clean image, with no gradient": (
             lambda: loop(lambda f, g, x_adv: kl(g(x_adv).detach(), f(x_adv)).sum())
         ),
-        "the gradient flows through the guide: p_g is to be a constant, computed on the clean x without gradient": (
+        "the gradient flows through the guide: p_g is a constant, computed on the clean x without a gradient": (
             lambda: loop(lambda f, g, x_adv: kl(g(x_adv), f(x_adv)).sum())
         ),
         "that is the TRADES attack, KL(p_f(x) || p_f(x')): the soft label is the guide's, not the target's": (

@@ -178,7 +178,7 @@ def returned(name: str, got: object, shape: tuple[int, ...]) -> Step:
     if not isinstance(got, Tensor):
         return Step(name, False, type(got).__name__, wanted, "stay in torch: no .item(), .numpy() or .tolist()")
     if tuple(got.shape) != shape:
-        hint = f"the shape is {tuple(got.shape)}, not {shape}: over which axis (dim) do you sum, and what is kept?"
+        hint = f"the shape is {tuple(got.shape)}, not {shape}: which axis (dim) do you sum over, and which is kept?"
         return Step(name, False, f"shape {tuple(got.shape)}", f"shape {shape}", hint)
     if not got.isfinite().all():
         return Step(name, False, short(got), "finite numbers", "nan or inf: where do you take log(0) or divide by 0?")
@@ -232,7 +232,7 @@ def _explain(error: BaseException, exercise: Exercise) -> tuple[str, str]:
     text = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
     if frames:
         return NOT_YET, f"your code stopped in line {frames[-1].lineno}, `{line}` – {text}"
-    return NOT_YET, f"the check could not use it – {text}. It calls {exercise.call}"
+    return NOT_YET, f"the check could not use your solution – {text}. It calls {exercise.call}"
 
 
 def _is_students(file: str) -> bool:

@@ -73,7 +73,7 @@ def _gradients(solution: Callable, logits: Three, y: Tensor) -> Iterator[Step]:
     f_clean, f_adv, g_clean = right
     expected = torch.autograd.grad(sum(reference(f_clean, f_adv, g_clean, y).values(), zero), right)
     for words, a, b in zip(leaves, got, expected, strict=True):
-        hint = f"the numbers are right but no (or a wrong) gradient reaches {words}: nothing is detached in D2R"
+        hint = f"the values are right, but the gradient into {words} is missing or wrong: nothing is detached in D2R"
         same = a is not None and torch.allclose(a, b, atol=near, rtol=near)
         yield Step(f"gradient into {words}", same, "none" if a is None else short(a[0]), short(b[0]), hint)
 
@@ -109,9 +109,7 @@ def _mistakes(f_clean: Tensor, f_adv: Tensor, g_clean: Tensor, y: Tensor) -> dic
             "mean squared difference of the raw logits f(x') and g(x), over batch and classes",
             {
                 "MSE is on raw logits, not on probabilities": F.mse_loss(p_adv, p_guide),
-                "that compares the clean target with the guide: MSE pulls f(x'), the adversarial one": (
-                    F.mse_loss(f_clean, g_clean)
-                ),
+                "that compares f(x) with the guide: the MSE compares f(x')": (F.mse_loss(f_clean, g_clean)),
                 "that sums over the classes: MSE is a mean over batch and classes": F.mse_loss(f_adv, g_clean)
                 * classes,
             },
@@ -124,7 +122,7 @@ def _mistakes(f_clean: Tensor, f_adv: Tensor, g_clean: Tensor, y: Tensor) -> dic
                 "only one direction is there: add KL(p_g(x) || p_f(x))": W_CLEAN * mean(kl(f_clean, g_clean)),
                 "only one direction is there: add KL(p_f(x) || p_g(x))": W_CLEAN * mean(kl(g_clean, f_clean)),
                 "the weight w_clean = 2 is missing": both,
-                "both directions are averaged; they are to be added": W_CLEAN * both / 2,
+                "the two directions are averaged: add them": W_CLEAN * both / 2,
                 "that compares f(x') with the guide; the clean term compares f(x)": (
                     W_CLEAN * mean(symmetric_kl(f_adv, g_clean))
                 ),
@@ -140,7 +138,7 @@ def _mistakes(f_clean: Tensor, f_adv: Tensor, g_clean: Tensor, y: Tensor) -> dic
                 "that is the TRADES term between f(x) and f(x'): D2R compares f(x') with the guide": (
                     W_ADV * mean(kl(f_clean, f_adv))
                 ),
-                "that compares the clean target with the guide: use f(x')": W_ADV * mean(kl(f_clean, g_clean)),
+                "that compares f(x) with the guide: use f(x')": W_ADV * mean(kl(f_clean, g_clean)),
                 "the weight w_adv = 30 is missing": adv,
             },
         ),

@@ -38,7 +38,7 @@ def probe(solution: Callable) -> Iterator[Step]:
         )
     touched = any(not torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
     yield Step(
-        "the network is left alone", not touched, "weights changed", "weights as they were", "attack x, not weights"
+        "the weights are unchanged", not touched, "weights changed", "unchanged weights", "change x, not the weights"
     )
     still = solution(probes.twin(model), x.clone(), y.clone(), 0.0)
     yield compare("eps = 0 changes nothing", still, x, {}, "is eps really the size of the step?")
@@ -54,15 +54,15 @@ def _mistakes(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> dict[str, C
         return step(input_gradient(model, x, model(x).argmax(1)).sign())
 
     return {
-        "the image did not move: is eps in the wrong scale (divided by 255 once too often), or the step missing?": (
+        "the image did not move: is eps in the wrong scale (divided by 255 again), or is the step missing?": (
             lambda: step(gradient.sign(), eps / 255)
         ),
-        "the sign of the step is wrong: you made the loss smaller; an attack climbs": lambda: step(-gradient.sign()),
+        "the sign of the step is wrong: the loss went down; an attack climbs": lambda: step(-gradient.sign()),
         "the gradient itself is tiny: FGSM uses its sign, so that every pixel moves by eps": lambda: step(gradient),
-        "the step is normalised to length eps (that is L2); L-infinity takes the sign": lambda: step(
+        "the step is scaled to L2 norm eps; L-infinity takes the sign": lambda: step(
             gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
         ),
-        "eps is an argument: you seem to use 8/255 whatever eps is given": lambda: step(gradient.sign(), 8 / 255),
+        "eps is an argument: your step is 8/255 whatever eps is": lambda: step(gradient.sign(), 8 / 255),
         "the cross-entropy must use the true labels y, not the prediction": with_argmax,
         "the image did not move: add eps times the sign of the gradient": lambda: x,
     }

@@ -35,23 +35,23 @@ def probe(solution: Callable) -> Iterator[Step]:
     hint = "p and q are (almost) the same: every divergence is 0 there, so nothing is shown; move them far apart"
     far = bool((distance >= 1).all())
     yield Step("pair: far apart (symmetric KL at least 1)", far, _words(distance), "at least 1", hint)
-    hint = "the two directions still differ: what happens if p and q exchange roles? try a swap of entries"
+    hint = "the two directions still differ: for which q does exchanging p and q change nothing? try swapping entries"
     blind = bool((gap.abs() < zero).all())
     yield Step("pair: the gap is 0", blind, _words(gap), f"between -{zero} and {zero}", hint)
 
     gaps = dv.kl_gap(ps, qs)
     yield Step(
         "batch: two examples or more", len(gaps) > 1, f"{len(gaps)} example", "at least 2",
-        "the release takes the mean over the batch before the absolute value: one example cannot cancel",
+        "the release takes the mean over the batch before the absolute value: with one example nothing cancels",
     )  # fmt: skip
-    hint = "here each example must have a gap of its own (one sure and one flat distribution do); only their mean is 0"
+    hint = "each example needs a gap of its own (try a confident and a flat distribution); only the mean is 0"
     seen = bool((gaps.abs() >= 0.1).all())
     yield Step("batch: every example has a gap of 0.1 or more", seen, _words(gaps), "each at least 0.1 in size", hint)
     mean = gaps.mean().item()
     hint = (
         "all gaps have the same sign, so they cannot cancel: swap p and q in one of the pairs"
         if bool((gaps > 0).all() or (gaps < 0).all())
-        else "the signs differ but the sizes do not match: use the same two distributions with exchanged roles"
+        else "the signs differ but the magnitudes do not: use the same two distributions with p and q exchanged"
     )
     yield Step("batch: the mean gap is 0", abs(mean) < zero, f"{mean:.4f}", f"between -{zero} and {zero}", hint)
 
@@ -66,7 +66,7 @@ def _distributions(name: str, pair: Any) -> Iterator[Step]:
     both = torch.cat([p, q])
     sums = both.sum(1)
     fits = bool((both > 0).all() and ((sums - 1).abs() < 1e-4).all())
-    hint = "rows must be probabilities: all above 0 and with sum 1 (did you write logits? apply softmax)"
+    hint = "each row must be a distribution: positive, with sum 1 (are these logits? apply softmax)"
     yield Step(f"{name}: rows are distributions", fits, f"sums {_words(sums)}", "positive, sum 1", hint)
 
 

@@ -41,14 +41,14 @@ def probe(solution: Callable) -> Iterator[Step]:
     yield compare("KL(p || q) + KL(q || p)", symmetric, both, mistakes, hint)
 
     same, _ = solution(p.clone(), p.clone())
-    yield compare("KL(p || p) = 0", same, torch.zeros(5), {}, "a distribution is at distance 0 from itself")
+    yield compare("KL(p || p) = 0", same, torch.zeros(5), {}, "the divergence of a distribution from itself is 0")
     sure = torch.tensor([[200.0, 0.0, -200.0]])
     extreme, _ = solution(sure, -sure)
-    hint = "a very sure prediction makes softmax exactly 0 and log(0) infinite: use log_softmax instead of log(softmax)"
+    hint = "softmax of a very confident prediction underflows to 0, and log(0) is infinite: use log_softmax instead"
     finite = bool(extreme.isfinite().all())
-    yield Step("finite for very sure predictions", finite, str(extreme.tolist()), "[400.0]", hint)
-    hint = "a constant inside the logarithm, log(p + 1e-8), caps KL where predictions are sure: use log_softmax instead"
-    yield compare("KL of very sure predictions", extreme, torch.tensor([400.0]), {}, hint)
+    yield Step("finite for very confident predictions", finite, str(extreme.tolist()), "[400.0]", hint)
+    hint = "a constant inside the logarithm, log(p + 1e-8), caps KL for confident predictions: use log_softmax instead"
+    yield compare("KL of very confident predictions", extreme, torch.tensor([400.0]), {}, hint)
 
 
 def _two_results(answer: object) -> Step:
@@ -66,7 +66,7 @@ def _kl_mistakes(p: Tensor, q: Tensor) -> dict[str, Tensor | Callable[[], Tensor
 
     return {
         "the direction is wrong: that is KL(q || p); which distribution weights the sum?": other,
-        "the sum runs over the wrong axis or is a mean: KL sums over the classes, dim 1, with no division": right / 3,
+        "the sum runs over the wrong axis or is a mean: KL is a plain sum over the classes, dim 1": right / 3,
         "softmax runs over the wrong axis: each row, dim 1, is a distribution": over_the_batch,
         "the sign is wrong: KL is never negative": -right,
         "that is cross-entropy: the term p log p is missing": dv.cross_entropy(p, q),

@@ -113,7 +113,7 @@ def probe(solution: Callable) -> Iterator[Step]:
                    _name_hint(named, truth, shuffle))  # fmt: skip
         drop = answer["pgd"][named] - answer["stronger"][named]
         hint = (
-            "your stronger attack finds hardly more adversarial examples than PGD-20, so it proves nothing: PGD "
+            "your stronger attack finds hardly any more adversarial examples than PGD-20, so it proves nothing: PGD "
             "follows the gradient of cross-entropy; what if that is 0? Try the margin loss (attacks.cw) or images made "
             "against another model"
         )
@@ -124,13 +124,13 @@ def _form(answer: Any, models: Mapping[str, nn.Module]) -> Iterator[Step]:
     keys = {"masked", "pgd", "stronger"}
     right = isinstance(answer, Mapping) and keys <= set(answer)
     hint = "return a dict with masked, pgd and stronger; is a `return` missing?"
-    yield Step("returns a name and two lists of evidence", right, type(answer).__name__, "masked, pgd, stronger", hint)
+    yield Step("returns a name and two sets of accuracies", right, type(answer).__name__, "masked, pgd, stronger", hint)
     hint = "masked is the name of one of the models that came in (a key of `models`)"
     yield Step("a name from the list", answer["masked"] in models, repr(answer["masked"]), ", ".join(models), hint)
     for key in ("pgd", "stronger"):
         given = answer[key]
         complete = isinstance(given, Mapping) and set(given) == set(models)
-        hint = f"{key} holds one accuracy for each model, also for the ones you clear: they are the control"
+        hint = f"{key} holds one accuracy for each model, also for those you clear: they are the controls"
         yield Step(f"{key}: a number for every model", complete, short(given), ", ".join(models), hint)
         numbers = [float(v) for v in given.values()]
         percent = max(numbers) > 1
@@ -152,12 +152,10 @@ def _evidence(answer: Mapping, truth: Mapping, case: Suspects) -> Iterator[Step]
             f"PGD-20 here means 20 steps of eps/4 from a random start at eps = {case.eps}, on all images "
             "(evaluate(model, (x, y), ('pgd20',), eps)): is eps in another scale, or the model in train mode?"
         )
-        yield Step(
-            f"pgd: {name} can be measured again", abs(got - expected) <= noise, short(got), short(expected), hint
-        )
+        yield Step(f"pgd: {name} can be reproduced", abs(got - expected) <= noise, short(got), short(expected), hint)
         got, least = answer["stronger"][name], truth["stronger"][name]
         hint = (
-            "nobody here reproduces so low an accuracy: are the attacked images inside the eps-ball and in [0, 1]? "
+            "no attack of the kit gets the accuracy that low: are the images inside the eps-ball and in [0, 1]? "
             "Any model falls if eps is larger"
         )
         yield Step(
@@ -168,11 +166,11 @@ def _evidence(answer: Mapping, truth: Mapping, case: Suspects) -> Iterator[Step]
 def _name_hint(named: str, truth: Mapping, shuffle: int) -> str:
     if truth["pgd"][named] == min(truth["pgd"].values()):
         return (
-            "that model falls to plain PGD: it is undefended, and honest about it. Masked means: high under PGD, "
+            "that model falls to plain PGD: it is undefended and does not hide it. Masked means: high under PGD, "
             "low under an attack that does not need the gradient of cross-entropy"
         )
     if shuffle:
-        return "the names were dealt anew, and your answer does not follow the models: decide from the numbers"
+        return "the names were dealt anew, and your answer did not follow the models: decide from the numbers"
     return (
         "that model's accuracy hardly changes between attacks, so it is robust as far as anyone can tell. "
         "Look for the largest fall from PGD-20 to another attack"

@@ -74,7 +74,7 @@ def _mistakes(logits: Logits, y: Tensor) -> dict[str, tuple[dict[str, Tensor], s
         ),
         "pull": (
             {
-                "that is the distance H; the formula has its square, without a root": WEIGHT * squared.sqrt().mean(),
+                "that is the distance H: the formula has H², without the root": WEIGHT * squared.sqrt().mean(),
                 "that is a sum over the batch: use the mean": WEIGHT * squared.sum(),
                 "the weight is missing": squared.mean(),
                 "that is the affinity, sum sqrt(p q), which is 1 where p = q; the distance is 1 minus it": (
@@ -99,7 +99,7 @@ def _gradients(solution: Callable, logits: Logits, y: Tensor) -> Iterator[Step]:
     got = torch.autograd.grad(solution(Logits(*mine), y).total, mine, allow_unused=True)
     expected = torch.autograd.grad(reference(Logits(*right), y).total, right, allow_unused=True)
     hints = {
-        "f(x)": "this loss does not look at clean images of the target",
+        "f(x)": "f(x) does not enter this loss",
         "f(x')": "the pull must move the target: is something detached that should not be?",
         "g(x)": "the pull moves the guide, too: detach the guide's logits in that term, and only there",
     }
@@ -111,8 +111,8 @@ def _gradients(solution: Callable, logits: Logits, y: Tensor) -> Iterator[Step]:
     total = solution(Logits(sure, sure, -sure.detach()), y[:1]).total
     (gradient,) = torch.autograd.grad(total, sure, allow_unused=True)
     finite = gradient is not None and bool(gradient.isfinite().all())
-    hint = "sqrt has an infinite slope at 0: write sqrt(p q) as exp of half the sum of log_softmax"
-    yield Step("a finite gradient for sure predictions", finite, short(gradient), "finite numbers", hint)
+    hint = "sqrt has an infinite slope at 0: write sqrt(p q) as exp of half the sum of both log_softmax"
+    yield Step("a finite gradient for confident predictions", finite, short(gradient), "finite numbers", hint)
 
 
 EXERCISE = Exercise("own_loss", "A loss of your own", 30, "my_loss(logits, y, weight=20.0)", probe, reference)

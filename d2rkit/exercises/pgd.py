@@ -37,12 +37,12 @@ def probe(solution: Callable) -> Iterator[Step]:
             threshold("pgd_share"),
         )  # fmt: skip
         yield Step(
-            "the network is back in its mode", probes.modes(twin) == before, "mode changed", "train mode, as it came",
-            "the network came in train mode and was left in eval mode: training would go on wrongly; put it back",
+            "the network's mode is restored", probes.modes(twin) == before, "mode changed", "train mode, as it came",
+            "the network came in train mode and was left in eval mode, in which training would go on: put it back",
         )  # fmt: skip
         same = all(torch.equal(a, b) for a, b in zip(model.buffers(), twin.buffers(), strict=True))
-        hint = "BatchNorm statistics moved: train mode was left on while the attack called the network"
-        yield Step("BatchNorm statistics are left alone", same, "running statistics changed", "as they were", hint)
+        hint = "BatchNorm statistics changed: train mode was left on while the attack called the network"
+        yield Step("BatchNorm statistics are unchanged", same, "running statistics changed", "as they were", hint)
 
 
 def _mistakes(
@@ -62,10 +62,10 @@ def _mistakes(
         return attacks.project(x + steps * step_size * input_gradient(model, x, y).sign(), x, eps)
 
     mistakes = {
-        "train mode was left on: BatchNorm then sees the other images of the batch; attack in eval mode": (
+        "train mode was left on: BatchNorm then uses the batch's statistics; attack in eval mode": (
             lambda: loop(training=True)
         ),
-        "the sign is wrong: you walk down the loss; an attack climbs": lambda: loop(sign=-1.0),
+        "the sign is wrong: you descend the loss; an attack climbs": lambda: loop(sign=-1.0),
         "the sign is missing: L-infinity steps use sign(gradient), so every pixel moves by step_size": lambda: loop(
             direction=lambda g: g
         ),
@@ -73,13 +73,13 @@ def _mistakes(
         "the scale of eps or step_size is wrong: both are in pixel scale already, do not divide by 255": lambda: loop(
             size=step_size / 255
         ),
-        "eps is divided by 255 once too often: it is in pixel scale already": lambda: loop(radius=eps / 255),
+        "do not divide eps by 255: it is in pixel scale already": lambda: loop(radius=eps / 255),
         "the image did not move: does the loop use its own result?": lambda: x,
     }
     if steps > 1:
         mistakes |= {
             "only one step was taken: start the next step from the last x_adv": lambda: loop(count=1),
-            "the gradient is stale: compute it anew at the current x_adv in every step": stale,
+            "the gradient is stale: recompute it at the current x_adv in every step": stale,
             "one step is missing: the loop must run `steps` times": lambda: loop(count=steps - 1),
             "the projection is around the last image, not around the clean x": lambda: loop(around_last=True),
         }

@@ -54,7 +54,7 @@ def inside(x_adv: Tensor, x: Tensor, untouched: Tensor, eps: float) -> Iterator[
     yield returned("returns images of the same shape", x_adv, tuple(untouched.shape))
     moved = not torch.equal(x, untouched)
     yield Step(
-        "the clean images are left alone", not moved, "x was changed", "x as it was",
+        "the clean images are unchanged", not moved, "x was changed", "x unchanged",
         "x itself was changed in place (x += …, x.clamp_(…)): work on a copy, e.g. x_adv = x.clone()",
     )  # fmt: skip
     low, high = x_adv.min().item(), x_adv.max().item()
@@ -70,14 +70,14 @@ def inside(x_adv: Tensor, x: Tensor, untouched: Tensor, eps: float) -> Iterator[
         yield Step("inside the eps-ball", False, short(distance), f"at most {eps:.4g}", hint)
     yield Step(
         "pixels stay in [0, 1]", low >= -1e-6 and high <= 1 + 1e-6, words, "pixels in [0, 1]",
-        "there are no pixels below 0 or above 1: clamp the result",
+        "no pixel may be below 0 or above 1: clamp the result",
     )  # fmt: skip
     yield Step(
         "inside the eps-ball", distance <= eps + 1e-5, f"largest change {distance:.4g}", f"at most {eps:.4g}",
         f"a pixel moved by {distance:.3g}, more than eps = {eps:.3g}: project back into the ball around the clean x",
     )  # fmt: skip
     yield Step(
-        "the images carry no graph", not x_adv.requires_grad, "requires_grad=True", "requires_grad=False",
-        "the result still hangs on the attack's graph: a training step would go back through the whole attack, and no "
-        "picture can be drawn of it; return x_adv.detach()",
+        "the images are detached", not x_adv.requires_grad, "requires_grad=True", "requires_grad=False",
+        "the result is still attached to the attack's graph: a training step would backpropagate through the whole "
+        "attack, and matplotlib could not draw the image; return x_adv.detach()",
     )  # fmt: skip

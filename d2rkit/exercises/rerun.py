@@ -37,8 +37,8 @@ STARTING = 600.0  # seconds that importing torch may take
 
 @dataclass(frozen=True)
 class Limits:
-    """seconds of one check, on the clock, once torch is imported; memory in MiB of address space, of which importing
-    torch takes a part."""
+    """seconds of one check, on the clock, once torch is imported; memory in MiB of address space, of which torch itself
+    takes a part."""
 
     seconds: float = 60.0
     memory: int = 8192

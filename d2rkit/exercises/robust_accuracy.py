@@ -61,7 +61,7 @@ def probe(solution: Callable) -> Iterator[Step]:
         )  # fmt: skip
         p, n = expected[0], len(y)
         bars = {
-            "that is the standard deviation of one flag: the error of a mean is smaller by sqrt(n)": (
+            "that is the standard deviation of one flag: the standard error of the mean is smaller by sqrt(n)": (
                 p * (1 - p)
             ).sqrt(),
             "the square root is missing: that is a variance": p * (1 - p) / n,
@@ -102,11 +102,11 @@ def _accuracy_mistakes(model, x, y, attack, size, right) -> dict[str, Tensor | C
         train_hint: train_mode,
         f"{train_hint} (and count images that were wrong already as not robust)": train_mode_attacked_only,
         "that is a percentage: return a share in [0, 1]": 100 * right,
-        "an image that was wrong already counts as not robust: an attacker may leave it alone": attacked_only,
-        "that is the mean of the batches' means: the last batch is smaller and must weigh less": batch_means,
+        "an image that was wrong already is not robust: an attacker can leave it as it is": attacked_only,
+        "that is the mean of the batch means: the last batch is smaller and must count less": batch_means,
         "the last, smaller batch was dropped: use every image": last_batch_dropped,
         "that is the clean accuracy: predict on the attacked images": only_clean,
-        "that is the error, 1 - accuracy": 1 - right,
+        "that is the error rate, 1 - accuracy": 1 - right,
     }
 
 

@@ -73,7 +73,7 @@ def _other_run() -> Evaluation:
 
 
 def _measured(evaluation: Any) -> Iterator[Step]:
-    hint = "return what evaluate(...) returns: the flags, not numbers made from them"
+    hint = "return what evaluate(...) returns: the flags, not numbers computed from them"
     yield Step(
         "an Evaluation with its flags",
         isinstance(evaluation, Evaluation),
@@ -88,15 +88,15 @@ def _measured(evaluation: Any) -> Iterator[Step]:
     )
     count = len(flags["clean"])
     hint = (
-        f"{count} images: the row is about the {DIGITS_TEST} test images, data.test, all of them – training and "
-        "validation images have been seen"
+        f"{count} images: the row needs all {DIGITS_TEST} test images, data.test; training and validation images "
+        "have been used already"
     )
     yield Step("on the test images", count == DIGITS_TEST, str(count), str(DIGITS_TEST), hint)
     eps = evaluation.eps
     hint = f"eps is in pixel scale: {EPS} here, and the same in training and evaluation"
     yield Step("at the stated eps", abs(eps - EPS) < 1e-6, short(float(eps)), str(EPS), hint)
     clean = evaluation.accuracy("clean")
-    hint = "hardly above chance: did fit() run on this pair, and is the pair that was trained the one evaluated?"
+    hint = "hardly above chance: did fit() run, and did you evaluate the pair that was trained?"
     yield Step("the pair has learned something", clean >= 0.5, short(clean), "at least 0.5", hint)
     never = all(bool((~flags[name] | flags["clean"]).all()) for name in ROW_ATTACKS)
     hint = "an image that is wrong without attack cannot be robust: take the flags as evaluate returns them"
@@ -110,7 +110,7 @@ def _markdown(text: str, method: str, case: Evaluation, words: str) -> Iterator[
     line = text.strip()
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     shape = line.startswith("|") and line.endswith("|") and "\n" not in line and len(cells) == 2 + len(case.flags)
-    hint = f"one line, | method | eps | one cell an attack |: {2 + len(case.flags)} cells between pipes"
+    hint = f"one line, | method | eps | one cell per attack |: {2 + len(case.flags)} cells between pipes"
     yield Step("markdown: one row of cells", shape, f"{len(cells)} cells", str(2 + len(case.flags)), hint)
     yield from _numbers("markdown", cells[0] == method, cells[1:], case, words)
 
@@ -121,10 +121,10 @@ def _latex(text: str, method: str, case: Evaluation, words: str) -> Iterator[Ste
     yield Step(r"latex: ends with \\", line.endswith("\\\\"), line[-6:], r"… \\", hint)
     body = line.removesuffix("\\\\").strip()
     raw = re.search(r"(?<!\\)[%_#]", body)
-    hint = r"%, _ and # are commands in LaTeX (the rest of the line vanishes after %): write \% \_ \#"
+    hint = r"%, _ and # are special in LaTeX (whatever follows % on the line vanishes): write \% \_ \#"
     yield Step("latex: special characters are escaped", raw is None, raw[0] if raw else "", r"\% \_", hint)
     cells = [cell.strip() for cell in re.split(r"(?<!\\)&", body)]
-    hint = r"the number of cells is off: an & inside a method's name starts a new cell, write it as \&"
+    hint = r"wrong number of cells: an & inside a method's name starts a new cell, write it as \&"
     yield Step(
         "latex: number of cells", len(cells) == 2 + len(case.flags), str(len(cells)), str(2 + len(case.flags)), hint
     )
@@ -143,7 +143,7 @@ def _csv(text: str, method: str, case: Evaluation, words: str) -> Iterator[Step]
     hint = "two lines: a header, " + ",".join(wanted[:4]) + ",…, and the row"
     yield Step("csv: header", len(rows) == 2 and header == wanted, ",".join(header)[:60], ",".join(wanted)[:60], hint)
     row = rows[1]
-    hint = "a comma inside a value starts a new column: quote it (csv.writer does it for you)"
+    hint = "a comma inside a value starts a new column: quote it (csv.writer does so)"
     yield Step("csv: as many values as names", len(row) == len(wanted), str(len(row)), str(len(wanted)), hint)
     pairs = [f"{row[i]} {row[i + 1]}" for i in range(2, len(row), 2)]
     yield from _numbers("csv", row[0] == method, [row[1], *pairs], case, words)
@@ -154,7 +154,7 @@ def _numbers(form: str, named: bool, cells: list[str], case: Evaluation, words: 
     got = [float(n) for n in NUMBER.findall(cells[0])[:1]] or [float("nan")]
     right = abs(got[0] - case.eps) < 6e-4
     yield Step(
-        f"{form}: eps of the evaluation", right, cells[0], f"{case.eps:.4f}", "print evaluation.eps, with its scale"
+        f"{form}: eps of the evaluation", right, cells[0], f"{case.eps:.4f}", "print evaluation.eps, in pixel scale"
     )
     for name, cell in zip(case.flags, cells[1:], strict=True):
         numbers = [float(n) for n in NUMBER.findall(cell.replace(r"\pm", " "))]
@@ -167,7 +167,7 @@ def _numbers(form: str, named: bool, cells: list[str], case: Evaluation, words: 
         accuracy_hint = (
             "tables are in percent: multiply by 100"
             if abs(numbers[0] - p) < 0.051
-            else f"the number for {name} does not follow from its flags, 100 * flags.float().mean(), in their order"
+            else f"the number for {name} is not its flags' 100 * flags.float().mean(): keep the order of the flags"
         )
         step = f"{form}: accuracies follow from the flags ({words})"
         yield Step(step, abs(numbers[0] - 100 * p) < 0.06, cell, f"{100 * p:.1f}", accuracy_hint)

@@ -118,7 +118,8 @@ class Prediction(Shown):
             self.field = widgets.Text(
                 description="Your number", placeholder=span, tooltip=f"{question} A number, {span}",
                 continuous_update=False,
-                style={"description_width": "initial"}, layout=widgets.Layout(width="16em", max_width="99%"),
+                style={"description_width": "initial"},
+                layout=widgets.Layout(width=f"{9 + 0.6 * len(span):.0f}em", max_width="99%"),  # beside its label
             )  # fmt: skip
         self.sure = Options({word: word for word in CONFIDENCES}, "Confidence", across=True)
         self.button = widgets.Button(

@@ -191,80 +191,79 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
         ], "b"),
     ),
     "10": (
-        Question("Two points of the plane lie close together. What is certain?", [
-            ("the two networks say much the same", "The plane drops axes; they may differ along those. See the table."),
-            ("little: only the table has the whole distance", "A projection can only bring points together or, along "
-             "an axis that counts negative, apart."),
-            ("both are equally accurate", "Not even equal distances from the truth would say that."),
+        Question("Two points in the plane lie close together. What is certain?", [
+            ("the two networks predict much the same", "They may differ along axes that the plane drops."),
+            ("little: only the table has the full distance",
+             "Dropping an axis brings points closer together or, if its eigenvalue is negative, moves them apart."),
+            ("both are equally accurate", "Not even equal distances from the truth would imply that."),
         ], "b"),
-        Question("Which term of D2R can move f(x′) without going through f(x)?", [
-            ("the clean KL", "It compares f(x) with g(x); f(x′) moves only because both share weights."),
-            ("the adversarial KL", "KL(f(x′) ‖ g(x)) has f(x′) in it."),
-            ("cross-entropy", "It is taken of g(x)."),
+        Question("Which of these terms of D2R contains f(x′)?", [
+            ("the clean KL", "It compares f(x) with g(x); f(x′) moves only because the weights are shared."),
+            ("the adversarial KL", "It is KL(f(x′) ‖ g(x))."),
+            ("cross-entropy", "It is computed on g(x)."),
         ], "b"),
-        Question("A term is switched off, and on five seeds the interval of the difference holds 0. Then the term", [
-            ("does nothing", "Absence of a finding on five seeds is no finding of absence; its width says what is "
-             "excluded."),
-            ("does less than the interval's ends say", "With 95 % confidence, at this size."),
-            ("should be removed", "It may matter elsewhere: for clean accuracy, say."),
+        Question("Over five seeds, the interval for switching a term off contains 0. Then the term", [
+            ("does nothing", "Absence of evidence is not evidence of absence; the interval says what is excluded."),
+            ("has an effect within that interval, possibly 0", "With 95 % confidence, and for networks of this size."),
+            ("should be removed", "It may matter elsewhere, for clean accuracy for instance."),
         ], "b"),
     ),
     "11": (
-        Question("Two equal Gaussians overlap more and more. What happens to the best classifiers?", [
+        Question("Two equal Gaussians overlap more and more. What happens to the optimal classifiers?", [
             ("the most robust one moves away from the most accurate one",
-             "By symmetry the border half-way is best for both, as long as ε is less than half their distance."),
-            ("both lose accuracy, and stay the same classifier",
-             "Ambiguity costs accuracy; it need not cost a choice."),
-            ("nothing, since ε is the same", "Points near the border become more, and both accuracies fall."),
+             "By symmetry the boundary half-way is optimal for both, as long as ε is less than half their distance."),
+            ("both lose accuracy but remain the same classifier", "Overlap costs accuracy but forces no choice."),
+            ("nothing, since ε is the same", "More points lie near the boundary, so both accuracies fall."),
         ], "b"),
-        Question("A network has 81 % clean and 64 % robust accuracy, and the frontier at 64 % lies "
+        Question("A network has 81 % clean and 64 % robust accuracy. At 64 % robust, the frontier is "
                  "at 83 % clean. So …", [
-            ("2 points of clean accuracy are the network's own doing", "Somebody is as robust and gets 83 %."),
-            ("19 points are the network's own doing", "Nobody as robust exceeds 83 %: most of them are the data's."),
-            ("all of it is the data's", "Then the dot would lie on the frontier."),
+            ("2 points of clean accuracy are the network's own loss", "Some classifier is as robust and gets 83 %."),
+            ("19 points are the network's own loss", "No classifier that robust exceeds 83 %: 17 are due to the data."),
+            ("all of the loss is due to the data", "Then the dot would lie on the frontier."),
         ], "a"),
         Question("Why can no network lie above the frontier here, not even by luck?", [
-            ("the networks are too small", "A larger one cannot either: the frontier holds for every function."),
-            ("it is judged on the distribution itself, and the frontier is the optimum over all answers",
-             "No sample, no attack that could fail to find something."),
-            ("it was trained on few points", "More points bring it nearer to the frontier, not above it."),
+            ("the networks are too small", "A larger one could not either: the frontier holds for every function."),
+            ("it is judged on the distribution itself, and the frontier is the optimum over all classifiers",
+             "There is no test sample to be lucky with, and no attack that could miss something."),
+            ("it was trained on few points", "More points bring it closer to the frontier, not above it."),
         ], "b"),
     ),
     "12": (
-        Question("CROWN's lower bound of a margin is −0.3. What follows?", [
-            ("the image can be attacked", "A bound that is too low proves nothing; the true minimum may be above 0."),
-            ("nothing", "The bound is sound, not exact: below 0 it is silent."),
-            ("the network is wrong on the clean image", "The clean margin may well be large; the box is what is wide."),
+        Question("CROWN's lower bound on a margin is −0.3. What follows?", [
+            ("the image can be attacked", "Not necessarily: the bound may be loose and the true minimum above 0."),
+            ("nothing", "The bound is sound but not exact: below 0 it says nothing."),
+            ("the network is wrong on the clean image",
+             "The clean margin may well be large; the bound is about the whole box."),
         ], "b"),
-        Question("An image is proven at ε and AutoAttack breaks it at the same ε. What now?", [
-            ("the proof counts, ignore the attack", "The attacked image is there, and the network is wrong on it."),
-            ("the attack counts, ignore the proof", "A sound proof excludes such an image: something else is broken."),
+        Question("An image is certified at ε, and AutoAttack breaks it at the same ε. What now?", [
+            ("the proof counts; ignore the attack", "The attacked image exists, and the network gets it wrong."),
+            ("the attack counts; ignore the proof", "A sound proof rules out such an image, so something is wrong."),
             ("the bounds, the attack or the arithmetic has a bug",
-             "Both cannot be true, so it is reported as an alarm."),
+             "Both cannot be true, so it is reported as an error."),
         ], "c"),
-        Question("A network without defence, ε = 15/255: interval bounds prove nearly nothing. Why?", [
-            ("it has no robust images", "Some digits withstand AutoAttack; the bounds cannot tell."),
-            ("its weights let the intervals grow in each layer",
-             "Half-widths go through absolute values and only add up."),
+        Question("At ε = 15/255, interval bounds certify almost nothing for a network without a defence. Why?", [
+            ("it has no robust images", "Some digits withstand AutoAttack; the bounds cannot certify them."),
+            ("its weights let the intervals grow in every layer",
+             "Half-widths are multiplied by absolute weights, so they only add up."),
             ("the bounds are wrong", "They are sound; being loose is not being wrong."),
         ], "b"),
     ),
     "13": (
-        Question("Somebody detaches the guide in the adversarial KL. What does the curve of the loss show?", [
-            ("a smaller value", "detach changes gradients; the value of the same batch is the same."),
-            ("nothing at that step", "The value is the same; only later steps differ, because the guide moved "
-             "otherwise."),
-            ("an error", "It is a legal and common thing to do: RSLAD's guide is detached."),
+        Question("Someone detaches the guide in the adversarial KL. What does the loss curve show?", [
+            ("a smaller value", "detach changes gradients, not the value of the loss on a batch."),
+            ("nothing at that step", "The value is the same; later steps differ, because the guide's update does."),
+            ("an error", "It is legal and common: RSLAD's guide is detached."),
         ], "b"),
-        Question("Which network do labels reach in D2R?", [
-            ("the target", "The target imitates; no term compares it with a label."),
-            ("the guide, by cross-entropy", "And from there the target, through imitation."),
+        Question("On which network do labels act directly in D2R?", [
+            ("the target", "The target imitates the guide; no term compares it with a label."),
+            ("the guide, by cross-entropy", "The target then learns from the guide."),
             ("both, by the MSE", "The MSE compares logits with logits."),
         ], "b"),
-        Question("A term's gradient in the guide has cosine −0.8 with that of the labels. A small descent step on it", [
-            ("raises the guide's cross-entropy", "To first order by 0.8 times the product of both norms and the step."),
-            ("lowers the guide's cross-entropy", "That would need a positive cosine of the gradients."),
-            ("leaves it", "Only a cosine of 0 does, to first order."),
+        Question("In the guide, a term's gradient has cosine −0.8 with the labels'. A small descent step on it", [
+            ("raises the guide's cross-entropy",
+             "To first order by 0.8 times the step size times the product of both norms."),
+            ("lowers the guide's cross-entropy", "That would need a positive cosine."),
+            ("leaves it unchanged", "Only a cosine of 0 does, to first order."),
         ], "a"),
     ),
 }  # fmt: skip

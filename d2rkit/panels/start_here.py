@@ -270,7 +270,7 @@ class StartHere(Panel):
     def __init__(self, data: str = "digits", preset: str = "quick", method: str = "d2r-cag"):
         controls = {
             "data": Choice("Data to look at", data, {name: name for name in (*DATASETS, SAMPLE)}),
-            "preset": Choice("Preset", preset, {f"{p.name}: {p.base.data}": name for name, p in PRESETS.items()}),
+            "preset": Choice("Preset", preset, {name: name for name in PRESETS}),
             "method": Choice("Method", method, {m.title: name for name, m in METHODS.items()}),
         }
         super().__init__("Data and preset", controls, compute, draw, words)

@@ -38,7 +38,7 @@ FGSM = {
     "own prediction": (
         lambda m, x, y, e: (x + e * gradient(m, x, m(x).argmax(1)).sign()).clamp(0, 1), "true labels"),
     "in place": (in_place, "in place"),
-    "trains": (trains_the_network, "attack x, not weights"),
+    "trains": (trains_the_network, "change x, not the weights"),
     "returns the change": (lambda m, x, y, e: e * gradient(m, x, y).sign(), "perturbation alone"),
     "no gradient": (lambda m, x, y, e: torch.autograd.grad(m(x).sum(), x)[0], "RuntimeError", "your code stopped"),
     "one number": (lambda m, x, y, e: gradient(m, x, y).mean(), "shape"),

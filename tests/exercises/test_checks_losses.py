@@ -54,12 +54,12 @@ SURE, FLAT = torch.tensor([[0.98, 0.01, 0.01]]), torch.tensor([[0.4, 0.3, 0.3]])
 PAIR, BATCH = (P, SWAPPED), (torch.cat([SURE, FLAT]), torch.cat([FLAT, SURE]))
 GAP = {
     "equal": ({"pair": (P, P), "batch": BATCH}, "far apart"),
-    "gap not zero": ({"pair": (SURE, FLAT), "batch": BATCH}, "exchange roles"),
+    "gap not zero": ({"pair": (SURE, FLAT), "batch": BATCH}, "exchanging p and q"),
     "logits": ({"pair": (P.log(), SWAPPED.log()), "batch": BATCH}, "softmax"),
     "one example": ({"pair": PAIR, "batch": PAIR}, "one example"),
     "blind one by one": ({"pair": PAIR, "batch": (torch.cat([P, P]), torch.cat([SWAPPED, SWAPPED]))}, "gap of its own"),
     "same sign": ({"pair": PAIR, "batch": (torch.cat([SURE, SURE]), torch.cat([FLAT, FLAT]))}, "same sign"),
-    "sizes differ": ({"pair": PAIR, "batch": (torch.cat([SURE, SURE, FLAT]), torch.cat([FLAT, FLAT, SURE]))}, "sizes"),
+    "sizes": ({"pair": PAIR, "batch": (torch.cat([SURE, SURE, FLAT]), torch.cat([FLAT, FLAT, SURE]))}, "magnitudes"),
     "one bracket": ({"pair": (P[0], SWAPPED[0]), "batch": BATCH}, "two brackets"),
     "no batch": ({"pair": PAIR}, "dict"),
     "nothing": (None, "return"),
@@ -151,7 +151,7 @@ OWN = {
     "labels at x'": (own(guide=lambda z, y: F.cross_entropy(z.target_adv, y)), "attacked images"),
     "softmax twice": (own(guide=lambda z, y: F.cross_entropy(z.guide_clean.softmax(1), y)), "softmax twice"),
     "sum": (own(guide=lambda z, y: F.cross_entropy(z.guide_clean, y, reduction="sum")), "sum over the batch"),
-    "no square": (pulled(lambda p, q: hellinger(p, q).sqrt().mean()), "without a root"),
+    "no square": (pulled(lambda p, q: hellinger(p, q).sqrt().mean()), "without the root"),
     "sum of pulls": (pulled(lambda p, q: hellinger(p, q).sum()), "sum over the batch"),
     "affinity": (pulled(lambda p, q: (1 - hellinger(p, q)).mean()), "1 minus it"),
     "no half": (pulled(lambda p, q: ((p.softmax(1).sqrt() - q.softmax(1).sqrt()) ** 2).sum(1).mean()), "factor 1/2"),

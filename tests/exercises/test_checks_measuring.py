@@ -38,7 +38,7 @@ ACCURACY = {
     "left in eval mode": (measure(restore=False), "put it back"),
     "attacked only": (measure(clean_too=False), "wrong already"),
     "last batch dropped": (measure(drop=True), "last, smaller batch"),
-    "mean of means": (measure(batch_means=True), "mean of the batches"),
+    "mean of means": (measure(batch_means=True), "mean of the batch means"),
     "percent": (measure(out=lambda p, n, b: (100 * p, 100 * math.sqrt(p * (1 - p) / n))), "percentage"),
     "standard deviation": (measure(out=lambda p, n, b: (p, math.sqrt(p * (1 - p)))), "standard deviation"),
     "variance": (measure(out=lambda p, n, b: (p, p * (1 - p) / n)), "square root"),
@@ -115,7 +115,7 @@ ABLATION = {
     "not paired": (
         ablation(half_width=lambda a: T95[4] * math.sqrt(
             (stdev(a["control_scores"]) ** 2 + stdev(a["treatment_scores"]) ** 2) / 4)), "paired"),
-    "claim by hand": (ablation(claim=lambda a: "higher"), "by hand"),
+    "claim by hand": (ablation(claim=lambda a: "higher"), "compute the claim"),
     "claim from the mean": (ablation(claim=lambda a: "higher" if a["difference"] > 0 else "lower"), "contains 0"),
     "own words": (ablation(claim=lambda a: "better"), "higher, lower, not shown"),
     "no claim": (lambda trial: {"control": D[0], "treatment": D[1]}, "missing", "claim"),

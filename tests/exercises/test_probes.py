@@ -26,6 +26,6 @@ def test_an_attack_keeps_four_promises():
     (outside,) = failing(probes.inside(x + 0.35, x, x, 0.35))
     assert outside.name == "pixels stay in [0, 1]" and "clamp" in outside.hint
     (changed,) = failing(probes.inside(x, x + 0.01, x, 0.1))
-    assert changed.name == "the clean images are left alone"
+    assert changed.name == "the clean images are unchanged"
     (hanging,) = failing(probes.inside((x + 0.1).requires_grad_(), x, x, 0.1))
-    assert hanging.name == "the images carry no graph" and "detach" in hanging.hint
+    assert hanging.name == "the images are detached" and "detach" in hanging.hint

@@ -111,6 +111,14 @@ def test_numbers_as_people_write_them(text, value, folder):
     assert number().field.value == f"{value:g}"
 
 
+@pytest.mark.parametrize("unit", ["", "points", "percentage points"])
+def test_the_range_in_a_field_is_not_cut(unit):
+    """As a browser needs: half an em and a bit for each letter of it and of its label, and two em for the edges."""
+    field = Prediction("t/wide", "How many?", between=(-20, 20), unit=unit).field
+    letters = len(field.description) + len(field.placeholder)
+    assert unit in field.placeholder and float(field.layout.width.removesuffix("em")) >= 0.56 * letters + 2
+
+
 def test_one_file_a_notebook_keeps_all_its_answers(folder):
     commit(choice(), "a")
     commit(number(), "30")

@@ -59,3 +59,9 @@ def test_data_that_are_not_here_are_one_sentence_with_the_command(tmp_path, monk
 def test_commands_in_sentences_are_set_as_code():
     assert start_here.as_code("<p>run `d2rkit doctor` first</p>") == "<p>run <code>d2rkit doctor</code> first</p>"
     assert "`" not in start_here.words(start_here.compute("digits", "medium", "trades"))
+
+
+def test_menus_fit_beside_their_labels():
+    """A longer entry widens its menu until the label has to stand above it, away from the others."""
+    for control in StartHere().controls.values():
+        assert max(map(len, control.spec.options)) <= 40, control.spec.label
