@@ -20,8 +20,6 @@ recorded attacks are taken apart into ones of 10 images, so that they may end an
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,8 +31,9 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import results
 from d2rkit.acceleration.attack_copies import attack_copy
-from d2rkit.core.files import read_json, write_json
+from d2rkit.core.files import read_json
 from d2rkit.data.datasets import first_of_each_class, load_data
 from d2rkit.evaluation.autoattack import (
     FULL,
@@ -139,14 +138,14 @@ def ordered(calls: Calls, full: Sequence[Call]) -> dict[str, list[Call]]:
     images = calls.clean.nonzero().flatten()
     left = images[~torch.isin(images, torch.cat([call.broken for call in first]))]
     rest = list(full[len(first) :])
-    found = {
+    orders = {
         name: [*first, *(c for targets in previews for c in calls.of("apgd-t", left, targets)), *rest]
         for name, previews in ORDERS.items()
     }
     with torch.no_grad():
         margins = -margin(calls.network(calls.x[images]), calls.y[images])
-    found["small margins"] = calls.standard(images[margins.argsort()], STAGES[:2])
-    return found
+    orders["small margins"] = calls.standard(images[margins.argsort()], STAGES[:2])
+    return orders
 
 
 def bound(clean: Tensor, row: Sequence[Call], cost: float) -> tuple[float, float]:
@@ -172,7 +171,7 @@ def measured(
         full = calls.standard()
         total, number = sum(call.cost for call in full), bound(calls.clean, full, float("inf"))[0]
         rows = ordered(calls, full)
-        found = {name: bound(calls.clean, row, WITHIN * total) for name, row in rows.items()}
+        bounds = {name: bound(calls.clean, row, WITHIN * total) for name, row in rows.items()}
         fallen = torch.cat([call.broken for call in full])
         early = torch.cat([call.broken for name in ORDERS for call in rows[name]])
     return {
@@ -180,7 +179,7 @@ def measured(
         "clean": calls.clean.float().mean().item(),
         "autoattack": number,
         "passes": total,
-        "orders": {name: {"bound": b, "share": spent / total} for name, (b, spent) in found.items()},
+        "orders": {name: {"bound": b, "share": spent / total} for name, (b, spent) in bounds.items()},
         "too_low": early[~torch.isin(early, fallen)].unique().tolist(),
         "passes_per_image": {
             stage: sum(c.cost for c in full if c.stage == stage)
@@ -212,15 +211,13 @@ def read_config_of(name: str) -> Experiment:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = results.parser(__doc__)
     parser.add_argument("--networks", nargs="*", default=None, help="of data/checkpoints (default: all of `small`)")
     parser.add_argument("--run", action="store_true", help="run all of AutoAttack, instead of taking shipped flags")
     parser.add_argument("--images", type=int, default=500, help="with --run")
     parser.add_argument("--batch-size", type=int, default=250, help="with --run")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data-root", default=None, help="where CIFAR-10 lies")
-    parser.add_argument("--json", action="store_true", help="print a line of JSON for each network, too")
-    parser.add_argument("--to", type=Path, default=None, help="JSON file of all networks")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     try:
@@ -229,22 +226,19 @@ def main() -> None:
         sys.exit(str(error))
     count, batch = (chosen.images, chosen.batch_size) if chosen.run else (500, 250)
     test = test.take(first_of_each_class(test.labels, count))
-    names, results = chosen.networks or networks_of_small(), {}
+    names, networks = chosen.networks or networks_of_small(), {}
     print(f"{count} test images, bounds within {WITHIN:.0%} of the cost, {machine()}", flush=True)
     for name in names:
         network = load_released(PROJECT / "data" / "checkpoints" / f"{name}.safetensors").model
         after, eps = None if chosen.run else shipped_flags(name), read_config_of(name).eps
-        found = measured(network, test.pixels(), test.labels, eps, batch, after=after)
-        print(f"{name}: clean {found['clean']:.1%}, AutoAttack {found['autoattack']:.1%}", flush=True)
-        for order, row in found["orders"].items():
+        result = measured(network, test.pixels(), test.labels, eps, batch, after=after)
+        print(f"{name}: clean {result['clean']:.1%}, AutoAttack {result['autoattack']:.1%}", flush=True)
+        for order, row in result["orders"].items():
             print(f"    {order:14} <= {row['bound']:.1%} after {row['share']:.0%} of the cost", flush=True)
-        if found["too_low"]:
-            print(f"    previews broke images that the full attacks did not: {found['too_low']}")
-        if chosen.json:
-            print(json.dumps({"network": name, **found}), flush=True)
-        results[name] = found
-    if chosen.to:
-        write_json(chosen.to, {"within": WITHIN, "networks": results})
+        if result["too_low"]:
+            print(f"    previews broke images that the full attacks did not: {result['too_low']}")
+        networks[name] = result
+    results.write(chosen.to, within=WITHIN, networks=networks)
 
 
 if __name__ == "__main__":

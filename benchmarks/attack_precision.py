@@ -10,7 +10,6 @@ to 7: what bfloat16 does not cost, TF32 does not either.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import results
 from d2rkit.data.datasets import first_of_each_class, load_data
 from d2rkit.evaluation.evaluate import evaluate
 from d2rkit.experiments.experiment import machine
@@ -27,7 +27,7 @@ COMPARED = ("pgd20", "cw20", "autoattack")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = results.parser(__doc__)
     parser.add_argument("--pairs", nargs="+", default=["d2r-cag-released", "trades", "pgd-at"])
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--attacks", nargs="+", default=COMPARED)
@@ -41,19 +41,27 @@ def main() -> None:
         sys.exit(str(error))
     test = test.take(first_of_each_class(test.labels, chosen.images))
     print(f"{chosen.images} CIFAR-10 test images, {machine()}")
+    rows = []
     for sample in samples:
-        found = {
+        flags = {
             precision: evaluate(sample.pair, test, chosen.attacks, sample.eps, attack_precision=precision).flags
             for precision in ("32-true", "bf16")
         }
         for attack in chosen.attacks:
-            exact, low = (found[precision][attack] for precision in found)
-            only = int((exact & ~low).sum()), int((low & ~exact).sum())
+            exact, low = (flags[precision][attack] for precision in flags)
+            row = {
+                "network": sample.title, "attack": attack, "images": len(exact),
+                "right_float32": int(exact.sum()), "right_bfloat16": int(low.sum()),
+                "only_bfloat16_breaks": int((exact & ~low).sum()), "only_float32_breaks": int((low & ~exact).sum()),
+            }  # fmt: skip
+            rows.append(row)
             print(
-                f"{sample.title:35} {attack:10} right under float32 {int(exact.sum())}, bfloat16 {int(low.sum())}; "
-                f"only bfloat16 breaks {only[0]}, only float32 {only[1]}",
+                f"{sample.title:35} {attack:10} right under float32 {row['right_float32']}, bfloat16 "
+                f"{row['right_bfloat16']}; only bfloat16 breaks {row['only_bfloat16_breaks']}, only float32 "
+                f"{row['only_float32_breaks']}",
                 flush=True,
             )
+    results.write(chosen.to, networks=rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Data: how fast a data set is ready, how much memory it takes, and what augmentation costs of a training step.
 
     python benchmarks/data.py
-    python benchmarks/data.py --json
+    python benchmarks/data.py --to data.json
 
 Arrays are random pixels in the shapes of CIFAR-10 and Tiny ImageNet. Loading is timed in a process of its own, from an
 array cache that was just written (so it comes from the system's file cache, as in every run but the first). Memory:
@@ -11,8 +11,6 @@ batch of 128 against the whole step of D2R+CAG on the pair of `small`.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -23,6 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import results
 from benchmarks.step import Case, Ours, pair_of
 from benchmarks.timing import alternated
 from d2rkit.core.processes import Worker
@@ -68,32 +67,28 @@ def augmentation(repeats: int = 7) -> dict[str, float]:
         return augment(images.images[index], 4, True, generator).float() / 255, images.labels[index]
 
     batch = prepared()
-    found = {
+    medians = {
         name: statistics.median(seconds)
         for name, seconds in alternated({"augment": prepared, "step": lambda: ours(*batch)}, repeats).items()
     }
     return {
-        "seconds_augment": found["augment"],
-        "seconds_step": found["step"],
-        "share": found["augment"] / found["step"],
+        "seconds_augment": medians["augment"],
+        "seconds_step": medians["step"],
+        "share": medians["augment"] / medians["step"],
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser = results.parser(__doc__)
     chosen = parser.parse_args()
-    found = {"machine": machine(), "loading": loading(), "augmentation": augmentation()}
-    if chosen.json:
-        print(json.dumps(found, indent=2))
-        return
-    print(found["machine"])
-    for row in found["loading"]:
+    loads, row = loading(), augmentation()
+    results.write(chosen.to, loading=loads, augmentation=row)
+    print(machine())
+    for load in loads:
         print(
-            f"{row['data']:14} ready in {row['seconds']:.2f} s; arrays {row['arrays_mib']:.0f} MiB, memory grew by "
-            f"{row['memory_ratio']:.2f} times that"
+            f"{load['data']:14} ready in {load['seconds']:.2f} s; arrays {load['arrays_mib']:.0f} MiB, memory grew by "
+            f"{load['memory_ratio']:.2f} times that"
         )
-    row = found["augmentation"]
     print(
         f"augmentation   {1e3 * row['seconds_augment']:.1f} ms of a step of {1e3 * row['seconds_step']:.0f} ms: "
         f"{row['share']:.2%} (WRN-10-1 pair, batch {SMALL.batch}, one thread)"

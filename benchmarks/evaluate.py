@@ -12,8 +12,6 @@ queries side by side, and lets the network itself judge. Plain and ours take tur
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import time
@@ -26,6 +24,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import results
 from d2rkit.data.datasets import first_of_each_class, load_data
 from d2rkit.evaluation.autoattack import correct, forked_rng
 from d2rkit.evaluation.autoattack.upstream import ContiguousGradient
@@ -84,8 +83,8 @@ def same_starts(clean: Tensor, x: Tensor, eps: float, seed: int, batch_size: int
 
 def timed(work: Callable[[], Tensor]) -> tuple[float, Tensor]:
     began = time.perf_counter()
-    found = work()
-    return time.perf_counter() - began, found
+    result = work()
+    return time.perf_counter() - began, result
 
 
 def compared(
@@ -136,7 +135,7 @@ def compared(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = results.parser(__doc__)
     parser.add_argument("--network", choices=["small", "digits"], default="small")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=250)
@@ -145,7 +144,6 @@ def main() -> None:
     parser.add_argument("--autoattack-repeats", type=int, default=1, help="turns of AutoAttack")
     parser.add_argument("--attacks", nargs="+", choices=TIMED, default=TIMED, help="which attacks")
     parser.add_argument("--data-root", default=None, help="where CIFAR-10 lies")
-    parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     small = chosen.network == "small"
@@ -158,13 +156,7 @@ def main() -> None:
     x, y = test.pixels(), test.labels
     network, size, repeats = sample.pair.target, chosen.batch_size, chosen.repeats
     rows = compared(network, x, y, sample.eps, size, repeats, chosen.attacks, chosen.autoattack_repeats)
-    if chosen.json:
-        print(
-            json.dumps(
-                {"machine": machine(), "network": sample.title, "images": chosen.images, "attacks": rows}, indent=2
-            )
-        )
-        return
+    results.write(chosen.to, network=sample.title, images=chosen.images, attacks=rows)
     right = f"{rows[0]['accuracy_clean']:.1%} of them right without an attack"
     print(f"{sample.title}, {chosen.images} test images, {right}, {machine()}")
     for row in rows:

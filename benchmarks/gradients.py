@@ -34,8 +34,8 @@ def measure(
     began, runs, flows = time.process_time(), {stop: [] for stop in stops}, []
     for seed in seeds:
         for stop in stops:
-            found = stopped_runs.measure(stop, seed, data, recipe=recipe)
-            runs[stop].append({name: round(value, 4) for name, value in found.items()})
+            networks = stopped_runs.measure(stop, seed, data, recipe=recipe)
+            runs[stop].append({name: round(value, 4) for name, value in networks.items()})
             show(f"seed {seed}, {stopped_runs.STOPS[stop].words}: {runs[stop][-1]}")
         batches = stages(data, seed, at=epochs, images=images, recipe=recipe)
         flows.append(stop_seeds.summary([flow(batch, recipe.method) for batch in batches]))
@@ -44,8 +44,8 @@ def measure(
     return header | {"epochs": list(epochs), "runs": runs, "flows": flows}
 
 
-def words(found: dict) -> str:
-    data = stop_seeds.of_measurement(found)
+def words(measurement: dict) -> str:
+    data = stop_seeds.of_measurement(measurement)
     return stop_seeds.words_price(data) + stop_seeds.words_pulls(data)
 
 

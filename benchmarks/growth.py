@@ -2,7 +2,7 @@
 
     python benchmarks/growth.py                     # all lines
     python benchmarks/growth.py --lines steps size  # some of them
-    python benchmarks/growth.py --json
+    python benchmarks/growth.py --to growth.json
 
 Each point is an epoch of D2R+CAG by `fit` (WRN-10-1 pair, random pixels, batch 64, one thread; the second epoch of two)
 or a PGD-20 evaluation. A straight line is laid through the points by least squares; what is printed beside each is how
@@ -12,8 +12,6 @@ processes: how much longer they take than half the time of one).
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -26,6 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import results
 from d2rkit.core import devices
 from d2rkit.core.processes import launch
 from d2rkit.data.arrays import Split
@@ -109,32 +108,29 @@ def measured(name: str, repeats: int) -> dict:
     points = [
         {
             "value": value,
-            "seconds": found,
-            "off_line": found / (base + slope * c) - 1 if len(values) > 2 else None,  # two points always make a line
-            "unit": found / c / (medians[0] / costs[0]),
+            "seconds": median,
+            "off_line": median / (base + slope * c) - 1 if len(values) > 2 else None,  # two points always make a line
+            "unit": median / c / (medians[0] / costs[0]),
         }
-        for value, found, c in zip(values, medians, costs, strict=True)
+        for value, median, c in zip(values, medians, costs, strict=True)
     ]
     return {"line": name, "what": words, "base": float(base), "slope": float(slope), "points": points}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = results.parser(__doc__)
     parser.add_argument("--lines", nargs="*", choices=[*LINES], default=[*LINES], help="which lines")
     parser.add_argument("--repeats", type=int, default=3, help="turns of each line; medians are printed")
-    parser.add_argument("--json", action="store_true", help="print JSON")
     chosen = parser.parse_args()
-    found = []
+    lines = []
     for name in chosen.lines:
-        found.append(measured(name, chosen.repeats))
-        if not chosen.json:
-            print(f"{found[-1]['what']}: {found[-1]['base']:.2f} s + {found[-1]['slope']:.3g} s a unit of cost")
-            for point in found[-1]["points"]:
-                off = "" if point["off_line"] is None else f"{point['off_line']:+.0%} off the line, "
-                print(
-                    f"    {point['value']:>6}  {point['seconds']:7.2f} s  {off}{point['unit']:.2f} a unit", flush=True
-                )
-    print(json.dumps({"machine": machine(), "lines": found}, indent=2) if chosen.json else machine())
+        lines.append(line := measured(name, chosen.repeats))
+        print(f"{line['what']}: {line['base']:.2f} s + {line['slope']:.3g} s a unit of cost")
+        for point in line["points"]:
+            off = "" if point["off_line"] is None else f"{point['off_line']:+.0%} off the line, "
+            print(f"    {point['value']:>6}  {point['seconds']:7.2f} s  {off}{point['unit']:.2f} a unit", flush=True)
+    print(machine())
+    results.write(chosen.to, lines=lines)
 
 
 if __name__ == "__main__":

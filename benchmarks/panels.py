@@ -1,7 +1,7 @@
 """How fast the panels answer, and whether they leak.
 
-    python benchmarks/panels.py            # table
-    python benchmarks/panels.py --json     # the same for machines
+    python benchmarks/panels.py                        # all of them
+    python benchmarks/panels.py --only scatter --to panels.json
 
 For each panel: the time from a slider's new value to the new picture and words, median over 30 moves, in wall
 and in CPU time (a busy machine spoils the first only), and the growth of resident memory over 200 moves of the
@@ -10,8 +10,6 @@ same slider, after a warm-up. Limits: 150 ms (analytic), 1 s (attack), 2 s (retr
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import sys
@@ -23,6 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import results
 from d2rkit.panels import AdversarialImage, CagCompare, DivergenceExplorer, GuideAndTarget, LogitScatter, Panel
 from d2rkit.panels.sample_pairs import digits_pair, undefended_cifar10
 
@@ -78,8 +77,7 @@ def line(r: dict) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser = results.parser(__doc__)
     parser.add_argument("--long", type=int, default=LONG, help="moves over which memory is watched (default 200)")
     parser.add_argument("--only", default="", help="only panels whose name contains this")
     options = parser.parse_args()
@@ -105,15 +103,12 @@ def main() -> int:
     except ValueError as missing:
         print(missing, file=sys.stderr)
     rows = []
-    if not options.json:
-        print(f"{'panel':30s} {'median':>8s} {'CPU':>8s} {'limit':>7s}   {'growth over ' + str(options.long):>16s}")
+    print(f"{'panel':30s} {'median':>8s} {'CPU':>8s} {'limit':>7s}   {'growth over ' + str(options.long):>16s}")
     for panel in panels:
         if options.only in panel[0]:
             rows.append(measure(*panel, options.long))
-            if not options.json:
-                print(line(rows[-1]), flush=True)
-    if options.json:
-        print(json.dumps({"torch": torch.__version__, "threads": 1, "cores": os.cpu_count(), "panels": rows}, indent=2))
+            print(line(rows[-1]), flush=True)
+    results.write(options.to, panels=rows)
     return 0 if all(r["in_time"] and r["no_leak"] for r in rows) else 1
 
 

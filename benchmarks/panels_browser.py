@@ -1,7 +1,7 @@
 """How fast the panels answer in the browser: from the key to the changed words, in JupyterLab and Chromium.
 
-    python benchmarks/panels_browser.py            # table
-    python benchmarks/panels_browser.py --json     # the same for machines
+    python benchmarks/panels_browser.py                # all of them
+    python benchmarks/panels_browser.py --only 02 --to panels.json
 
 For each notebook, over 30 moves of a slider by the arrow keys, as the page's own clock sees them: the median and the
 slowest; how long until the panel says that it computes ("told", to be at most 100 ms); and the CPU time of kernel,
@@ -11,8 +11,6 @@ server and browser together, which a busy machine spoils less. Limits: 200 ms (a
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -22,6 +20,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import results
 from tests.browser.driver import Lab, chromium_page, row_of, running_lab, settle
 
 MOVES, WARM = 30, 3
@@ -86,13 +85,11 @@ def measure(lab: Lab, name: str) -> dict[str, object]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser = results.parser(__doc__)
     parser.add_argument("--only", default="", help="only notebooks whose name contains this")
     options = parser.parse_args()
     names, rows = [name for name in PANELS if options.only in name], []
-    if not options.json:
-        print(f"{'notebook':30s} {'median':>8s} {'slowest':>8s} {'told':>8s} {'CPU':>8s} {'limit':>8s}")
+    print(f"{'notebook':30s} {'median':>8s} {'slowest':>8s} {'told':>8s} {'CPU':>8s} {'limit':>8s}")
     with (
         tempfile.TemporaryDirectory() as folder,
         running_lab(Path(folder), names) as address,
@@ -101,11 +98,9 @@ def main() -> int:
         lab = Lab(page, address)
         for name in names:
             rows.append(row := measure(lab, name))
-            if not options.json:
-                times = (f"{1000 * row[key]:6.0f}ms" for key in ("median_s", "slowest_s", "told_s", "cpu_s", "limit_s"))
-                print(f"{name:30s} {' '.join(times)} {'ok' if row['in_time'] else 'NO'}", flush=True)
-    if options.json:
-        print(json.dumps({"moves": MOVES, "notebooks": rows}, indent=2))
+            times = (f"{1000 * row[key]:6.0f}ms" for key in ("median_s", "slowest_s", "told_s", "cpu_s", "limit_s"))
+            print(f"{name:30s} {' '.join(times)} {'ok' if row['in_time'] else 'NO'}", flush=True)
+    results.write(options.to, moves=MOVES, notebooks=rows)
     return 0 if all(row["in_time"] for row in rows) else 1
 
 

@@ -9,8 +9,6 @@ done is not done again. The difference is paired, on the same images and seeds; 
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import results
 from d2rkit.core.paths import home
 from d2rkit.experiments.experiment import machine, read_run
 from d2rkit.experiments.presets import PRESETS, get_preset
@@ -28,14 +27,13 @@ PRECISIONS = ("32-true", "bf16-mixed")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = results.parser(__doc__)
     parser.add_argument("--preset", choices=[*PRESETS], default="quick")
     parser.add_argument("--row", default="d2r-cag")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=1, help="runs at once, one thread each")
     parser.add_argument("--runs", type=Path, default=home("runs"), help="folder of run folders")
     parser.add_argument("--data-root", default=None)
-    parser.add_argument("--json", action="store_true", help="print JSON")
     chosen = parser.parse_args()
     preset = get_preset(chosen.preset)
     flags, seconds = {}, {}
@@ -50,22 +48,20 @@ def main() -> None:
         flags[precision] = np.stack([flags_of(run, "autoattack") for run in runs])
         seconds[precision] = float(np.mean([run.result["train_seconds"] for run in runs]))
     single, half = (flags[precision] for precision in PRECISIONS)
-    found = bootstrap_difference(half, single)
+    apart = bootstrap_difference(half, single)
     row = {
         "preset": preset.name, "row": chosen.row, "seeds": len(single), "images": single.shape[1],
         "autoattack": {p: flags[p].mean(1).tolist() for p in PRECISIONS},
-        "difference": found.difference, "low": found.low, "high": found.high,
-        "train_seconds": seconds, "machine": machine(),
+        "difference": apart.difference, "low": apart.low, "high": apart.high,
+        "train_seconds": seconds,
     }  # fmt: skip
-    if chosen.json:
-        print(json.dumps(row, indent=2))
-        return
-    print(f"{preset.title}, {chosen.row}, {len(single)} seed(s), {single.shape[1]} test images; {row['machine']}")
+    results.write(chosen.to, **row)
+    print(f"{preset.title}, {chosen.row}, {len(single)} seed(s), {single.shape[1]} test images; {machine()}")
     for precision in PRECISIONS:
         each = " ".join(f"{value:.1%}" for value in row["autoattack"][precision])
         mean, spent = flags[precision].mean(), seconds[precision]
         print(f"{precision:10}  AutoAttack {mean:.1%} ({each}); {spent:.0f} s of training")
-    print(f"bf16-mixed - 32-true: {found.difference:+.1%} ({found.low:+.1%} to {found.high:+.1%}, 95 %)")
+    print(f"bf16-mixed - 32-true: {apart.difference:+.1%} ({apart.low:+.1%} to {apart.high:+.1%}, 95 %)")
 
 
 if __name__ == "__main__":

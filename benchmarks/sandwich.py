@@ -49,8 +49,8 @@ def choose(data, epochs: int) -> dict:
     for radius, worst in CANDIDATES:
         network = fit_relu_mlp(data.train, "ibp", radius / 255, 0, epochs=epochs, worst=worst)
         right = (network(x).argmax(1) == y).tolist()
-        found = share(proven(network, x, y, EPS, "ibp"))
-        rows.append({"radius255": radius, "worst": worst, "clean": share(right), "proven": found})
+        proofs = proven(network, x, y, EPS, "ibp")
+        rows.append({"radius255": radius, "worst": worst, "clean": share(right), "proven": share(proofs)})
         print(rows[-1], flush=True)
     best = max(rows, key=lambda row: row["proven"])
     return {"images": len(y), "candidates": rows, "chosen": best}
@@ -89,17 +89,17 @@ def main() -> None:
             if name in kept["seeds"] and (seed or name in kept["broken"]):
                 continue
             network = train(how, data, seed, kept["choice"]["chosen"], options.epochs)
-            found = evaluate(network, (x, y), ("clean", "autoattack"), EPS).flags
+            flags = evaluate(network, (x, y), ("clean", "autoattack"), EPS).flags
             kept["seeds"][name] = {
-                "clean": int(found["clean"].sum()),
-                "survived": "".join(str(int(f)) for f in found["autoattack"]),
+                "clean": int(flags["clean"].sum()),
+                "survived": "".join(str(int(f)) for f in flags["autoattack"]),
                 **{
                     bound: "".join(str(int(f)) for f in proven(network, x, y, EPS, bound)) for bound in ("ibp", "crown")
                 },
             }
             if not seed:
                 save_weights(options.folder / f"{how}.safetensors", network, None)
-                kept["broken"][name] = radii(network, x, y, found["autoattack"])
+                kept["broken"][name] = radii(network, x, y, flags["autoattack"])
             kept["seconds"][name] = round(time.process_time() - began, 1)
             write_json(file, kept)
             print(

@@ -2,7 +2,7 @@
 
     python benchmarks/step.py                          # table, all cases
     python benchmarks/step.py --cases digits-cnn       # one of them
-    python benchmarks/step.py --json                   # the same for machines
+    python benchmarks/step.py --to step.json           # the same for docs/refresh.py
 
 `as released` below is written as plainly as possible: the guide is forwarded again in each attack step, tensors are
 contiguous float32, parameters keep requiring gradients, nothing is folded, ReLUs of ResNets make new tensors (those of
@@ -16,11 +16,8 @@ Ratios are medians over the turns, with their least and greatest.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -35,10 +32,10 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import results
 from benchmarks.timing import alternated, flops_of, peak_flops, ratio, seconds_of
 from d2rkit.acceleration.attack_copies import AttackCopies
 from d2rkit.acceleration.memory_format import set_memory_format
-from d2rkit.experiments.experiment import machine
 from d2rkit.methods import attacks, objectives
 from d2rkit.methods.catalogue import METHODS
 from d2rkit.methods.pair import GuidedPair, eval_mode, frozen
@@ -215,7 +212,7 @@ def measure(case: Case, repeats: int, fast_repeats: int, levers: bool, compiled:
     if not fast_repeats:
         steps = {name: step for name, step in steps.items() if name not in ("fast", "bfloat16")}
     seconds = alternated(steps, repeats, {"fast": fast_repeats, "bfloat16": fast_repeats})
-    found = {
+    row = {
         "name": case.name,
         "batch": case.batch,
         "compiled": compiled,
@@ -228,20 +225,19 @@ def measure(case: Case, repeats: int, fast_repeats: int, levers: bool, compiled:
         "share_of_peak": flops_of(pair, case.steps, x) / statistics.median(seconds["exact"]) / peak_flops(pair, x),
     }
     if fast_repeats:
-        found["fast"] = ratio(seconds["released"], seconds["fast"])
-        found["ratio_fast"] = found["fast"]["median"]
+        row["fast"] = ratio(seconds["released"], seconds["fast"])
+        row["ratio_fast"] = row["fast"]["median"]
     if levers:
         alone = [n for n in steps if n not in ("released", "exact", "fast", "attack", "unfolded step")]
-        found["levers"] = {n: ratio(seconds["attack"], seconds[n]) for n in alone if not n.startswith("SGD")}
-        found["levers"]["whole step without folding"] = ratio(seconds["released"], seconds["unfolded step"])
-        found["compile_seconds"] = compile_seconds
-        found["sgd"] = {n: statistics.median(seconds[n]) / found["seconds_exact"] for n in alone if n.startswith("SGD")}
-    return found
+        row["levers"] = {n: ratio(seconds["attack"], seconds[n]) for n in alone if not n.startswith("SGD")}
+        row["levers"]["whole step without folding"] = ratio(seconds["released"], seconds["unfolded step"])
+        row["compile_seconds"] = compile_seconds
+        row["sgd"] = {n: statistics.median(seconds[n]) / row["seconds_exact"] for n in alone if n.startswith("SGD")}
+    return row
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser = results.parser(__doc__)
     parser.add_argument("--cases", nargs="*", choices=[*CASES], default=[*CASES], help="which rows")
     parser.add_argument("--repeats", type=int, default=7, help="turns, at least 7 for numbers to cite")
     parser.add_argument("--fast-repeats", type=int, help="turns of bfloat16, slow on older CPUs (default: all)")
@@ -259,11 +255,8 @@ def main() -> None:
         case = replace(CASES[name], batch=chosen.batch) if chosen.batch else CASES[name]
         fast_repeats = chosen.repeats if chosen.fast_repeats is None else chosen.fast_repeats
         rows.append(measure(case, chosen.repeats, fast_repeats, chosen.levers, chosen.compile))
-        if not chosen.json:
-            show(rows[-1])
-    if chosen.json:
-        where = f"{machine()}, {platform.machine()}, torch {torch.__version__}"
-        print(json.dumps({"machine": where, "cases": rows}, indent=2))
+        show(rows[-1])
+    results.write(chosen.to, cases=rows)
 
 
 def show(row: dict) -> None:
@@ -276,8 +269,8 @@ def show(row: dict) -> None:
         f"{row['share_of_peak']:.0%} of the peak",
         flush=True,
     )
-    for name, found in row.get("levers", {}).items():
-        print(f"    {name:42} {words(found)}", flush=True)
+    for name, spread in row.get("levers", {}).items():
+        print(f"    {name:42} {words(spread)}", flush=True)
     if "sgd" in row:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in row["sgd"].items())
         print(f"    of a step: {shares}; compiling took {row['compile_seconds']:.0f} s", flush=True)

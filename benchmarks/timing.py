@@ -45,8 +45,8 @@ def _settle() -> None:
 
 def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
     """Median, least and greatest of slow / fast over the turns that both took part in."""
-    found = [a / b for a, b in zip(slow, fast, strict=False)]
-    return {"median": statistics.median(found), "min": min(found), "max": max(found)}
+    ratios = [a / b for a, b in zip(slow, fast, strict=False)]
+    return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
 
 
 def peak_flops(pair: GuidedPair, x: Tensor) -> float:

@@ -41,8 +41,8 @@ def measure(
     return header | {"moments": moments, "runs": runs}
 
 
-def words(found: dict) -> str:
-    data = path_seeds.of_measurement(found)
+def words(measurement: dict) -> str:
+    data = path_seeds.of_measurement(measurement)
     return path_seeds.words_farther(data) + path_seeds.words_turn(data)
 
 

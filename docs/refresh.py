@@ -1,4 +1,4 @@
-"""Writes the tables and figures of docs/*.md from data/results, each between two markers.
+"""Writes the tables and figures of README.md and docs/*.md from data/results, each between two markers.
 
 python docs/refresh.py           after results have changed
 python docs/refresh.py --check   writes nothing; exit status 1 if a page is not what the results say
@@ -13,13 +13,16 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 PROJECT = Path(__file__).resolve().parents[1]
-PAGES, RESULTS = PROJECT / "docs", PROJECT / "data" / "results"
+PAGES = (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")))
+RESULTS = PROJECT / "data" / "results"
 MARKED = re.compile(r"(<!-- results of (\w+) -->\n).*?(<!-- end of results -->\n)", re.DOTALL)
 MARKED_FIGURE = re.compile(r"(<!-- (\w+): ([^>]+?) -->).*?(<!-- / -->)")
 BEYOND_CHANCE = 0.05  # after Holm
@@ -51,6 +54,18 @@ def paired(name: str) -> dict[str, tuple[str, str]]:
 
 def _signed(share: float) -> str:
     return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def quick() -> list[list[str]]:
+    return shipped("quick")
+
+
+def headline() -> list[list[str]]:
+    """The medium table as README has it: the attacks, and the difference from TRADES."""
+    return [[*row[: len(ATTACKED)], row[-1]] for row in medium()]
+
+
+ATTACKED = ("Method", "Clean", "FGSM", "PGD-20", "C&W-20", "AutoAttack")
 
 
 def small() -> list[list[str]]:
@@ -115,9 +130,75 @@ def recipes() -> list[list[str]]:
     ]
 
 
+def measured(file: str, path: str) -> Any:
+    """What is at `path` in data/results/FILE.json: keys joined by dots; in a list, a number or a word that only one
+    entry has among its values."""
+    inner = json.loads((RESULTS / f"{file}.json").read_text(encoding="utf-8"))
+    for key in path.split("."):
+        if isinstance(inner, list) and not key.isdigit():
+            (inner,) = (entry for entry in inner if key in entry.values())
+        else:
+            inner = inner[int(key) if isinstance(inner, list) else key]
+    return inner
+
+
+def steps() -> list[list[str]]:
+    """A training step as released, ours against it, and the same in bfloat16 on the other CPU."""
+    bfloat16 = "with `--precision bf16-mixed`, on another CPU"
+    rows = [["networks, batch", "step as released", "speed-up", "share of peak", bfloat16]]
+    for case, words in CASES.items():
+        ours, seconds = (measured("speed", f"step.avx512.cases.{case}{field}") for field in ("", ".seconds_released"))
+        shown = f"{seconds:.2f} s" if seconds > 1 else f"{seconds:.3f} s"
+        fast = spread("speed", f"step.bfloat16_units.cases.{case}.fast")
+        rows.append([words, shown, spread_of(ours["exact"]), number_of(ours["share_of_peak"], ".0%"), fast])
+    return rows
+
+
+CASES = {
+    "resnet18-preactresnet18": "ResNet-18 guide, PreActResNet-18 target, 32",
+    "wrn-34-10": "ResNet-18 guide, WRN-34-10 target, 4",
+    "wrn-small": "WRN-10-1 guide, WRN-10-2 target, 128",
+    "digits-cnn": "CNN pair on digits, 64, three attack steps",
+}
+
+
+def levers() -> list[list[str]]:
+    """The speed-up of the attack alone by each optimisation alone."""
+    cases = {"ResNet-18s": "resnet18-preactresnet18", "WRN-10": "wrn-small", "digits": "digits-cnn"}
+    alone = [measured("speed", f"levers.cases.{case}.levers") for case in cases.values()]
+    return [["optimisation", *cases]] + [
+        [words, *(f"{each[name]['median']:.2f}" if name in each else lacking for each in alone)]
+        for name, (words, lacking) in LEVERS.items()
+    ]
+
+
+LEVERS = {  # name in benchmarks/step.py: the page's words, and those where there is nothing to measure
+    "guide hoisted": ("guide forwarded once", ""),
+    "frozen": ("parameters frozen", ""),
+    "ReLUs in place": ("ReLUs in place", "as released"),
+    "channels_last": ("channels_last", ""),
+    "channels_last, widest contiguous": ("channels_last, convolutions to 512 channels contiguous", "not applicable"),
+    "these, frozen, BatchNorm folded": ("this memory format, frozen, BatchNorm folded", ""),
+    "folded, hoisted": ("the same with the guide forwarded once", ""),
+    "folded, hoisted, compiled": ("the same compiled (`--compile`, `torch.compile`)", ""),
+}
+
+
+def anytime() -> list[list[str]]:
+    """AutoAttack's bound early on, for several orders of its attacks; in percent."""
+    networks = measured("anytime", "networks")
+    orders = ["standard", "1, 3 targets", "1 target", "3 targets", "small margins"]
+    rows = [["network", "clean", "AutoAttack", *(f"**{o}**" if o == "1, 3 targets" else o for o in orders)]]
+    for name, found in networks.items():
+        bounds = [found["orders"][order]["bound"] for order in orders]
+        cells = [f"{100 * bound:.1f} ({100 * (bound - found['autoattack']):+.1f})" for bound in bounds]
+        rows.append([f"`{name}`", f"{100 * found['clean']:.1f}", f"{100 * found['autoattack']:.1f}", *cells])
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
-    "small": small, "medium": medium, "family": family, "ablation": ablation, "recipes": recipes,
-}  # fmt: skip
+    each.__name__: each for each in (headline, quick, small, medium, family, ablation, recipes, steps, levers, anytime)
+}
 
 
 # -- figures in sentences ---------------------------------------------------------------------------------------------
@@ -171,6 +252,13 @@ def above(table: str, other: str, label: str, attack: str) -> str:
     return f"{100 * (means[0][label] - means[1][label]):.0f}"
 
 
+def overestimate(table: str, attack: str) -> str:
+    """How far a row's mean accuracy under `attack` lies above AutoAttack's: the least and the most, in points."""
+    rows = pd.read_csv(RESULTS / table / "runs.csv").groupby("label")[[attack, "autoattack"]].mean()
+    apart = 100 * (rows[attack] - rows["autoattack"]).dropna()
+    return f"{apart.min():.1f} to {apart.max():.1f}"
+
+
 def _run(table: str, method: str, seed: str) -> Path:
     """The one run of a method and seed below a table's runs."""
     (folder,) = (RESULTS / table / "runs").glob(f"*-{method}-s{seed}-*")
@@ -194,17 +282,51 @@ def validation(table: str, method: str, seed: str, column: str) -> str:
     return f"{100 * history.loc[history['val_pgd'].idxmax(), column]:.1f}"
 
 
+def above_final(table: str, seed: str, attack: str) -> str:
+    """How far the accuracy after `attack` lies above AutoAttack's, in points, over the runs of a seed."""
+    gaps = []
+    for file in (RESULTS / table / "runs").glob(f"*-s{seed}-*/evaluation/autoattack.npz"):
+        with np.load(file) as flags:
+            gaps.append(100 * (flags[attack].mean() - flags["square"].mean()))
+    return f"{min(gaps):.1f} to {max(gaps):.1f}"
+
+
+def number(file: str, path: str, form: str) -> str:
+    """A number of a JSON file in Python's format; percentages with a space."""
+    return number_of(measured(file, path), form)
+
+
+def number_of(value: float, form: str) -> str:
+    return format(value, form).replace("%", " %").replace("-", "−")
+
+
+def spread(file: str, path: str) -> str:
+    return spread_of(measured(file, path))
+
+
+def spread_of(ratio: Mapping[str, float]) -> str:
+    return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
+
+
+def in_points(file: str, path: str) -> str:
+    """A difference of two accuracies."""
+    return _signed(measured(file, path))
+
+
 FIGURES: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
         p_value, difference, points, count_beyond_chance, points_beyond_chance, greatest_p_beyond_chance, within_chance,
-        standard_error, above, accuracy, minutes, validation,
+        standard_error, above, overestimate, accuracy, minutes, validation, above_final, number, spread, in_points,
     )
 }  # fmt: skip
 
 
+LEFT = ("", "Method", "network", "networks, batch", "optimisation")  # columns of words
+
+
 def markdown(rows: list[list[str]]) -> str:
-    ruler = ["---" if not name or name == "Method" or "interval" in name else "---:" for name in rows[0]]
+    ruler = ["---" if name in LEFT or "interval" in name else "---:" for name in rows[0]]
     lines = [f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows]
     return "\n".join([lines[0], f"|{'|'.join(ruler)}|", *lines[1:]]) + "\n"
 
@@ -217,7 +339,7 @@ def refreshed(page: str) -> str:
 
 def main() -> int:
     stale = []
-    for file in sorted(PAGES.glob("*.md")):
+    for file in PAGES:
         page = file.read_text(encoding="utf-8")
         if (now := refreshed(page)) != page:
             stale.append(file.name)

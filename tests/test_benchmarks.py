@@ -10,6 +10,7 @@ import torch
 
 import d2rkit.panels
 from benchmarks import anytime, evaluate, growth, panels_browser, quick_recipe, step
+from d2rkit.core.files import read_json
 from d2rkit.core.paths import shipped
 from d2rkit.evaluation.autoattack import AutoAttackBudget, autoattack
 from d2rkit.experiments.presets import get_preset
@@ -90,6 +91,18 @@ def test_growth_lies_on_a_line(monkeypatch):
     found = growth.measured("steps", 2)
     assert found["base"] == pytest.approx(2) and found["slope"] == pytest.approx(3)
     assert all(abs(point["off_line"]) < 1e-9 for point in found["points"])
+
+
+def test_a_benchmark_writes_its_results_with_command_and_hardware(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(growth, "seconds_of", lambda work: 1.0 + work.steps)
+    file = tmp_path / "growth.json"
+    monkeypatch.setattr(sys, "argv", ["somewhere/growth.py", "--lines", "steps", "--repeats", "1", "--to", str(file)])
+    growth.main()
+    written = read_json(file)
+    assert written["made_by"].startswith("python benchmarks/growth.py --lines steps --repeats 1 --to ")
+    assert written["hardware"] and written["torch"] == torch.__version__
+    assert [point["seconds"] for point in written["lines"][0]["points"]] == [2, 6, 11, 21]
+    assert "attack steps" in capsys.readouterr().out  # what is printed stays
 
 
 @pytest.mark.parametrize("work", [growth.Work(images=8, size=16, steps=1), growth.Work(evaluated=2, size=16)])

@@ -1,8 +1,9 @@
 """Image data sets as uint8 tensors that live on the device, split once and for all.
 
 `load_data` hands out the handwritten digits that scikit-learn carries, CIFAR-10, CIFAR-100 and
-Tiny ImageNet. Each is decoded once; later calls read one compact array file. Pixels stay uint8
-until a batch is used: `Split.pixels` turns the chosen images into floats in [0, 1].
+Tiny ImageNet (or twenty classes of it). Each is decoded once; later calls read one compact array
+file. Pixels stay uint8 until a batch is used: `Split.pixels` turns the chosen images into floats
+in [0, 1].
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from d2rkit.core.paths import check_path, home
 from d2rkit.core.validation import check_choice, shown
 from d2rkit.data.arrays import Split, no_images
 from d2rkit.data.cifar import load_cifar
-from d2rkit.data.tiny_imagenet import load_tiny_imagenet
+from d2rkit.data.tiny_imagenet import TWENTY, load_tiny_imagenet
 
-DATASETS: dict[str, Callable[[Path], Arrays] | None] = dict.fromkeys(("digits", "cifar10", "cifar100", "tiny-imagenet"))
+TINY: dict[str, tuple[str, ...]] = {"tiny-imagenet": (), "tiny-imagenet-20": TWENTY}
+DATASETS: dict[str, Callable[[Path], Arrays] | None] = dict.fromkeys(("digits", "cifar10", "cifar100", *TINY))
 """By name. None: read by load_data itself; a function of the data folder: what plugins.register_dataset put there."""
 BIG_VALIDATION = 1_000  # validation images held out of the training set of the big data sets
 DIGITS_TEST, DIGITS_VALIDATION = 397, 200
@@ -87,8 +89,8 @@ def load_data(
         train, test, class_names, source = loader(root)
     elif name == "digits":
         train, test, class_names, source = _digits()
-    elif name == "tiny-imagenet":
-        train, test, class_names, source = load_tiny_imagenet(root, download, test_only)
+    elif name in TINY:
+        train, test, class_names, source = load_tiny_imagenet(root, download, test_only, TINY[name])
     else:
         train, test, class_names, source = load_cifar(
             name, root, wanted, download=download, verify=verify, test_only=test_only

@@ -113,6 +113,58 @@ MEDIUM = Preset(
     seeds=(0,),
 )  # fmt: skip
 
+# The same networks on a hundred classes. D2R's KL terms are means over classes too, so ten times the classes is a tenth
+# of the pull; the last row has ten times the released weights.
+MEDIUM_CIFAR100 = Preset(
+    name="medium-cifar100",
+    title="CIFAR-100, all 50,000 training images (1,000 of them for validation), PatchResNet-48 pair",
+    command="d2rkit reproduce medium-cifar100",
+    time="about as long as medium's rows to train, half as long to evaluate; `d2rkit plan medium-cifar100` measures it",
+    expect="not run yet as a whole; what has been is in data/results",
+    base=replace(MEDIUM.base, data="cifar100", test_images=500),
+    rows=("pgd-at", "trades", "lbgat0", "d2r-cag-released", "d2r-cag-classes"),
+    seeds=(0,),
+    changes={"d2r-cag-classes": {"method": "d2r-cag-released", "loss": {"w_clean": 200.0, "w_adv": 300.0}}},
+    titles={"d2r-cag-classes": "D2R+CAG (released), KL weights × 10"},
+)
+
+# 9,000 images, a fifth of CIFAR's: five times the epochs make nearly as many steps.
+MEDIUM_TINY = Preset(
+    name="medium-tiny-imagenet",
+    title="Tiny ImageNet, 20 classes of 500 training images (1,000 in all for validation), PatchResNet-48 pair",
+    command="d2rkit reproduce medium-tiny-imagenet",
+    time="about as long as medium's rows to train, half as long to evaluate; `d2rkit plan medium-tiny-imagenet` "
+    "measures it",
+    expect="not run yet as a whole; what has been is in data/results",
+    base=replace(MEDIUM.base, data="tiny-imagenet-20", epochs=40, warmup=5.0, test_images=500),
+    rows=("pgd-at", "trades", "lbgat0", "d2r-cag-released"),
+    seeds=(0,),
+)
+
+# Where does guidance pay? Each method's main weight over four values, a third of medium's epochs. Nothing is selected
+# here, so the test images serve.
+_FRONTIER = {
+    f"{row}-{value:g}": (method, option, value, f"{title} {value:g}")
+    for row, method, option, title, values in (
+        ("trades", "trades", "beta", "TRADES, β", (1, 3, 6, 12)),
+        ("lbgat", "lbgat6", "beta", "LBGAT, β", (0, 3, 6, 12)),
+        ("d2r-cag-released", "d2r-cag-released", "w_adv", "D2R+CAG (released), w_adv", (5, 15, 30, 90)),
+    )
+    for value in values
+}
+FRONTIER = Preset(
+    name="frontier",
+    title="What a weight trades: CIFAR-10, all 50,000 training images, three epochs, PatchResNet-48 pair",
+    command="d2rkit reproduce frontier",
+    time="10 to 17 minutes a run on one core with AVX-512; `d2rkit plan frontier` measures it",
+    expect="not run yet as a whole; what has been is in data/results",
+    base=replace(MEDIUM.base, epochs=3, warmup=0.5, attacks=("clean", "pgd20", "cw20")),
+    rows=tuple(_FRONTIER),
+    seeds=(0,),
+    changes={row: {"method": m, "loss": {option: float(value)}} for row, (m, option, value, _) in _FRONTIER.items()},
+    titles={row: title for row, (*_, title) in _FRONTIER.items()},
+)
+
 # The ablation asks what each part of D2R+CAG is worth, on digits, where a cell takes some 15 seconds. Rows without
 # words of their own are whole methods, which quick's table has too.
 _ABLATION = {
@@ -214,6 +266,9 @@ PRESETS: dict[str, Preset] = {
         QUICK,
         SMALL,
         MEDIUM,
+        MEDIUM_CIFAR100,
+        MEDIUM_TINY,
+        FRONTIER,
         ABLATION,
         RELATIVES,
         *(_paper("paper", table, RELEASED, "recipe as released") for table in PAPER_TABLES),

@@ -22,8 +22,9 @@ from matplotlib.patches import FancyBboxPatch
 from d2rkit.core.devices import resolve
 from d2rkit.core.paths import home, shipped
 from d2rkit.core.validation import nearest
-from d2rkit.data.datasets import DATASETS, ImageData, load_data
+from d2rkit.data.datasets import DATASETS, TINY, ImageData, load_data
 from d2rkit.data.sample_images import cifar10_20
+from d2rkit.data.tiny_imagenet import caches
 from d2rkit.experiments.experiment import Experiment, machine
 from d2rkit.experiments.presets import PRESETS, Preset, get_preset
 from d2rkit.methods.catalogue import METHODS, Method, get_method
@@ -88,8 +89,9 @@ def data_item(name: str, root: str | Path | None = None) -> Item:
     root = Path(root).expanduser() if root is not None else home("data")
     arrays = [root / f"{name}_{part}.npz" for part in ("train10k", "train", "test")]
     files = [file.name for file in arrays if file.exists()]
-    files += [f"cache/{file.name}" for file in sorted((root / "cache").glob(f"{name}*.safetensors"))]
-    if name == "tiny-imagenet":
+    kept = caches(root, TINY[name]) if name in TINY else sorted((root / "cache").glob(f"{name}*.safetensors"))
+    files += [f"cache/{file.name}" for file in kept]
+    if name in TINY:
         files += [file.name for file in sorted(root.glob("tiny-imagenet-200*"))]
     words = ", ".join(files) or "not here"
     return Item(f"data: {name}", words, bool(files), False, "" if files else f"d2rkit data {name}")

@@ -23,7 +23,10 @@ from d2rkit.reporting.render import Cell, Table, signed
 from d2rkit.reporting.tables import percent
 from d2rkit.training.guides import by_method
 
-TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny-imagenet": "Tiny ImageNet", "digits": "Digits"}
+TITLES = {
+    "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny-imagenet": "Tiny ImageNet",
+    "tiny-imagenet-20": "Tiny ImageNet, 20 classes", "digits": "Digits",
+}  # fmt: skip
 OWN = ("d2r-cag", "d2r-cag-released")  # asked for in every table, though nobody has published comparable numbers
 GUIDE = "resnet18-guide"  # beside every CIFAR-size target
 ALL = "all"

@@ -52,6 +52,7 @@ SHAPES = {
     "cifar10": Shape(3, 32, 10, 50_000, 10_000),
     "cifar100": Shape(3, 32, 100, 50_000, 10_000),
     "tiny-imagenet": Shape(3, 64, 200, 100_000, 10_000),
+    "tiny-imagenet-20": Shape(3, 64, 20, 10_000, 1_000),
 }
 
 

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from d2rkit.data import tiny_imagenet
-from d2rkit.data.datasets import load_data
+from d2rkit.data.datasets import TINY, load_data
+from d2rkit.panels.start_here import data_item
 from tests.data.tiny_imagenet_files import FORMS, PLACES, drawn_files, jpeg, write_tar, write_zip
 
 
@@ -41,6 +42,32 @@ def test_the_cache_appears_and_serves_without_the_source(tmp_path):
     for part in ("train", "val", "test"):
         assert torch.equal(getattr(first, part).images, getattr(second, part).images)
         assert torch.equal(getattr(first, part).labels, getattr(second, part).labels)
+
+
+def test_some_classes_of_it_are_numbered_by_themselves_and_kept_apart(tmp_path, monkeypatch):
+    monkeypatch.setitem(TINY, "tiny-imagenet-20", ("n02", "n03"))
+    write_tar(tmp_path / "tiny-imagenet-200.tar", drawn_files())
+    assert "tiny-imagenet-200.tar" in data_item("tiny-imagenet-20", tmp_path).found
+    load_data("tiny-imagenet", tmp_path, download=False)
+    assert "20-of" not in data_item("tiny-imagenet-20", tmp_path).found
+    for _ in range(2):  # decoded, then from the cache, then from the cache alone
+        part = load_data("tiny-imagenet-20", tmp_path, download=False)
+        assert part.class_names == ("bull frog", "n03") and len(part.train) + len(part.val) == 20
+        for split in (part.train, part.val, part.test):
+            brightness = split.images.float().mean((1, 2, 3))
+            assert ((brightness - 100.0 * (split.labels == 0) - 50).abs() < 3).all()
+    assert load_data("tiny-imagenet", tmp_path, download=False).num_classes == 3
+    (tmp_path / "tiny-imagenet-200.tar").unlink()
+    assert torch.equal(load_data("tiny-imagenet-20", tmp_path, download=False).test.images, part.test.images)
+    (tmp_path / "cache" / "2-of-tiny-imagenet-200.safetensors").unlink()
+    with pytest.raises(ValueError, match="is not in"):  # the whole set's cache does not say which class is which
+        load_data("tiny-imagenet-20", tmp_path, download=False)
+
+
+def test_a_folder_that_lacks_the_classes_says_so(tmp_path):
+    write_tar(tmp_path / "tiny-imagenet-200.tar", drawn_files())
+    with pytest.raises(ValueError, match="lacks 20 of the 20 classes, n01742172 among them"):
+        load_data("tiny-imagenet-20", tmp_path, download=False)
 
 
 def without(name):
@@ -202,6 +229,10 @@ def test_real_tiny_imagenet(real, real_tar):
     root, found = real
     assert (len(found.train), len(found.val), len(found.test), found.num_classes) == (1600, 400, 1000, 20)
     assert torch.bincount(found.test.labels).tolist() == [50] * 20
+    twenty = load_data("tiny-imagenet-20", root, download=False)
+    names = [twenty.class_names.index(name) for name in found.class_names]
+    assert torch.equal(twenty.test.labels, torch.tensor(names)[found.test.labels])
+    assert torch.equal(twenty.test.images, found.test.images)
     again = load_data("tiny-imagenet", root, download=False)
     assert torch.equal(again.train.images, found.train.images) and torch.equal(again.test.labels, found.test.labels)
     with tarfile.open(real_tar) as archive:

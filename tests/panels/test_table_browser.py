@@ -143,6 +143,24 @@ def test_long_names_wrap_and_stay_on_the_picture():
     assert "\n" in name.get_text() and name.get_window_extent().x0 >= 0
 
 
+@pytest.mark.parametrize(
+    ("ours", "published", "keys"),
+    [
+        ({"clean": (90.0, 1.0)}, {}, ["ours"]),
+        ({}, {"clean": (85.0, math.nan)}, ["published by others"]),
+        ({"clean": (90.0, 1.0)}, {"clean": (85.0, math.nan)}, ["ours", "published by others"]),
+        ({"pgd20": (9.0, 1.0)}, {}, []),
+    ],
+)
+def test_the_key_promises_no_numbers_that_are_not_drawn(ours, published, keys):
+    from d2rkit.panels import table_browser
+
+    entry = rows.Entry("TRADES", ours, published, seeds=3, wanted=3)
+    data = rows.Browsed("T", CIFAR, ("clean",), (entry,), (), 100, 3, rows.Table("", "", (), ()))
+    (legend,) = table_browser.draw(data).legends
+    assert [text.get_text() for text in legend.get_texts()] == keys
+
+
 def test_a_failed_run_is_said_to_have_failed(tmp_path):
     here = preset(rows=("trades",), seeds=(0,))
     run = make_run(tmp_path, here.experiments()[0], {}, status="failed: the loss is not finite in epoch 3, step 2")
