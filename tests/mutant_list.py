@@ -76,7 +76,7 @@ MUTANTS: list[Mutant] = [
          "test_cag_of_linear_models_moves_the_target_away_from_the_guide"),
         ("guide_share leaves the target's term", "(1 - guide_share) * F", "1.0 * F",
          "test_cag_with_the_guides_share_alone_attacks_the_guide"),
-        ("L2 steps of any length", "else gradient / _length(gradient).clamp_min(1e-12)", "else gradient",
+        ("L2 steps of any length", "else _direction(gradient)", "else gradient",
          "test_a_step_is_of_step_size_however_steep_the_loss"),
         ("half of the ball", "return (2 * torch.rand(", "return (1 * torch.rand(", "test_starts"),
         ("random start ten times larger", "START_SCALE = 0.001", "START_SCALE = 0.01", "test_starts"),

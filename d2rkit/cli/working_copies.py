@@ -11,7 +11,7 @@ from d2rkit.core.digests import bytes_digest
 from d2rkit.core.files import write_json
 
 LEDGER = ".copied.json"  # file -> digest of the kit's file that was copied
-LEFT_OUT = (".ipynb_checkpoints", "__pycache__", "source")
+LEFT_OUT = (".ipynb_checkpoints", "__pycache__", "source", "ruff.toml")
 LECTURERS = ("solution", "LECTURERS.md")  # left out, too, of what a student works in
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ def write_atomically(path: Path, durable: bool = True) -> Iterator[Path]:
     durable: the file and its name are on the disk when this returns, so that a power cut leaves the old file or the
     new one. It costs two writes to the disk; what is cheap to make anew and often written does without."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = path.with_name(f".{path.name}.{_this_host()}.{os.getpid()}.tmp")
     try:
         yield draft
         if durable:
@@ -42,11 +44,17 @@ def _to_disk(path: Path) -> None:
         os.close(number)
 
 
+def _this_host() -> str:
+    """Tells hosts that share a file system apart, without a word of what they are called."""
+    return sha256(platform.node().encode()).hexdigest()[:8]
+
+
 def clear_drafts(folder: Path) -> int:
-    """Remove drafts below `folder` whose process has ended, and say how many; for the holder of the folder's lock."""
+    """Remove drafts below `folder` whose process has ended on this host, and say how many; for the holder of the
+    folder's lock. Of those of other hosts nobody here knows."""
     count = 0
     for draft in folder.rglob(".*.tmp"):
-        match = re.fullmatch(r"\..+\.(\d+)\.tmp", draft.name)
+        match = re.fullmatch(rf"\..+\.{_this_host()}\.(\d+)\.tmp", draft.name)
         # One of our own number is that of an earlier process: we hold the lock and have written nothing yet.
         if match and draft.is_file() and (int(match[1]) == os.getpid() or not _alive(int(match[1]))):
             draft.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from d2rkit.core.files import write_atomically
 from d2rkit.core.validation import printable
 from d2rkit.data.archives import SUFFIXES, Reader, fingerprint, open_files
 from d2rkit.data.arrays import Split, cache_file, cached_source, keep, nchw, no_images, read_cache
@@ -214,19 +215,18 @@ def _where_to_put(root: Path) -> str:
 
 
 def _download(root: Path) -> Path:
-    draft, archive, digest = root / f"{NAME}.zip.part", root / f"{NAME}.zip", md5()
+    archive, digest = root / f"{NAME}.zip", md5()
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(URL, timeout=30) as answer, draft.open("wb") as file:
-            total = int(answer.headers.get("Content-Length", 0)) or None
-            with tqdm(total=total, unit="B", unit_scale=True, desc=f"downloading {archive.name}") as bar:
-                while chunk := answer.read(1 << 20):
-                    file.write(chunk)
-                    digest.update(chunk)
-                    bar.update(len(chunk))
+        with write_atomically(archive) as draft:  # every process has its own
+            with urllib.request.urlopen(URL, timeout=30) as answer, draft.open("wb") as file:
+                total = int(answer.headers.get("Content-Length", 0)) or None
+                with tqdm(total=total, unit="B", unit_scale=True, desc=f"downloading {archive.name}") as bar:
+                    while chunk := answer.read(1 << 20):
+                        file.write(chunk)
+                        digest.update(chunk)
+                        bar.update(len(chunk))
+            if digest.hexdigest() != MD5:
+                raise ValueError(f"the download of {URL} is damaged (MD5 {digest.hexdigest()}, not {MD5})")
     except (urllib.error.URLError, HTTPException, OSError) as error:
         raise ValueError(f"{_where_to_put(root)} (download failed: {error})") from error
-    if digest.hexdigest() != MD5:
-        raise ValueError(f"the download of {URL} is damaged (MD5 {digest.hexdigest()}, not {MD5}); it stays at {draft}")
-    draft.replace(archive)
     return archive

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from d2rkit.core.files import write_atomically
 from d2rkit.core.validation import check_choice
 from d2rkit.training.history import read_history
 
@@ -50,7 +51,8 @@ class TensorBoard:
         epoch = int(row["epoch"])
         if epoch > self.last:
             self._write(told(row), epoch)
-            self.told.write_text(str(epoch))
+            with write_atomically(self.told, durable=False) as draft:
+                draft.write_text(str(epoch))
             self.last = epoch
 
     def on_result(self, result: Mapping[str, Any]) -> None:

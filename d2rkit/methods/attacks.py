@@ -61,7 +61,7 @@ def pgd(
         x_adv = x_adv.detach().requires_grad_()
         with torch.enable_grad():
             gradient = _gradient(objective(x_adv), x_adv)
-        direction = gradient.sign() if norm == "linf" else gradient / _length(gradient).clamp_min(1e-12)
+        direction = gradient.sign() if norm == "linf" else _direction(gradient)
         x_adv = project(x_adv.detach() + step_size * direction, x, eps, norm)
     return project(x_adv.detach(), x, eps, norm)
 
@@ -77,7 +77,7 @@ def project(x_adv: Tensor, x: Tensor, eps: float, norm: str = "linf") -> Tensor:
     if norm == "linf":
         return torch.minimum(torch.maximum(x_adv, x - eps), x + eps).clamp_(0, 1)
     delta = x_adv - x
-    delta = delta * (eps / _length(delta).clamp_min(1e-12)).clamp_max(1)
+    delta = delta * (eps / _length(delta)).clamp_max(1)
     return (x + delta).clamp_(0, 1)
 
 
@@ -89,9 +89,23 @@ def _gradient(value: Tensor, x_adv: Tensor) -> Tensor:
     raise ValueError("an attack's objective must be one number that depends on the images differentiably")
 
 
+def _least(x: Tensor) -> float:
+    """The shortest length that is divided by, which is not 0 in x's precision."""
+    return max(1e-12, torch.finfo(x.dtype).tiny)
+
+
 def _length(x: Tensor) -> Tensor:
-    """L2 norm of each example, shaped to broadcast over it."""
-    return x.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
+    """L2 norm of each example, at least `_least`, shaped to broadcast over it."""
+    return x.flatten(1).norm(dim=1).clamp_min(_least(x)).view(-1, *[1] * (x.ndim - 1))
+
+
+def _direction(gradient: Tensor) -> Tensor:
+    """The gradient of each example at length 1, however short it was. One that is 0, as float16's are below 3e-8, has
+    no direction: the attack stands still there."""
+    length = _length(gradient)
+    largest = gradient.abs().flatten(1).amax(1).view_as(length)
+    gradient = gradient / torch.where((length <= _least(gradient)) & (largest > 0), largest, 1)  # squares might be 0
+    return gradient / _length(gradient)
 
 
 def _check_same_classes(target: Tensor, guide: Tensor) -> None:

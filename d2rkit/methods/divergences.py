@@ -1,9 +1,12 @@
 """How far apart two predictions are: the pieces from which objectives are built.
 
-Every function takes two logit tensors, (B, C) and (B, C), and returns one number an example, (B,).
-`p` is the first argument's softmax and `q` the second's. To measure between points of the probability
-simplex, pass their logarithms. Reductions over the batch belong to `objectives`. ValueError unless both are
-floating point, of one shape with B >= 1 and C >= 2, on one device; smoothing must be finite and not negative.
+Every function takes two logit tensors, (B, C) and (B, C), and returns one number an example, (B,). `p` is the
+first argument's softmax and `q` the second's. To measure between points of the probability simplex, pass
+their logarithms. A logit of -inf (a masked class) is a probability of 0, and 0 log 0 = 0; where q lacks a
+class that p has, KL(p || q) and H(p, q) are infinite. NaN is left for what has no value: the gap of two
+infinite KLs, and `logit_mse` where both logits are -inf. Reductions over the batch belong to `objectives`.
+ValueError unless both are floating point, of one shape with B >= 1 and C >= 2, on one device; smoothing must
+be finite and not negative.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ def kl(p_logits: Tensor, q_logits: Tensor, smoothing: float = 0.0) -> Tensor:
     check_number("smoothing", smoothing)
     log_p, log_q = p_logits.log_softmax(1), q_logits.log_softmax(1)
     p = log_p.exp()
-    return (p * ((torch.log(p + smoothing) if smoothing else log_p) - log_q)).sum(1)
+    ratio = (torch.log(p + smoothing) if smoothing else log_p) - log_q
+    return (p * ratio.masked_fill(p == 0, 0)).sum(1)
 
 
 def reverse_kl(p_logits: Tensor, q_logits: Tensor) -> Tensor:
@@ -54,7 +58,8 @@ def absolute_gap(p_logits: Tensor, q_logits: Tensor) -> Tensor:
 def jensen_shannon(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     """(KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2; at most log 2."""
     check_logits(p_logits, q_logits)
-    log_p, log_q = p_logits.log_softmax(1), q_logits.log_softmax(1)
+    least = torch.finfo(p_logits.dtype).min  # not -inf, whose difference with itself is no number
+    log_p, log_q = (logits.log_softmax(1).clamp_min(least) for logits in (p_logits, q_logits))
     log_m = torch.logaddexp(log_p, log_q) - torch.log(torch.tensor(2.0, dtype=log_p.dtype, device=log_p.device))
     return 0.5 * (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)).sum(1)
 
@@ -62,7 +67,8 @@ def jensen_shannon(p_logits: Tensor, q_logits: Tensor) -> Tensor:
 def cross_entropy(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     """H(p, q) = -sum_c p_c log q_c = KL(p || q) + H(p)."""
     check_logits(p_logits, q_logits)
-    return -(p_logits.softmax(1) * q_logits.log_softmax(1)).sum(1)
+    p, log_q = p_logits.softmax(1), q_logits.log_softmax(1)
+    return -(p * log_q.masked_fill(p == 0, 0)).sum(1)
 
 
 def logit_mse(p_logits: Tensor, q_logits: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -144,12 +145,26 @@ def test_drafts_of_the_dead_are_cleared_and_those_of_the_living_are_not(tmp_path
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     (tmp_path / "evaluation").mkdir()
-    gone = [tmp_path / f".resume.pt.{dead.pid}.tmp", tmp_path / "evaluation" / f".clean.npz.{dead.pid}.tmp"]
-    kept = [tmp_path / f".resume.pt.{os.getppid()}.tmp", tmp_path / ".mine.tmp", tmp_path / "resume.pt"]
+    with write_atomically(tmp_path / "x") as draft:  # .x.HOST.PROCESS.tmp
+        draft.touch()
+    here = draft.name.split(".")[2]
+    assert platform.node() not in draft.name
+    gone = [tmp_path / f".resume.pt.{here}.{dead.pid}.tmp", tmp_path / "evaluation" / f".a.npz.{here}.{dead.pid}.tmp"]
+    kept = [tmp_path / f".resume.pt.{here}.{os.getppid()}.tmp", tmp_path / ".mine.tmp", tmp_path / "resume.pt"]
+    kept += [tmp_path / f".resume.pt.00000000.{pid}.tmp" for pid in (dead.pid, os.getpid())]  # of another host
     for file in gone + kept:
         file.touch()
     assert clear_drafts(tmp_path) == 2
     assert all(file.exists() for file in kept) and not any(file.exists() for file in gone)
+
+
+def test_two_hosts_with_one_process_number_have_drafts_of_their_own(tmp_path, monkeypatch):
+    with write_atomically(tmp_path / "x") as ours:
+        ours.write_text("ours")
+        monkeypatch.setattr(platform, "node", lambda: "another")
+        with write_atomically(tmp_path / "x") as theirs:
+            theirs.write_text("theirs")
+    assert ours != theirs and (tmp_path / "x").read_text() == "ours"
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name_and_then_the_name(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ def kit(tmp_path):
     (folder / "00.ipynb").write_text("one")
     (folder / "exercises" / "01.ipynb").write_text("two")
     (folder / "exercises" / "source" / "01.py").write_text("for lecturers")
+    (folder / "ruff.toml").write_text("for the kit's own linter")
     (folder / "exercises" / "solution").mkdir()
     (folder / "exercises" / "solution" / "01.ipynb").write_text("solved")
     (folder / "exercises" / "LECTURERS.md").write_text("for lecturers")

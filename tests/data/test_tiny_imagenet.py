@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import tarfile
 import urllib.error
 import zipfile
@@ -165,13 +166,36 @@ def test_download_is_checked_kept_and_decoded(tmp_path, monkeypatch):
     assert sorted(p.name for p in root.iterdir()) == ["cache", "tiny-imagenet-200.zip"]
 
 
+def test_two_processes_that_download_do_not_write_to_one_file(tmp_path, monkeypatch):
+    (tmp_path / "far").mkdir()
+    content = official_zip(tmp_path / "far")
+    serve(monkeypatch, content)
+    root, drafts = tmp_path / "data", []
+    real = tiny_imagenet.urllib.request.urlopen
+
+    def another_first(url, timeout):
+        if not drafts:
+            drafts.append("the other's")
+            with monkeypatch.context() as other:
+                other.setattr(os, "getpid", lambda: 2**22 + 1)
+                tiny_imagenet._download(root)
+            (root / "tiny-imagenet-200.zip").unlink()
+        answer = real(url, timeout)
+        drafts.append([p.name for p in root.iterdir()])
+        return answer
+
+    monkeypatch.setattr(tiny_imagenet.urllib.request, "urlopen", another_first)
+    assert tiny_imagenet._download(root).read_bytes() == content
+    assert [p.name for p in root.iterdir()] == ["tiny-imagenet-200.zip"]
+
+
 def test_a_damaged_download_is_refused_and_not_mistaken_for_the_archive(tmp_path, monkeypatch):
     (tmp_path / "far").mkdir()
     serve(monkeypatch, official_zip(tmp_path / "far"), md5="0" * 32)
     root = tmp_path / "data"
     with pytest.raises(ValueError, match=r"is damaged .*MD5"):
         load_data("tiny-imagenet", root)
-    assert [p.name for p in root.iterdir()] == ["tiny-imagenet-200.zip.part"]
+    assert list(root.iterdir()) == []
     with pytest.raises(ValueError, match="tiny-imagenet is not in"):
         load_data("tiny-imagenet", root, download=False)
 

@@ -202,3 +202,21 @@ def test_one_process_of_a_group_writes(tmp_path, monkeypatch):
         assert found.each == []
         found.on_epoch(ROWS[0])
     assert list(tmp_path.iterdir()) == [] and {TensorBoard, MLflow} == set(TRACKERS.values())
+
+
+@pytest.mark.skipif("tensorboard" not in INSTALLED, reason="the extra tensorboard is not installed")
+def test_what_was_told_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    """A process that is killed while it writes leaves the number before, which the next one can read."""
+    tracker = TensorBoard(tmp_path)
+    tracker.on_epoch(ROWS[0])
+    real = Path.write_text
+
+    def cut(file, text, *args, **kwargs):
+        real(file, "", *args, **kwargs)
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_text", cut)
+    with pytest.raises(OSError, match="no space"):
+        tracker.on_epoch(ROWS[1])
+    tracker.close()
+    assert TensorBoard(tmp_path).last == 1

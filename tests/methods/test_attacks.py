@@ -247,3 +247,17 @@ def test_images_that_no_layer_can_take_are_said(size, says):
     network(torch.rand(2, 3, 6, 6))
     with pytest.raises(ValueError, match=says):
         attacks.kl_self(network, torch.rand(2, 3, *size), eps=0.1, step_size=0.1, steps=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_an_l2_step_follows_a_gradient_however_short(dtype):
+    """Down to numbers whose squares are 0; a gradient of 0 moves nothing, and makes no NaN."""
+    x = torch.full((3, 1, 2, 2), 0.5, dtype=dtype)
+    way = torch.tensor([[3.0, 0.0], [-4.0, 0.0]], dtype=dtype)
+    size = torch.tensor([0.0, max(1e-30, 8 * torch.finfo(dtype).smallest_normal), 1.0], dtype=dtype)
+    size = size.view(3, 1, 1, 1)
+    found = attacks.pgd(lambda z: (size * way * z).sum(), x, eps=0.25, step_size=0.125, steps=1, norm="l2")
+    moved = torch.stack([torch.zeros(1, 2, 2), *2 * [0.125 * way[None].float() / 5]])
+    torch.testing.assert_close((found - x).float(), moved, atol=1e-3 if dtype == torch.float16 else 1e-6, rtol=0)
+    still = attacks.pgd(lambda z: (size * way * z).sum(), x, eps=0, step_size=0.125, steps=2, norm="l2")
+    assert torch.equal(still, x)

@@ -114,3 +114,26 @@ def test_large_logits_stay_finite():
     p, q = torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]])
     for name, divergence in DIVERGENCES.items():
         assert torch.isfinite(divergence(p, q)).all(), name
+
+
+@pytest.mark.parametrize("name", sorted(set(DIVERGENCES) - {"logit-mse"}))
+def test_a_class_masked_on_both_sides_counts_nothing(name):
+    """A logit of -inf, in value and in gradient: as if the class were not there."""
+    few = [z.requires_grad_() for z in torch.randn(2, 5, 4, dtype=torch.float64).unbind()]
+    many = [torch.cat([z.detach(), torch.full((5, 1), -torch.inf)], 1).requires_grad_() for z in few]
+    values = [DIVERGENCES[name](*pair) for pair in (few, many)]
+    scale = 5 / 4 if name == "probability-mse" else 1  # a mean over classes
+    torch.testing.assert_close(values[1] * scale, values[0])
+    for some, all_ in zip(*(torch.autograd.grad(v.sum(), pair) for v, pair in zip(values, (few, many), strict=True)),
+                          strict=True):  # fmt: skip
+        torch.testing.assert_close(all_[:, :4] * scale, some)
+        assert not all_[:, 4].any()
+
+
+def test_a_class_masked_on_one_side():
+    p, q = torch.tensor([[0.0, 1.0, -torch.inf]]), torch.tensor([[1.0, 0.0, 2.0]])
+    assert divergences.kl(p, q).isfinite() and divergences.cross_entropy(p, q).isfinite()
+    assert divergences.kl(q, p) == divergences.cross_entropy(q, p) == divergences.symmetric_kl(p, q) == torch.inf
+    assert divergences.kl(p, q, smoothing=1e-5).isfinite()
+    assert 0 < divergences.jensen_shannon(p, q) < math.log(2)
+    torch.testing.assert_close(divergences.jensen_shannon(p, q), divergences.jensen_shannon(q, p))

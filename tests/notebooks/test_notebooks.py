@@ -14,6 +14,7 @@ from tests.notebooks.try_it import HEADING, cells_that_try, names_in, snippets
 PROJECT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 BUDGET = 60  # seconds of CPU, one core
+COLUMNS = 107  # what a cell shows without a scrollbar: JupyterLab, a window of 1280 pixels, the side bar open
 
 every_notebook = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda f: f.stem)
 
@@ -40,6 +41,12 @@ def test_is_committed_clean(file):
             f"cell {cell.id} has outputs: run nbstripout"
         )
     assert "widgets" not in notebook.metadata
+
+
+@every_notebook
+def test_code_is_read_without_a_scrollbar(file):
+    cells = [cell.source for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code"]
+    assert [line for source in cells for line in source.split("\n") if len(line) > COLUMNS] == []
 
 
 @every_notebook
