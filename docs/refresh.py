@@ -1,4 +1,4 @@
-"""Writes the tables and figures of docs/*.md from data/results, each between two markers.
+"""Writes the tables and figures of README.md and docs/*.md from data/results, each between two markers.
 
 python docs/refresh.py           after results have changed
 python docs/refresh.py --check   writes nothing; exit status 1 if a page is not what the results say
@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 
 PROJECT = Path(__file__).resolve().parents[1]
-PAGES, RESULTS = PROJECT / "docs", PROJECT / "data" / "results"
+RESULTS = PROJECT / "data" / "results"
+PAGES = (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")))
 MARKED = re.compile(r"(<!-- results of (\w+) -->\n).*?(<!-- end of results -->\n)", re.DOTALL)
 MARKED_FIGURE = re.compile(r"(<!-- (\w+): ([^>]+?) -->).*?(<!-- / -->)")
 BEYOND_CHANCE = 0.05  # after Holm
@@ -233,10 +234,24 @@ def standard_error(table: str) -> str:
     return f"{100 * math.sqrt(0.25 / images):.1f}"
 
 
+def _means(table: str, attack: str) -> pd.Series:
+    """By label of the row, in percent."""
+    return 100 * pd.read_csv(RESULTS / table / "runs.csv").groupby("label")[attack].mean()
+
+
+def mean(table: str, label: str, attack: str) -> str:
+    return f"{_means(table, attack)[label]:.1f}"
+
+
+def overestimate(table: str, attack: str) -> str:
+    """By how many whole points an attack's accuracy is above AutoAttack's, from the least to the greatest row."""
+    gaps = _means(table, attack) - _means(table, "autoattack")
+    return f"{gaps.min():.0f} to {gaps.max():.0f}"
+
+
 def above(table: str, other: str, label: str, attack: str) -> str:
     """By how many whole points a row's mean is above that of the same row in another table."""
-    means = [pd.read_csv(RESULTS / each / "runs.csv").groupby("label")[attack].mean() for each in (table, other)]
-    return f"{100 * (means[0][label] - means[1][label]):.0f}"
+    return f"{_means(table, attack)[label] - _means(other, attack)[label]:.0f}"
 
 
 def _run(table: str, method: str, seed: str) -> Path:
@@ -289,7 +304,6 @@ def spread_of(ratio: Mapping[str, float]) -> str:
 
 
 def in_points(file: str, path: str) -> str:
-    """A difference of two accuracies."""
     return _signed(measured(file, path))
 
 
@@ -297,7 +311,8 @@ FIGURES: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
         p_value, difference, points, count_beyond_chance, points_beyond_chance, greatest_p_beyond_chance, within_chance,
-        standard_error, above, accuracy, minutes, validation, above_final, number, spread, in_points,
+        standard_error, mean, overestimate, above, accuracy, minutes, validation, above_final, number, spread,
+        in_points,
     )
 }  # fmt: skip
 
@@ -319,7 +334,7 @@ def refreshed(page: str) -> str:
 
 def main() -> int:
     stale = []
-    for file in sorted(PAGES.glob("*.md")):
+    for file in PAGES:
         page = file.read_text(encoding="utf-8")
         if (now := refreshed(page)) != page:
             stale.append(file.name)

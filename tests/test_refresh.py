@@ -1,4 +1,4 @@
-"""The tables and figures in docs/ are those of the shipped results."""
+"""The marked tables and figures of README.md and docs/ are those of the shipped results."""
 
 import importlib.util
 import json
@@ -26,7 +26,7 @@ def test_the_pages_have_what_the_results_give():
 
 
 def pages():
-    return [file.read_text(encoding="utf-8") for file in sorted((PROJECT / "docs").glob("*.md"))]
+    return [file.read_text(encoding="utf-8") for file in refresh().PAGES]
 
 
 def test_every_table_is_marked_once_and_a_typed_number_does_not_last():
