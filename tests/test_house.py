@@ -1,6 +1,7 @@
 """Rules of the house that only a look at its files can hold: length, parameters, and mutants that still bite."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,9 @@ def test_functions_take_at_most_seven_parameters():
             if count > 7 and not by_name and (private or positional > 7):
                 too_many.append(f"{file.relative_to(PROJECT)}: {function.name} has {count}")
     assert not too_many
+
+
+def test_spelling_is_not_checked_in_what_the_kit_writes_into_a_checkout():
+    ignored = [line.strip("/") for line in (PROJECT / ".gitignore").read_text().splitlines() if line.startswith("/")]
+    skipped = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["codespell"]["skip"].split(",")
+    assert {f"./{name}" for name in ignored if name != "data/*"} <= {*skipped}

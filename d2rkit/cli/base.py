@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from d2rkit.core.devices import resolve
 from d2rkit.core.paths import home
 from d2rkit.core.processes import check_cores
 from d2rkit.core.validation import number
+from d2rkit.experiments import trackers
+from d2rkit.experiments.experiment import Experiment
 from d2rkit.experiments.plugins import command_words
 from d2rkit.experiments.presets import Preset, presets_of
 
@@ -203,6 +206,13 @@ def workers_here(workers: int, threads: int, place: Place, devices: int = 1) -> 
         return workers
     on_gpu = resolve(place.device).type != "cpu"
     return 0 if on_gpu or devices > 1 else max(1, (os.cpu_count() or 1) // threads)
+
+
+def log_to(names: Sequence[str], experiments: Sequence[Experiment], place: Place) -> None:
+    """Every run that this command trains logs to these trackers; what cannot be logged any more is said."""
+    trackers.ask(names)
+    if late := trackers.too_late(names, [place.runs_root / experiment.run_name for experiment in experiments]):
+        print(f"d2rkit: {late}", file=sys.stderr)
 
 
 def check_counts(**counts: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import tyro
 
-from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
+from d2rkit.cli.base import HERE, Folder, Place, Word, app, progress_bar
 from d2rkit.core import devices
 from d2rkit.core.digests import LENGTH, weights_digest
 from d2rkit.core.files import read_json, write_json
@@ -43,7 +43,7 @@ def evaluate_command(
     exact: bool = False,
     budget: str = "",
     masking: bool = True,
-    folder: str = "",
+    folder: Folder = "",
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
     """Attack a checkpoint (from TRADES, LBGAT, AWP, D2R and similar releases, or from a run) and print its accuracies.
@@ -59,7 +59,7 @@ def evaluate_command(
         mean: mean of the input normalisation it was trained with, if the file does not contain it: one number per
             channel on pixels in [0, 1], e.g. "0.49, 0.48, 0.45", or cifar10, cifar100 or imagenet.
         std: the standard deviation likewise; not needed if mean is a name.
-        attacks: the attacks to run.
+        attacks: the attacks to run: clean, fgsm, autoattack, pgdN or cwN (N steps, e.g. pgd100).
         eps: radius of the L-infinity ball, pixel scale, e.g. 8/255.
         seed: for the attacks' random starts.
         eot: forward passes to average the gradient over, for a randomised network.

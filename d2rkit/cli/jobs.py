@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import tyro
 
-from d2rkit.cli.base import AS_IS, HERE, Changes, Place, Word, app, command_line, tables_of, workers_here
+from d2rkit.cli.base import AS_IS, HERE, Changes, Place, Word, app, command_line, log_to, tables_of, workers_here
 from d2rkit.core.validation import nearest
-from d2rkit.experiments import trackers
 from d2rkit.experiments.experiment import Experiment
 from d2rkit.experiments.slurm import Slurm, submit_slurm
 from d2rkit.experiments.status import progress, progress_table, totals
@@ -60,7 +59,7 @@ def sweep_command(
     if devices > 1 and executor != "here":
         raise ValueError(f"--devices is for --executor here; {executor} is told with --slurm.gpus")
     experiments = experiments if cell < 0 else [experiments[cell]]
-    trackers.ask(log)
+    log_to(log, experiments, place)
     where = {"device": place.device, "data_root": place.data_root or None}
     todo = unfinished(experiments, place.runs_root)
     print(f"{len(experiments)} runs in {place.runs_root}, {len(todo)} of them to do", flush=True)

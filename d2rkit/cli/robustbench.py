@@ -11,7 +11,7 @@ from d2rkit.cli.base import HERE, File, Place, Word, app
 from d2rkit.core.files import write_atomically, write_json
 from d2rkit.core.paths import new_file
 from d2rkit.experiments.experiment import read_run
-from d2rkit.reporting.robustbench import claim, read_leaderboard
+from d2rkit.reporting.robustbench import claim, our_name, read_leaderboard
 
 
 @app.command
@@ -27,19 +27,20 @@ def leaderboard(
     Args:
         folder: the copy, its model_info folder, or a folder with its JSON files.
         data: only this data set, e.g. cifar10.
-        network: only this architecture, e.g. wrn-34-10.
+        network: only this architecture, by the kit's name or RobustBench's, e.g. wrn-34-10 or WideResNet-34-10.
         extra_data: include entries trained with additional data.
         output: a CSV file to write, with the columns of published.csv where available.
     """
     board = read_leaderboard(folder)
-    frame = board.frame
-    for name, wanted in (("dataset", data), ("target", network)):
-        if wanted and wanted not in set(frame[name]):
-            raise ValueError(
-                f"no entry of {name} {wanted!r} there; there are {', '.join(sorted(set(frame[name]))[:8])}"
-            )
-        frame = frame[frame[name] == wanted] if wanted else frame
-    frame = frame if extra_data else frame[~frame["extra_data"]]
+    frame = board.frame if extra_data else board.frame[~board.frame["extra_data"]]
+    if frame.empty:
+        raise ValueError("every entry there was trained with additional data")
+    for what, column, wanted in (("data set", "dataset", data), ("network", "target", network and our_name(network))):
+        names = sorted(set(frame[column]))
+        if wanted and wanted not in names:
+            which = "" if extra_data else " without additional data"
+            raise ValueError(f"no entry{which} of the {what} {wanted!r} there; there are {', '.join(names)}")
+        frame = frame[frame[column] == wanted] if wanted else frame
     if output:
         path = new_file(output)
         with write_atomically(path) as draft:
@@ -47,7 +48,8 @@ def leaderboard(
         print(f"{len(frame)} entries: {path}")
     else:
         print(frame.drop(columns="source").to_string(index=False, na_rep="", float_format="{:.2f}".format))
-    print("external: what an attack beside AutoAttack left, as RobustBench states it; in percent")
+    print("RobustBench's published numbers, in percent; none was measured here; eps: radius in pixel scale")
+    print("external: what an attack beside AutoAttack left, as RobustBench states it")
     for words in board.left_out:
         print(f"d2rkit: {words}", file=sys.stderr)
 

@@ -12,14 +12,13 @@ from pathlib import Path
 import torch
 import tyro
 
-from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
+from d2rkit.cli.base import HERE, Folder, Place, Word, app, log_to, number_words, progress_bar
 from d2rkit.cli.presenting import copies_to_present, surroundings
 from d2rkit.cli.working_copies import update
 from d2rkit.core.devices import resolve
 from d2rkit.core.paths import check_path, home
 from d2rkit.core.validation import nearest
 from d2rkit.data.datasets import DATASETS, load_data
-from d2rkit.experiments import trackers
 from d2rkit.experiments.experiment import Experiment, machine
 from d2rkit.experiments.plugins import LOADED, VARIABLE
 from d2rkit.experiments.run import run
@@ -35,7 +34,9 @@ def doctor() -> None:
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores")
     for package, part in (("torch", ""), ("torchvision", ""), ("pyautoattack", ""), ("lightning-fabric", ""),
                           ("jupyterlab", "[lab]"), ("ipywidgets", "[lab]"), ("anywidget", "[lab]"),
-                          ("submitit", "[slurm]")):  # fmt: skip
+                          ("submitit", "[slurm]"), ("onnx", "[export]"), ("onnxscript", "[export]"),
+                          ("onnxruntime", "[export]"), ("tensorboard", "[tensorboard]"), ("mlflow-skinny", "[mlflow]"),
+                          ("timm", "[zoo]"), ("transformers", "[zoo]")):  # fmt: skip
         try:
             print(f"  {package} {version(package)}")
         except PackageNotFoundError:
@@ -89,7 +90,7 @@ def train(
         log: besides history.csv, log each epoch to tensorboard, mlflow or both, in the run folder.
     """
     experiment.check()
-    trackers.ask(log)
+    log_to(log, [experiment], place)
     folder = place.runs_root / experiment.run_name
     print(f"run folder: {folder}", flush=True)
     with progress_bar() as report:
@@ -98,6 +99,8 @@ def train(
             report=report,
         )  # fmt: skip
     print(f"status: {done.result['status']}")
+    if done.result["accuracy"]:
+        print(f"accuracy on {done.result['n_test']} test images, eps {number_words(experiment.radius)} (pixel scale):")
     for checkpoint, accuracies in done.result["accuracy"].items():
         print(f"{checkpoint}: " + ", ".join(f"{name} {value:.1%}" for name, value in accuracies.items()))
     if looked := done.result.get("masking_verdict"):
@@ -111,7 +114,7 @@ def train(
 
 @app.command
 def lab(
-    notebook: Word = "00_start_here.ipynb", port: int = 8888, browser: bool = True, folder: str = "",
+    notebook: Word = "00_start_here.ipynb", port: int = 8888, browser: bool = True, folder: Folder = "",
     in_place: bool = False, present: bool = False,
 ) -> None:  # fmt: skip
     """Open JupyterLab on your own copy of one of the kit's notebooks (needs a checkout; the package has no notebooks).

@@ -9,11 +9,22 @@ from typing import Annotated
 
 import tyro
 
-from d2rkit.cli.base import AS_IS, HERE, Changes, Folder, Place, Word, app, check_counts, tables_of, workers_here
+from d2rkit.cli.base import (
+    AS_IS,
+    HERE,
+    Changes,
+    Folder,
+    Place,
+    Word,
+    app,
+    check_counts,
+    log_to,
+    tables_of,
+    workers_here,
+)
 from d2rkit.core.files import write_atomically
 from d2rkit.core.paths import home
 from d2rkit.data.datasets import load_data
-from d2rkit.experiments import trackers
 from d2rkit.experiments.experiment import Experiment, machine, read_runs
 from d2rkit.experiments.own_presets import with_versions
 from d2rkit.experiments.presets import Preset, get_preset
@@ -59,10 +70,10 @@ def reproduce(
         workers_here(workers, threads, place)
         return _dry_run(tables_of(preset, changes), rows, batch, workers, threads, place.device, folder)
     workers = workers_here(workers, threads or 1, place, devices)
-    trackers.ask(log)
     failed = False
     for chosen in tables_of(preset, changes):
         experiments = chosen.experiments(rows, seeds)
+        log_to(log, experiments, place)
         print(f"{chosen.title}: {len(experiments)} runs in {place.runs_root}", flush=True)
         outcomes = sweep(
             experiments, place.runs_root, workers=workers, threads=threads, device=place.device, count=devices,
@@ -165,8 +176,12 @@ def table(
     """
     if place.runs and not place.runs_root.is_dir():  # else a slip of the pen would replace a table by an empty one
         raise ValueError(f"the runs folder {place.runs} does not exist")
-    for chosen in tables_of(preset, changes):
+    written = [
         _write(chosen, chosen.experiments(), place, _folder(results, preset, chosen))
+        for chosen in tables_of(preset, changes)
+    ]
+    if not any(written):
+        sys.exit(2)
 
 
 @app.command(name="pack")
@@ -181,7 +196,7 @@ def pack_command(
 
     Args:
         preset: a table by name, e.g. quick.
-        folder: receives runs/ and the table; existing files with different content are never replaced.
+        folder: receives runs/ and the table; a run's file with other content is never replaced, nor another table.
         weights: a folder for the weights of each row's first seed (default: none are copied).
         half: store those weights in float16; `verify` reports how many flags the rounding changes.
     """
@@ -202,7 +217,7 @@ def _folder(results: str, asked: str, chosen: Preset) -> Path:
 
 def _write(preset: Preset, experiments: list[Experiment], place: Place, folder: Path) -> set[str]:
     """The whole table, whichever of its cells were asked for, with seeds beyond the preset's if they were; returns the
-    names of its runs."""
+    names of its runs. Without any, a table that is there already stays."""
     from d2rkit.reporting.figures import write_figures  # pandas and seaborn take seconds to import
     from d2rkit.reporting.tables import write_table
 
@@ -210,6 +225,11 @@ def _write(preset: Preset, experiments: list[Experiment], place: Place, folder: 
     preset = with_versions(preset, all_runs)
     names = {e.run_name for e in [*preset.experiments(), *experiments]}
     runs = [r for r in all_runs if r.experiment.run_name in names]
+    if not runs:
+        kept = f"; {folder / 'table.md'} stays as it is" if (folder / "table.md").exists() else ""
+        print(f"d2rkit: no finished run of {preset.name} in {place.runs_root}{kept}", file=sys.stderr)
+        if kept:
+            return set()
     files = write_table(preset, runs, folder) + (write_figures(preset, runs, folder) if runs else [])
     print((folder / "table.md").read_text(encoding="utf-8"))
     print("written:", *(f"  {path}" for path in files), sep="\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from d2rkit.cli.base import HERE, Place, Word, app, progress_bar
+from d2rkit.cli.base import HERE, File, Place, Word, app, progress_bar
 from d2rkit.experiments.experiment import find_runs
 from d2rkit.reporting.verify import verify
 
@@ -15,7 +15,7 @@ from d2rkit.reporting.verify import verify
 @app.command(name="verify")
 def verify_command(
     folder: Word,
-    weights: str = "",
+    weights: File = "",
     place: tyro.conf.OmitArgPrefixes[Place] = HERE,
 ) -> None:
     """Remeasure a run's clean and PGD accuracy, image by image, and report which row of which table they confirm.
@@ -42,7 +42,7 @@ def verify_command(
         try:
             with progress_bar() as report:
                 answers = verify(
-                    run, Path(weights).expanduser() if weights else None, device=place.device,
+                    run, Path(weights) if weights else None, device=place.device,
                     data_root=place.data_root or None, report=report,
                 )  # fmt: skip
         except ValueError as error:

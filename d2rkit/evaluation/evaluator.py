@@ -34,13 +34,12 @@ Progress = Callable[[float], None]
 
 def parse_attack(name: str) -> tuple[str, int]:
     """Kind and number of steps: "pgd20" -> ("pgd", 20). ValueError for an unknown name."""
-    if not isinstance(name, str):
-        raise nearest(name, ATTACKS, "attack")
-    if match := re.fullmatch(r"(pgd|cw)([1-9]\d*)", name):
+    text = name if isinstance(name, str) else ""
+    if match := re.fullmatch(r"(pgd|cw)([1-9]\d*)", text):
         return match[1], int(match[2])
-    if name in ("clean", "fgsm", "autoattack"):
-        return name, 1
-    raise nearest(name, ATTACKS, "attack")
+    if text in ("clean", "fgsm", "autoattack"):
+        return text, 1
+    raise nearest(name, (*ATTACKS, "pgdN and cwN with N steps"), "attack")
 
 
 def check_radius(eps: float) -> float:
@@ -259,7 +258,8 @@ def check_logits(network: nn.Module, x: Tensor, num_classes: int | None = None) 
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        raise ValueError(f"the network does not take images of {shape} pixels: {printable(error)}") from error
+        words = f"the network does not take images of {shape} pixels, as this data set's are"
+        raise ValueError(f"{words}: {printable(error)}") from error
     if not isinstance(logits, Tensor):
         raise ValueError(f"the network returns a {type(logits).__name__}, not a tensor of logits (B, classes); wrap it")
     if logits.ndim != 2 or len(logits) != len(x) or not logits.is_floating_point():

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from d2rkit.core.digests import bytes_digest
 from d2rkit.core.files import write_atomically
 from d2rkit.core.paths import check_path, new_file
 from d2rkit.exercises import NAMES
@@ -57,17 +58,22 @@ class StudentExercise:
 
 @dataclass(frozen=True)
 class Student:
-    """name: as in the file, else the file's own name; file: below the folder."""
+    """name: as in the file, else the file's own name; file: below the folder; digest: of all else that it says."""
 
     name: str
     file: str
     cells: dict[str, StudentExercise]
     answers: dict[str, dict]
+    digest: str = ""
 
     @property
     def given(self) -> str:
         """The name without the file that tells two of one name apart."""
         return self.name.removesuffix(f" ({self.file})")
+
+    @property
+    def tried(self) -> bool:
+        return any(cell.attempts for cell in self.cells.values())
 
     @property
     def passed(self) -> int:
@@ -101,6 +107,15 @@ class ClassDesk:
     @property
     def again(self) -> bool:
         return any(cell.again for student in self.students for cell in student.cells.values())
+
+    @property
+    def copies(self) -> list[list[str]]:
+        """Students whose hand-ins are the same to the second and the session, but for the name."""
+        groups: dict[str, list[Student]] = {}
+        for student in self.students:
+            if student.tried:
+                groups.setdefault(student.digest, []).append(student)
+        return [[one.name for one in group] for group in groups.values() if len({one.given for one in group}) > 1]
 
     def csv(self) -> str:
         return as_csv(self)
@@ -161,7 +176,7 @@ def class_desk(
     current()  # a lecturer's file that is wrong is no fault of the hand-ins
     students, broken = read_class(root)
     if not students:
-        told = f"; {next(iter(broken.values()))}" if broken else ""
+        told = f"; {' '.join(next(iter(broken.items())))}" if broken else ""
         raise ValueError(f"there is no hand-in below {root}: report().save('handin.json') writes one{told}")
     if limits is not None:
         students = run_again(students, limits, report)
@@ -178,7 +193,7 @@ def class_desk(
 def read_class(root: Path) -> tuple[list[Student], dict[str, str]]:
     """Hand-ins by name, and one sentence for each other file (hidden ones do not count)."""
     students, broken, seen = [], {}, {}
-    for file in sorted(root.rglob("*")):
+    for file in sorted(root.rglob("*"), key=lambda file: (file.with_suffix(""), file)):  # "a (1).json" after "a.json"
         name, json_file = readable(file.relative_to(root).as_posix()), file.suffix.lower() == ".json"
         if any(part.startswith(".") for part in file.relative_to(root).parts) or (file.is_dir() and not json_file):
             continue
@@ -224,7 +239,8 @@ def _student(handin: Mapping[str, Any], file: Path, name: str) -> Student:
             entry["status"], step, hint, attempts(entry), entry.get("code", ""), entry["title"]
         )
     who = readable(handin.get("student", "").strip() or own)
-    return Student(who, name, cells, dict(handin.get("answers", {})))
+    rest = json.dumps({**handin, "student": ""}, sort_keys=True)
+    return Student(who, name, cells, dict(handin.get("answers", {})), bytes_digest(rest.encode()))
 
 
 def run_again(

@@ -33,16 +33,17 @@ thead th, thead td { border-bottom: 2px solid var(--soft); font-weight: 600; } t
 .matrix th:first-child { width: 9rem; } .matrix td, .matrix thead th { padding: .3rem .4rem; width: 7rem; }
 .matrix td { border-left: 1px solid var(--line); overflow-wrap: anywhere; } .matrix b { white-space: nowrap; }
 .passed { background: var(--fill); } .passed b { color: var(--ok); } .not b { color: var(--no); }
-.matrix .step { display: block; line-height: 1.25; } summary { cursor: pointer; }
+.matrix .step { display: block; line-height: 1.25; } .matrix [open] summary { margin-bottom: .4rem; }
+summary { cursor: pointer; }
 .title { font-weight: 400; font-size: 12px; line-height: 1.25; color: var(--soft); display: block; }
 .mark { display: inline-block; border: 1px solid var(--no); border-radius: .6em; padding: 0 .45em; font-size: .9em; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(30rem, 1fr)); gap: 1rem; }
 .card { border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem; } .card table { width: 100%; }
-.bar { display: block; height: .55rem; background: var(--ok); border-radius: 2px; min-width: 1px; }
+.bar { display: block; height: .55rem; background: var(--ok); border-radius: 2px; }
 .graph { display: block; width: 8rem; margin-top: .35rem; background: var(--line); border-radius: 2px; }
 ul { margin: .3rem 0; padding-left: 1.2rem; max-width: 60rem; } li { margin: .2rem 0; }
-pre { font-size: 12px; line-height: 1.35; background: var(--fill); padding: .5rem .7rem; overflow-x: auto;
-  margin: .4rem 0; }
+pre { font-size: 12px; line-height: 1.35; background: var(--fill); padding: .5rem .7rem; margin: .4rem 0;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
 .codes { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 0 1rem; }
 .codes > div { min-width: 0; }
 @page { size: A4 landscape; margin: 12mm; }
@@ -99,8 +100,9 @@ def _short(desk: ClassDesk) -> str:
         for one in desk.misconceptions[:3]
         if len(one.students) > 1
     ]
-    idle = [s.name for s in desk.students if not any(c.attempts for c in s.cells.values())]
+    idle = [s.name for s in desk.students if not s.tried]
     lines += [f"Handed in without an attempt: {_t(', '.join(idle))}"] if idle else []
+    lines += [f"The same hand-in under several names: {_t(', '.join(names))}" for names in desk.copies]
     alike = [f"{one.exercise} ({', '.join(one.students)})" for one in desk.alike if not one.common]
     lines += [f"Code that is alike: {_t('; '.join(alike))}"] if alike else []
     differ = [(s.name, name) for s in desk.students for name, cell in s.cells.items() if cell.differs]

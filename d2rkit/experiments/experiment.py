@@ -44,13 +44,13 @@ class Experiment(Recipe):
     subset: str = ""
     """Number of training images, e.g. 10k; empty for all."""
     target: str = "cnn-16"
-    """The network that is to become robust."""
+    """The network that is to become robust, e.g. cnn-16, wrn-34-10 or preactresnet18; an unknown name lists more."""
     guide: str = "cnn-16"
     """The network beside it; unused by methods without a guide and by ADR, whose guide is the target's average."""
     test_images: int = 0
     """Evaluate on the first so many test images, as equally as possible of every class; 0 for all."""
     attacks: tuple[str, ...] = ATTACKS
-    """What to evaluate with; empty to train only."""
+    """What to evaluate with: clean, fgsm, autoattack, pgdN or cwN (N steps); empty to train only."""
     test_eps: float = 0.0
     """Radius of the L-infinity ball in evaluation, pixel scale; 0 for that of training."""
     checkpoints: tuple[str, ...] = ("best",)

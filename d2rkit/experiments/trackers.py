@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,7 @@ class MLflow:
 
 
 TRACKERS = {"tensorboard": TensorBoard, "mlflow": MLflow}
+PLACES = {"tensorboard": "tensorboard", "mlflow": "mlflow.db"}  # of what each writes, in a run's folder
 
 
 class Trackers:
@@ -155,6 +156,14 @@ def ask(names: Sequence[str]) -> None:
         for name in checked(names):
             _importable(name)
         os.environ[ASKED] = ",".join(checked(names))
+
+
+def too_late(names: Sequence[str], folders: Iterable[Path]) -> str:
+    """A sentence on the finished runs among these that one of the trackers knows nothing of; "" if there are none."""
+    finished = [folder for folder in folders if (folder / "result.json").exists()]
+    count = sum(not all((folder / PLACES[name]).exists() for name in names) for folder in finished)
+    words = f"{count} finished before, without {' and '.join(names)}: not logged; history.csv has what would be"
+    return words if count else ""
 
 
 @contextmanager

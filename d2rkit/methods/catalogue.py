@@ -103,6 +103,13 @@ class Method:
         extra = {name: more[name] for name in self.handed if more.get(name) is not None}
         return self.objective(logits, y, **{**self.options, **(changes or {})}, **extra)
 
+    def option(self, name: str, changes: Mapping[str, float | str | bool]) -> float | str | bool:
+        """The value of a loss option once `changes` are made; KeyError for one that the objective does not have."""
+        default = inspect.signature(self.objective).parameters[name].default
+        given = {name: default, **self.options, **changes}
+        # D2R's weights are None where they are its variant's.
+        return objectives.D2R_WEIGHTS[given["variant"]][name] if given[name] is None else given[name]
+
     def check_options(self, changes: Mapping[str, float | str | bool]) -> None:
         """ValueError if `changes` names an option that the objective does not have, or gives it an impossible value."""
         signature = inspect.signature(self.objective).parameters.values()

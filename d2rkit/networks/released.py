@@ -50,8 +50,12 @@ def read_file(path: str | Path) -> Any:
     """What a .safetensors file or a torch file holds, told apart by content, without running code in it.
     ValueError, in one sentence, if it is missing, damaged, something else, or needs code to be read."""
     path = check_path(path)
+    if path.is_dir():
+        inside = " and ".join(name for name in ("best.safetensors", "last.safetensors") if (path / name).is_file())
+        hint = f"; it is a run's, whose weights are {inside} in it" if inside else ""
+        raise ValueError(f"checkpoint {path} is a folder, not a file{hint}")
     if not path.is_file():
-        raise ValueError(f"checkpoint {path} {'is a folder, not a file' if path.is_dir() else 'does not exist'}")
+        raise ValueError(f"checkpoint {path} does not exist")
     with path.open("rb") as file:
         start = file.read(1024)
     if what := _something_else(path, start):
@@ -87,6 +91,8 @@ def _something_else(path: Path, start: bytes) -> str:
         return "an ONNX program, not a network's tensors; `d2rkit export RUN --to safetensors` writes those"
     if start.startswith(b"PK"):
         return _odd_zip(path)
+    if not re.search(rb"^\x80|[\0-\x08\x0e-\x1f]", start):  # what every format of tensors begins with
+        return "a text file"
     return ""
 
 

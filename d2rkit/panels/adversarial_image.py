@@ -31,6 +31,7 @@ IMAGE_ATTACKS = {
     "cw": "PGD on the margin (C&W)",
     "noise": "random signs, no gradient",
 }
+STEPS, STEP_SHARE = 10, 0.25  # where the sliders begin
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,16 @@ def compute(
         x[0].cpu().numpy(), x_adv[0].cpu().numpy(), int(y), sample.class_names, *predict(target), *guided,
         eps, attack, curve or (), curve_images, float(here), sample.title,
     )  # fmt: skip
+
+
+def first_fooled(sample: SamplePair, eps: float, count: int = 20) -> int:
+    """Number of the first of `count` images that the target gets right, and wrong under the attack that the panel opens
+    with at eps (pixel scale); without one, of the first that it gets right."""
+    for image in range(min(count, len(sample.labels))):
+        shown = compute(sample, image, "pgd", eps, STEPS, STEP_SHARE)
+        if shown.target_clean.argmax() == shown.label != shown.target_adv.argmax():
+            return image
+    return sample.first_right(count)
 
 
 # -- picture ----------------------------------------------------------------------------------------------
@@ -289,11 +300,13 @@ class AdversarialImage(Panel):
         self._curves: dict[tuple, Points] = {}
         top = round(255 * max_eps)
         controls = {
-            "image": Choice("Image", sample.first_right(), sample.choices()),
+            "image": Choice("Image", first_fooled(sample, min(sample.eps, max_eps)), sample.choices()),
             "attack": Choice("Attack", "pgd", {words: name for name, words in IMAGE_ATTACKS.items()}),
             "eps255": Slider("ε in 1/255", 0, 0, top, 1, "Largest change of a pixel, in 1/255"),
-            "steps": Slider("Steps", 10, 1, 20, 1, "Gradient steps of PGD and C&W", when=takes_steps),
-            "step_share": Slider("Step size / ε", 0.25, 0.05, 1.0, 0.05, "Step size as a share of ε", when=takes_steps),
+            "steps": Slider("Steps", STEPS, 1, 20, 1, "Gradient steps of PGD and C&W", when=takes_steps),
+            "step_share": Slider(
+                "Step size / ε", STEP_SHARE, 0.05, 1.0, 0.05, "Step size as a share of ε", when=takes_steps
+            ),
         }
         super().__init__(f"Adversarial image · {sample.title}", controls, self._compute, draw, words)
 

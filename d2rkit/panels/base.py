@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from d2rkit.core.validation import shown
+from d2rkit.panels.stage import Stage
 from d2rkit.reporting.html_table import LEFT, html_table
 from d2rkit.reporting.style import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PURPLE, RED, SKY  # noqa: F401
 
@@ -57,9 +58,9 @@ DPI = _dpi()
 
 
 # -- pictures ---------------------------------------------------------------------------------------------
-def figure(width: float, height: float) -> Figure:
+def figure(width: float, height: float) -> Stage:
     """A Figure, in inches, that pyplot knows nothing of."""
-    made = Figure(figsize=(width, height), dpi=DPI, facecolor=PAPER, layout=None)
+    made = Stage(figsize=(width, height), dpi=DPI, facecolor=PAPER, layout=None)
     FigureCanvasAgg(made)
     return made
 

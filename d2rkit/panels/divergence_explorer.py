@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.tri import Triangulation
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from d2rkit.panels import base
 from d2rkit.panels.axes import Frame
 from d2rkit.panels.controls import Choice, Slider
 from d2rkit.panels.panel import Panel
+from d2rkit.panels.stage import STILL, Place, Stage
 from d2rkit.panels.touch import from_picture, to_picture
 
 CLASSES = ("A", "B", "C")
@@ -163,34 +165,63 @@ MARKS = {
     "target, end": {"marker": "s", "ms": 9, "color": base.TARGET} | OUTLINE,
     "guide": {"marker": "*", "ms": 16, "color": base.GUIDE} | OUTLINE,
 }
+BLIND = {"color": base.RED, "ls": "--", "lw": 2}
+DESCENT = {
+    "the divergence": {"color": base.BLUE, "lw": 2},
+    "distance to the guide (total variation)": {"color": base.RED, "lw": 2, "ls": "--"},
+}
 
 
-def draw(data: Landscape, ghost: Landscape | None = None, frame: Frame | None = None) -> Figure:
-    made = base.figure(*SIZE)
-    draw_simplex(made.add_axes(TRIANGLE, xticks=[], yticks=[]), data, ghost=ghost)
-    draw_descent(made.add_axes((0.66, 0.62, 0.32, 0.28)), data, ghost, frame)
-    draw_predictions(made.add_axes((0.66, 0.13, 0.32, 0.28)), data)
+def draw(
+    data: Landscape, ghost: Landscape | None = None, frame: Frame | None = None, made: Stage | None = None
+) -> Stage:
+    made = made or base.figure(*SIZE)
+    draw_simplex(made, TRIANGLE, data, ghost)
+    draw_descent(made, data, ghost, frame)
+    draw_predictions(made, data)
     return made
 
 
 def draw_comparison(landscapes: list[Landscape]) -> Figure:
     """The same guide and start under several divergences, side by side."""
     made = base.figure(9.4, 9.4 / len(landscapes) * 0.95)
+    width = 1 / len(landscapes)
     for place, data in enumerate(landscapes):
-        width = 1 / len(landscapes)
-        draw_simplex(made.add_axes((place * width, 0, width, 1), xticks=[], yticks=[]), data)
+        draw_simplex(made, (place * width, 0, width, 1), data)
     return made
 
 
-def draw_simplex(ax, data: Landscape, title: str | None = None, ghost: Landscape | None = None) -> None:
+def legend_of(looks: Mapping[str, dict[str, Any]]) -> list[Line2D]:
+    return [Line2D([], [], label=label, **style) for label, style in looks.items()]
+
+
+def furnish_simplex(ax: Axes, title: str, blind: bool, haunted: bool) -> None:
+    """The triangle, its corners' names, and the legend; blind: with the gap's curve; haunted: with a ghost."""
+    ax.set(**LIMITS, xticks=[], yticks=[])
+    ax.axis("off")
+    ax.plot(*np.vstack([CORNERS, CORNERS[:1]]).T, color=base.INK, lw=1)
+    for name, (x, y) in zip(CLASSES, CORNERS, strict=True):
+        place = x + (x - 0.5) * 0.09, y + (0.035 if y else -0.055)
+        ax.text(*place, f"class {name}", ha="center", fontsize=10, zorder=STILL)
+    ax.text(-0.1, 0.955, title, fontsize=11, color=base.INK, zorder=STILL)
+    looks = {"before": base.GHOST} if haunted else {}
+    handles = legend_of(looks | MARKS | ({"blind: the gap is 0": BLIND} if blind else {}))
+    place = {"loc": "upper right", "bbox_to_anchor": (1.0, 0.96)}
+    ax.legend(handles=handles, **place, fontsize=8, frameon=False, handletextpad=0.4).set_zorder(STILL)
+
+
+def draw_simplex(made: Stage, place: Place, data: Landscape, ghost: Landscape | None = None) -> None:
     """Heat map (darker is farther), arrows downhill, the target's path, and the gap's blind curve; in grey, where
     the target went before."""
+    blind = data.name == "absolute-gap"
+    ax = made.axes_at(place, furnish_simplex, data.label, blind, ghost is not None)
     values = data.values - data.values.min()  # cross-entropy does not start at 0
     top = np.quantile(values, 0.97)
     levels = data.values.min() + max(top, 1e-6) * np.linspace(0, 1, 13) ** 2  # finer near the minimum
     ax.tricontourf(triangulation(), data.values, levels=levels, cmap="Blues", extend="max", alpha=0.85)
-    if data.name == "absolute-gap":
-        ax.tricontour(triangulation(), data.gap, levels=[0], colors=base.RED, linestyles="--", linewidths=2)
+    if blind:
+        curve = {"colors": BLIND["color"], "linestyles": BLIND["ls"], "linewidths": BLIND["lw"]}
+        ax.tricontour(triangulation(), data.gap, levels=[0], **curve, zorder=1.9)  # below the triangle's sides
     xy, arrows = arrow_places() @ CORNERS, data.field @ CORNERS
     length = np.linalg.norm(arrows, axis=1)
     seen = length > 1e-3
@@ -199,49 +230,50 @@ def draw_simplex(ax, data: Landscape, title: str | None = None, ghost: Landscape
         xy[seen, 0], xy[seen, 1], arrows[seen, 0] * scale, arrows[seen, 1] * scale,
         angles="xy", scale_units="xy", scale=1, width=0.004, color=base.GREY,
     )  # fmt: skip
-    ax.plot(*np.vstack([CORNERS, CORNERS[:1]]).T, color=base.INK, lw=1)
     if ghost is not None:
-        ax.plot(*(ghost.path @ CORNERS).T, **base.GHOST, label="before")
+        ax.plot(*(ghost.path @ CORNERS).T, **base.GHOST)
         for style, p in zip(MARKS.values(), (ghost.path[0], ghost.path[-1], ghost.guide), strict=True):
             ax.plot(*(p @ CORNERS), **{**style, "color": base.GHOST["color"], "zorder": 1.6})
     way = data.path @ CORNERS
     ax.plot(way[:, 0], way[:, 1], color=base.INK, lw=2.2)
-    for (place, style), p in zip(MARKS.items(), (data.path[0], data.path[-1], data.guide), strict=True):
-        ax.plot(*(p @ CORNERS), label=place, **style)
-    if data.name == "absolute-gap":
-        ax.plot([], [], color=base.RED, ls="--", lw=2, label="blind: the gap is 0")
-    for name, (x, y) in zip(CLASSES, CORNERS, strict=True):
-        ax.text(x + (x - 0.5) * 0.09, y + (0.035 if y else -0.055), f"class {name}", ha="center", fontsize=10)
-    ax.set(**LIMITS)
-    ax.axis("off")
-    ax.text(-0.1, 0.955, data.label if title is None else title, fontsize=11, color=base.INK)
-    ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.96), fontsize=8, frameon=False, handletextpad=0.4)
+    for style, p in zip(MARKS.values(), (data.path[0], data.path[-1], data.guide), strict=True):
+        ax.plot(*(p @ CORNERS), **style)
 
 
-def draw_descent(ax, data: Landscape, ghost: Landscape | None = None, frame: Frame | None = None) -> None:
+def furnish_descent(ax: Axes, low: float, high: float) -> None:
     base.tidy(ax, "On the way", "gradient step", "")
+    ax.set(xlim=(-0.05 * STEPS, 1.05 * STEPS), ylim=(low, high))
+    ax.set_xticks([0, STEPS // 2, STEPS])
+    legend = ax.legend(handles=legend_of(DESCENT), fontsize=8, frameon=False, loc="upper right", borderaxespad=0)
+    legend.set_zorder(STILL)
+
+
+def draw_descent(made: Stage, data: Landscape, ghost: Landscape | None, frame: Frame | None) -> None:
+    highest = max(run.max() for each in filter(None, (data, ghost)) for run in (each.along, each.distance))
+    limits = (frame or Frame()).hold("descent", 0, 1.5 * max(highest, 0.05))  # legend above; no rounding
+    ax = made.axes_at((0.66, 0.62, 0.32, 0.28), furnish_descent, *limits)
     if ghost is not None:
         ax.plot(ghost.along, **base.GHOST)
         ax.plot(ghost.distance, **base.GHOST)
-    ax.plot(data.along, color=base.BLUE, lw=2, label="the divergence")
-    ax.plot(data.distance, color=base.RED, lw=2, ls="--", label="distance to the guide (total variation)")
-    highest = max(run.max() for each in filter(None, (data, ghost)) for run in (each.along, each.distance))
-    ax.set_ylim(*(frame or Frame()).hold("descent", 0, 1.5 * max(highest, 0.05)))  # legend above; no rounding
-    ax.set_xticks([0, STEPS // 2, STEPS])
-    ax.legend(fontsize=8, frameon=False, loc="upper right", borderaxespad=0)
+    for run, style in zip((data.along, data.distance), DESCENT.values(), strict=True):
+        ax.plot(run, **style)
 
 
-def draw_predictions(ax, data: Landscape) -> None:
-    """The three points of the triangle again, as probabilities, with the same marks."""
+def furnish_predictions(ax: Axes) -> None:
     base.tidy(ax, "Predictions (marks as in the triangle)", "", "probability")
+    ax.set_xticks(range(3), [f"class {c}" for c in CLASSES])
+    ax.set_yticks([0, 0.5, 1])
+    ax.set(xlim=(-0.5, 2.5), ylim=(0, 1))
+
+
+def draw_predictions(made: Stage, data: Landscape) -> None:
+    """The three points of the triangle again, as probabilities, with the same marks."""
+    ax = made.axes_at((0.66, 0.13, 0.32, 0.28), furnish_predictions)
     for shift, style, p in zip(
         (-0.15, 0, 0.15), MARKS.values(), (data.path[0], data.path[-1], data.guide), strict=True
     ):
         ax.vlines(np.arange(3) + shift, 0, p, color=style["color"], lw=2.5)
         ax.plot(np.arange(3) + shift, p, **style, clip_on=False)
-    ax.set_xticks(range(3), [f"class {c}" for c in CLASSES])
-    ax.set_yticks([0, 0.5, 1])
-    ax.set(xlim=(-0.5, 2.5), ylim=(0, 1))
 
 
 # -- words ------------------------------------------------------------------------------------------------
@@ -285,13 +317,8 @@ class DivergenceExplorer(Panel):
 
     def __init__(self, **start: float | str):
         """start: initial settings, as in compute()."""
-        at: dict[str, Any] = {
-            "divergence": "kl",
-            "guide_a": 0.6,
-            "guide_b": 0.75,
-            "start_a": 0.1,
-            "start_b": 0.15,
-        } | start
+        at: dict[str, Any] = {"guide_a": 0.6, "guide_b": 0.75, "start_a": 0.1, "start_b": 0.15}
+        at = {"divergence": "kl"} | at | start
         controls = {
             "divergence": Choice("Divergence", at["divergence"], {label: key for key, (label, _) in CHOICES.items()}),
             "guide_a": Slider("Guide: P(A)", at["guide_a"], 0.0, 1.0, 0.01, "The guide's probability of class A"),

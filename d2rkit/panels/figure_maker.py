@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from d2rkit.panels.table_rows import TITLES, menu_words, setting_of
 from d2rkit.reporting import figures
 from d2rkit.reporting.export import STYLE, VENUES, KitFigure, export, info_of, set_width, style
 from d2rkit.reporting.frame import attacks_in, tidy
+from d2rkit.reporting.frontier import draw_frontier, varied_options
 from d2rkit.reporting.published import published
 
 VENUE_NAMES = {"neurips": "NeurIPS", "icml": "ICML", "iclr": "ICLR", "cvpr": "CVPR", "lncs": "LNCS (Springer)"}
@@ -60,6 +62,7 @@ FIGURES: dict[str, tuple[str, Callable[[Sequence[Run]], KitFigure]]] = {
     "training-curves": ("training curves", figures.draw_training_curves),
     "robust-overfitting": ("robust overfitting", figures.draw_overfitting),
     "clean-against-robust": ("clean against robust accuracy", _clean_vs_robust),
+    "frontier": ("what a loss weight trades", draw_frontier),
     "accuracy-per-class": ("accuracy of each class", _per_class),
 }
 
@@ -113,6 +116,12 @@ def can_draw(name: str, runs: Sequence[Run]) -> bool:
     attacks = attacks_in(tidy(runs).columns) if runs else []
     if name == "accuracy-against-steps":
         return sum(attack.startswith("pgd") for attack in attacks) > 1
+    if name == "frontier":
+        try:
+            varied = any(varied_options([run.experiment for run in runs]).values())
+        except ValueError:
+            varied = False
+        return varied and attacks[-1:] != ["clean"]
     return attacks[-1:] != ["clean"] if name in ("clean-against-robust", "accuracy-per-class") else True
 
 
@@ -173,13 +182,14 @@ def write(sheet: Sheet, folder: str | Path) -> list[Path]:
 # -- words --------------------------------------------------------------------------------------------------
 def words(sheet: Sheet) -> str:
     first = sheet.runs[0].experiment
-    seeds = len({run.experiment.seed for run in sheet.runs})
+    each = sorted(Counter(settings_of(run.experiment) for run in sheet.runs).values())
+    seeds = f"{each[0]} to {each[-1]} seeds each" if each[0] < each[-1] else f"{each[0]} seed(s) each"
     methods = len({run.experiment.method for run in sheet.runs})
     place = "the whole text" if sheet.columns == 2 else "one column"
     if sheet.columns == 1 and sheet.venue in SINGLE_COLUMN:
         place = "half a line: this venue sets text in one column, so two such figures share it"
     summary = (
-        f"{FIGURES[sheet.name][0].capitalize()}, from {len(sheet.runs)} runs ({methods} methods, {seeds} seeds) on "
+        f"{FIGURES[sheet.name][0].capitalize()}, from {len(sheet.runs)} runs ({methods} methods, {seeds}) on "
         f"{TITLES.get(first.data, first.data)}. {VENUE_NAMES[sheet.venue]}: {sheet.width:g} inches wide ({place}), "
         f"type of {sheet.points:g} points, shown at true size."
         + (" The accuracy axis does not begin at 0." if sheet.close_up else "")

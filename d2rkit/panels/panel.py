@@ -4,10 +4,11 @@ It is three pure functions and a list of controls:
 
     compute(**settings) -> frozen dataclass      draw(data) -> matplotlib Figure      words(data) -> HTML
 
-`draw` may also take `ghost`, the data of the previous setting, to be drawn in grey under the new; and `frame`, which
-holds axes still from one picture to the next. `Panel` ties all this together with ipywidgets. Pictures and text travel
-through `widgets.HTML.value`: no Output widget, no figure known to pyplot, so nothing is duplicated, nothing piles up in
-memory, and an error appears in the panel, in words.
+`draw` may also take `ghost`, the data of the previous setting, to be drawn in grey under the new; `frame`, which holds
+axes still from one picture to the next; and `made`, the last picture's figure, to be drawn on again (see stage.py).
+`Panel` ties all this together with ipywidgets. Pictures and text travel through `widgets.HTML.value`: no Output widget,
+no figure known to pyplot, so nothing is duplicated, nothing piles up in memory, and an error appears in the panel, in
+words.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Panel(Controlled):
         self._before: Shown | None = None
         self._held: Shown | None = None  # what was shown when a drag began
         self._frame = Frame()
+        self._made: Figure | None = None  # the figure of the picture that is shown
         self._start: dict[str, Any] | None = None  # from when the panel is displayed
         self.picture, self.text, self.message = Picture(), widgets.HTML(), widgets.HTML()
         self.changed, self.take = widgets.HTML(), widgets.HTML()
@@ -159,10 +161,13 @@ class Panel(Controlled):
     def _paint(self, settings: Mapping[str, Any], data: Any) -> Shown:
         """Put picture and words of `data` on the page."""
         text, ghost = self.words(data), self._before if self.keep.value else None
-        extras = {"frame": self._frame} if self._draws("frame") else {}
+        extras: dict[str, Any] = {"frame": self._frame} if self._draws("frame") else {}
         if ghost is not None and self._draws("ghost"):
             extras["ghost"] = ghost.data
-        sheet = Sheet.of(self.draw(data, **extras), f"{self.title}: {first_sentence(text)}")
+        if self._draws("made"):
+            extras["made"], self._made = self._made, None  # a figure is not kept after an error in the midst of it
+        self._made = self.draw(data, **extras)
+        sheet = Sheet.of(self._made, f"{self.title}: {first_sentence(text)}")
         small = ghost.sheet if ghost is not None and not self._draws("ghost") else None
         self.picture.show(sheet, small, "the previous setting")
         self.text.value = text

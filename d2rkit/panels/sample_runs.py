@@ -6,11 +6,31 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from d2rkit.experiments.experiment import Run, find_runs, read_run
-from d2rkit.experiments.presets import QUICK, Preset
-from d2rkit.experiments.sweep import sweep
+import numpy as np
 
-__all__ = ["find_runs", "tiny_preset", "tiny_runs"]
+from d2rkit.core.paths import shipped
+from d2rkit.experiments.experiment import Run, find_runs, read_run, read_runs, settings_of
+from d2rkit.experiments.presets import QUICK, Preset, get_preset
+from d2rkit.experiments.sweep import sweep
+from d2rkit.reporting.frame import labels, tidy
+from d2rkit.reporting.significance import flags_of
+
+__all__ = ["claims", "find_runs", "shipped_runs", "tiny_preset", "tiny_runs"]
+
+
+def shipped_runs(name: str) -> tuple[Run, ...]:
+    """The runs of a preset's rows in data/results; none that stand beside the table, such as undefended controls."""
+    rows = {settings_of(experiment) for experiment in get_preset(name).experiments()}
+    runs = read_runs(shipped("results") / name / "runs")
+    kept = [run for run in runs if settings_of(run.experiment) in rows]
+    order = list(tidy(kept)["folder"])
+    return tuple(sorted(kept, key=lambda run: order.index(run.folder.name)))
+
+
+def claims(runs: Sequence[Run], first: str, second: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Row of the table -> flags (N,) under two attacks of each run's first seed."""
+    named = dict(zip(labels([run.experiment for run in reversed(runs)]), reversed(runs), strict=True))
+    return {label: (flags_of(run, first), flags_of(run, second)) for label, run in reversed(named.items())}
 
 
 def tiny_preset(attacks: Sequence[str] = ("clean", "fgsm", "pgd20")) -> Preset:

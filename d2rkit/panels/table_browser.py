@@ -26,13 +26,16 @@ from d2rkit.reporting.render import signed, to_html, to_latex, to_markdown
 def draw(data: Browsed) -> Figure:
     """A row a method, an axis an attack: ours filled with its spread, every published source an open diamond."""
     names = list(dict.fromkeys(entry.label for entry in data.entries))
-    shown = [textwrap.fill(name, 34) for name in names]
+    waiting = {entry.label for entry in data.entries if entry.command and not entry.seeds}
+    shown = [textwrap.fill(f"{name} · not run" if name in waiting else name, 34) for name in names]
     lines = sum(name.count("\n") + 1 for name in shown)
-    made = base.figure(9.4, 1.4 + 0.2 * lines + 0.07 * max(len(names), 3))
+    title = textwrap.fill(f"{data.title}: {data.setting.title}", 110)
+    above = 0.42 + 0.2 * len(title.splitlines())
+    made = base.figure(9.4, 0.78 + above + 0.2 * lines + 0.07 * max(len(names), 3))
     frame = made.subplots(1, len(data.attacks), sharey=True, squeeze=False)[0]
     high = made.get_figheight()
-    made.subplots_adjust(left=0.27, right=0.985, top=1 - 0.62 / high, bottom=0.62 / high)
-    made.text(0.01, 1 - 0.16 / high, f"{data.title}: {data.setting.title}", fontsize=10, va="center", color=base.INK)
+    made.subplots_adjust(left=0.27, right=0.985, top=1 - above / high, bottom=0.62 / high)
+    made.text(0.01, 1 - 0.06 / high, title, fontsize=10, va="top", color=base.INK)
     for ax, attack in zip(frame, data.attacks, strict=True):
         base.tidy(ax, attack_words(attack), "accuracy (%)", "")
         for entry in data.entries:
@@ -49,13 +52,17 @@ def draw(data: Browsed) -> Figure:
         ax.grid(axis="y", color="#E5E5E5", lw=0.8)
         ax.margins(x=0.12)
         ax.set_axisbelow(True)
-    waiting = {entry.label for entry in data.entries if entry.command and not entry.seeds}
-    ticks = [f"{text} · not run" if name in waiting else text for name, text in zip(names, shown, strict=True)]
-    frame[0].set_yticks(range(len(names)), ticks, fontsize=9)
+    frame[0].set_yticks(range(len(names)), shown, fontsize=9)
     frame[0].set_ylim(len(names) - 0.5, -0.5)
-    kinds = (("o", base.BLUE, base.BLUE), ("d", base.GREY, "white"))
-    keys = [Line2D([], [], marker=mark, color=c, markerfacecolor=face, linestyle="") for mark, c, face in kinds]
-    made.legend(keys, ["ours", "published by others"], loc="lower left", frameon=False, fontsize=8)
+    kinds = {"ours": ("o", base.BLUE, base.BLUE), "published by others": ("d", base.GREY, "white")}
+    drawn = {"ours": any(entry.ours.keys() & set(data.attacks) for entry in data.entries)}
+    drawn["published by others"] = any(entry.published.keys() & set(data.attacks) for entry in data.entries)
+    keys = {
+        words: Line2D([], [], marker=mark, color=c, markerfacecolor=face, linestyle="")
+        for words, (mark, c, face) in kinds.items()
+        if drawn[words]  # a legend of numbers that are not there would promise them
+    }
+    made.legend([*keys.values()], [*keys], loc="lower left", frameon=False, fontsize=8)
     return made
 
 

@@ -236,7 +236,7 @@ def _remarks(setting: Setting, known: pd.DataFrame) -> tuple[str, ...]:
     if near.empty:
         return (f"Nothing is published for {setting.target} on {setting.data}, as far as published.csv knows.",)
     remarks = [
-        f"{entry['method']}: no comparable number is published, since attack and ε are not stated ({entry['source']})."
+        f"{entry['method']}: no comparable number is published ({entry['source']}: {entry['note']})."
         for _, entry in near[near["radius"].isna()].iterrows()
     ]
     others = near.loc[near["radius"].notna(), "radius"].unique()

@@ -49,8 +49,7 @@ def percent(share: Share, words: str = "") -> Answer:
 
 
 def compared(first: str, second: str, flags_a: np.ndarray, flags_b: np.ndarray) -> Answer:
-    """Which of two networks is right more often on the same images: "first", "second" or "same", beyond chance or not
-    (McNemar, p < 0.05)."""
+    """Which of two networks is right more often on the same images: "first", "second", "same" (McNemar, p < 0.05)."""
     test = mcnemar(flags_a, flags_b)
     a, b = Share.of(flags_a), Share.of(flags_b)
     actual = "same" if test.p >= 0.05 else "first" if a.right > b.right else "second"
@@ -283,6 +282,19 @@ def cag_in_training(attack: str = "autoattack") -> Answer:
 
 
 # -- 06 -----------------------------------------------------------------------------------------------------
+def largest_claim(claims: Mapping[str, tuple[np.ndarray, np.ndarray]], first: str, second: str) -> Answer:
+    """By how many points the first attack's accuracy exceeds the second's, at most; with the table of all networks."""
+    shares = {name: tuple(map(Share.of, flags)) for name, flags in claims.items()}
+    over = {name: round(100 * (one.value - two.value), 1) for name, (one, two) in shares.items()}
+    rows = [(name, *map(str, shares[name]), f"{points:.1f}") for name, points in over.items()]
+    header = ("network", attack_title(first), attack_title(second), "points apart")
+    images = len(next(iter(claims.values()))[0])
+    return {
+        "actual": max(over.values()),
+        "words": base.table(header, rows, f"On {images:,} test images, with 95 % intervals"),
+    }
+
+
 def broken_by(judged: Mapping[str, Evaluation], name: str, attacks: Sequence[str]) -> Answer:
     """The part of AutoAttack that turned most of one model's images wrong, with the tables of all of them."""
     rows, parts = [], []
@@ -328,11 +340,11 @@ def published_span(browser: TableBrowser, method: str, attack: str = "autoattack
     """Points between the lowest and the highest published accuracy of a method at the browser's setting."""
     data = browser.compute(**{**browser.opening, "attack": attack})
     label = METHODS[method].title
-    numbers = {entry.source: entry.published[attack][0] for entry in data.entries
-               if entry.label == label and attack in entry.published}  # fmt: skip
+    entries = [entry for entry in data.entries if entry.label == label and attack in entry.published]
+    numbers = {entry.source: entry.published[attack][0] for entry in entries}
     if not numbers:
         raise ValueError(f"nothing is published for {label} under {attack} at {data.setting.title}")
     low, high = min(numbers.values()), max(numbers.values())
     rows = [(f"{value:.1f} %", source) for source, value in sorted(numbers.items(), key=lambda item: item[1])]
-    words = base.table((attack_title(attack), "source"), rows, f"{label}, {data.setting.title}: {len(rows)} sources")
-    return {"actual": round(high - low, 1), "words": words}
+    caption = f"{label}, {data.setting.title}: {len(rows)} sources"
+    return {"actual": round(high - low, 1), "words": base.table((attack_title(attack), "source"), rows, caption)}

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from d2rkit.core.files import write_atomically
+from d2rkit.core.validation import printable
 from d2rkit.experiments.experiment import Run, settings_of
 from d2rkit.experiments.presets import Preset
 from d2rkit.networks.checkpoints import half_precision
+from d2rkit.reporting.escaping import markdown_text
 from d2rkit.reporting.tables import write_table
 
 KEPT = ("config.json", "history.csv", "result.json", "evaluation*/*.npz")
@@ -32,13 +34,14 @@ def pack(
     NAME.safetensors and NAME.json (the experiment) of each row's run of that `seed`, the preset's first by default.
     half: in float16, which rounds the weights; verify() says how many flags that turns.
 
-    ValueError if there is no run of the preset, or if a file is there with other content: nothing is replaced
-    but the table, which follows from the runs."""
+    ValueError if there is no run of the preset, if a file is there with other content, or another table: nothing is
+    replaced but this table, which follows from the runs."""
     folder, seed = Path(folder), preset.seeds[0] if seed is None else seed
     names = {settings_of(preset.experiment(row, preset.seeds[0])): row for row in preset.rows}
     chosen = [run for run in runs if settings_of(run.experiment) in names and run.experiment.seed in preset.seeds]
     if not chosen:
         raise ValueError(f"there is no finished run of preset {preset.name} to pack; `{preset.command}` makes some")
+    _check_table(folder / "table.md", preset)
     copies = []
     for run in chosen:
         for pattern in KEPT:
@@ -62,3 +65,11 @@ def pack(
         with write_atomically(copy) as draft:
             draft.write_bytes(content)
     return [copy for _, copy in copies] + write_table(preset, chosen, folder)
+
+
+def _check_table(file: Path, preset: Preset) -> None:
+    """ValueError if another table lies where that of the preset goes."""
+    title = f"# {markdown_text(preset.title)}"  # as write_table() begins
+    there = file.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0] if file.exists() else title
+    if there != title:
+        raise ValueError(f"{file} is another table ({printable(there.lstrip('# '))}); choose another folder")

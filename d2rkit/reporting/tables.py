@@ -88,12 +88,13 @@ def pivot(frame: pd.DataFrame, preset: Preset | None = None, checkpoint: str | N
             cells += [_cell(numbers.iloc[at], attack, bool(bold[attack].iloc[at])) for attack in columns]
             cells.append(Cell(_of(len(group), len(row.seeds))))
         body.append(tuple(cells))
+    below = [("", preset.note)] if preset and preset.note else []
     return Table(
         name=f"{preset.name if preset else frame['data'].iloc[0]}-{checkpoint}",
         caption=_caption(frame, preset, checkpoint),
         header=("Method", *map(attack_title, columns), "Seeds"),
         rows=tuple(body),
-        notes=(*((letter, words) for words, letter in notes.items()), *_to_do(numbers, preset)),
+        notes=(*((letter, words) for words, letter in notes.items()), *below, *_to_do(numbers, preset)),
         numbers=numbers.assign(checkpoint=checkpoint),
     )
 

@@ -24,7 +24,7 @@ class Recipe:
     """Training recipe: everything besides data and networks that determines the trained weights."""
 
     method: str = "d2r-cag"
-    """A row of METHODS."""
+    """E.g. pgd-at, trades, lbgat0, d2r-cag (symmetric) or d2r-cag-released; an unknown name lists them all."""
     seed: int = 0
     """Seeds the initial weights, the order of images, augmentation and the attack's random start."""
     epochs: int = 100

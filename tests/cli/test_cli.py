@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,8 @@ def test_help_tells_the_effect_of_every_setting_and_radii_as_people_write_them()
     said = " ".join(d2rkit("train", "--help").stdout.replace("│", " ").split())
     assert not re.findall(r"--[a-z-]+ [A-Z]+ \(default", said)
     assert "default: 8/255" in said and "default: 2/255" in said and "0.03137" not in said
+    for example in ("d2r-cag-released", "wrn-34-10", "clean, fgsm, autoattack, pgdN or cwN (N steps)"):
+        assert example in said
 
 
 @pytest.mark.parametrize("value", [0.0, 0.031, 0.1, 0.2, 1.0, 8 / 255, 2 / 255, 5e-4])
@@ -53,6 +57,19 @@ def test_doctor_measures_whether_bfloat16_pays(monkeypatch, capsys, slow, advice
     monkeypatch.setattr("torch.nn.functional.conv2d", lambda x, w, padding: time.sleep(seconds[x.dtype]) or x)
     doctor()
     assert f"--precision bf16-mixed {advice}" in capsys.readouterr().out
+
+
+def test_doctor_names_what_every_extra_but_dev_brings(monkeypatch, capsys):
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("d2rkit.cli.runs.version", missing)
+    doctor()
+    said = capsys.readouterr().out
+    for extra in project["optional-dependencies"].keys() - {"dev"}:
+        assert f"is missing: pip install -e '.[{extra}]'" in said
 
 
 def test_doctor_goes_on_where_bfloat16_cannot_be_tried(monkeypatch, capsys):
@@ -75,6 +92,7 @@ def test_train_a_pair_and_read_it_again(tmp_path):
     words = ["train", "--runs", str(tmp_path), *TINY, "--test-images", "20", "--attacks", "clean", "pgd2"]
     answer = d2rkit(*words)
     assert answer.returncode == 0, answer.stderr
+    assert "accuracy on 20 test images, eps 0.2 (pixel scale):" in answer.stdout
     assert "best: clean" in answer.stdout and "gradient masking: " in answer.stdout
     assert d2rkit(*words).stdout == answer.stdout
 

@@ -181,3 +181,28 @@ def test_a_folder_that_vanishes_is_named_and_the_run_begins_anew(tmp_path):
     assert again.result["accuracy"] == whole.result["accuracy"]
     assert (folder / "best.safetensors").read_bytes() == (whole.folder / "best.safetensors").read_bytes()
     assert (folder / "resume.incomplete.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [("evaluate", "nowhere.pt", "--folder"), ("lab", "--folder"), ("verify", "nowhere", "--weights")],
+    ids=" ".join,
+)
+def test_a_place_of_the_wrong_kind_is_said_before_anything_else_is_read(line, monkeypatch, capsys, tmp_path):
+    wrong = tmp_path / "wrong"
+    wrong.mkdir() if line[-1] == "--weights" else wrong.write_text("mine")
+    code, said = asked([*line, str(wrong)], monkeypatch, capsys)
+    assert code == 2 and f"{wrong} is a f" in said and "is needed" in said
+    assert wrong.is_dir() or wrong.read_text() == "mine"
+
+
+def test_an_empty_table_replaces_none_and_is_said_to_be_empty(monkeypatch, capsys, tmp_path):
+    (tmp_path / "runs").mkdir()
+    words = ["table", "quick", "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    code, said = asked(words, monkeypatch, capsys)
+    assert code == 2 and said == f"d2rkit: no finished run of quick in {tmp_path / 'runs'}\n"
+    table = tmp_path / "results" / "table.md"
+    assert "d2rkit reproduce quick --rows trades" in table.read_text()
+    table.write_text("mine")
+    code, said = asked(words, monkeypatch, capsys)
+    assert code == 2 and said.endswith(f"; {table} stays as it is\n") and table.read_text() == "mine"

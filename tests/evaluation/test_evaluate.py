@@ -264,7 +264,7 @@ def test_attack_names():
         ("clean", 1), ("fgsm", 1), ("pgd", 7), ("cw", 100), ("autoattack", 1),
     ]  # fmt: skip
     for name in ("pgd", "pgd0", "pgd-20", "autoatack", "PGD20"):
-        with pytest.raises(ValueError, match=f"unknown attack '{name}'.*allowed: clean, fgsm, pgd20, cw20, autoattack"):
+        with pytest.raises(ValueError, match=f"unknown attack '{name}'.*allowed: clean, .*, pgdN and cwN with N steps"):
             parse_attack(name)
 
 

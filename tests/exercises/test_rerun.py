@@ -1,6 +1,7 @@
 """Hand-ins run again: what is right stays right, and whatever else a text does is stopped and named."""
 
 import multiprocessing
+import subprocess
 import sys
 
 import pytest
@@ -52,6 +53,18 @@ def test_the_lecturers_words_hold_there_too(tmp_path, monkeypatch):
 def test_an_endless_loop_ends():
     outcome = again(kl_that("while True:", "    pass"), seconds=12)
     assert outcome.status == "stopped" and "12 s" in outcome.hint
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.1, ""), (60, "it did not end within 1 s")])
+def test_a_slow_start_is_not_held_against_the_student(seconds, said, tmp_path):
+    answer = tmp_path / "answer.json"
+    late = f"import time; time.sleep(2); open({str(answer)!r}, 'w'); time.sleep({seconds})"
+    process = subprocess.Popen([sys.executable, "-c", late])
+    try:
+        assert rerun._watch(process, answer, rerun.Limits(seconds=1)) == said
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_memory_is_limited():
@@ -114,8 +127,6 @@ def test_plain_attempts_are_refused(lines, words, tmp_path):
 
 @pytest.mark.skipif(not rerun.without_network(), reason="this machine gives no network of its own")
 def test_the_process_has_no_network_even_without_the_guard():
-    import subprocess
-
     look = "print(open('/proc/net/dev').read().count(':'))"
     alone = subprocess.run([*rerun.without_network(), sys.executable, "-c", look], capture_output=True, text=True)
     assert alone.stdout.split() == ["1"]  # the loopback, which is down

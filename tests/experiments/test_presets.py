@@ -1,10 +1,9 @@
-import re
 from pathlib import Path
 
 import pytest
 
 from d2rkit.cli.base import Changes, tables_of
-from d2rkit.experiments.presets import PRESETS, QUICK, get_preset, presets_of
+from d2rkit.experiments.presets import MEDIUM, PRESETS, QUICK, get_preset, presets_of
 from d2rkit.methods.catalogue import METHODS
 from d2rkit.reporting.frame import attack_title
 
@@ -19,19 +18,25 @@ def test_every_cell_of_every_preset_can_run(preset):
     assert preset.name in preset.command and preset.time and preset.expect
 
 
-def test_quick_is_the_table_of_the_readme():
-    """Its methods in its order, its columns, its seeds and the very numbers that are shipped."""
+def test_medium_is_the_table_of_the_readme_and_quick_the_one_that_demo_makes():
+    """Methods in the presets' order, their columns, and numbers that are shipped."""
     project = Path(__file__).parents[2]
-    section = (project / "README.md").read_text().split("## The quick table")[1].split("\n## ")[0]
-    table = [line for line in section.splitlines() if line.startswith("| ")]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
-    header, body = cells[0], [row for row in cells[1:] if set(row[0]) != {"-"}]
-    titles = [re.sub(r" \[\w\]$", "", row[0]) for row in body]
-    assert titles == [METHODS[row].title for row in QUICK.rows]
-    assert header == ["Method", *map(attack_title, QUICK.base.attacks), "Seeds"]
-    assert {row[-1] for row in body} == {str(len(QUICK.seeds))}
-    shipped = project / "data" / "results" / "quick" / "table.md"
-    assert "\n".join(table) in shipped.read_text()
+    for page, heading, preset in (
+        ("README.md", "## What came out", MEDIUM),
+        ("docs/tables.md", "## The quick table", QUICK),
+    ):
+        section = (project / page).read_text(encoding="utf-8").split(heading)[1].split("\n## ")[0]
+        lines = [line for line in section.splitlines() if line.startswith("| ")]
+        header, *body = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+        titles = [METHODS[row].title for row in preset.rows]
+        assert [row[0] for row in body] == [title for title in titles if title in {row[0] for row in body}]
+        assert header[:6] == ["Method", *map(attack_title, preset.base.attacks)] and len(body) >= 4
+        table = (project / "data" / "results" / preset.name / "table.md").read_text(encoding="utf-8")
+        rows = [line.split("|") for line in table.splitlines() if line.startswith("| ")]
+        shipped = {row[1].split("[")[0].strip(): row for row in reversed(rows)}  # the paired tests come second
+        for name, *numbers in body:
+            assert numbers[:5] == [cell.strip() for cell in shipped[name][2:7]]
+    assert "reproduce quick" in (project / "Makefile").read_text(encoding="utf-8")
 
 
 def test_rows_and_seeds_on_request():

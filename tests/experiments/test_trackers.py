@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from d2rkit.cli import main
+from d2rkit.cli.base import Place, log_to
 from d2rkit.experiments import trackers
 from d2rkit.experiments.experiment import Experiment
 from d2rkit.experiments.run import Interrupted, run
@@ -152,6 +153,32 @@ def test_without_the_extra_one_sentence_says_what_to_install(missing, line, tmp_
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match=r"pip install 'd2rkit\["):
         TRACKERS[missing](tmp_path)
+
+
+def test_a_run_that_is_finished_is_not_logged_and_that_is_said(tmp_path, monkeypatch, capsys):
+    done, logged, unfinished = (tmp_path / name for name in ("done", "logged", "unfinished"))
+    for folder in (done, logged, unfinished):
+        folder.mkdir()
+        if folder != unfinished:
+            (folder / "result.json").touch()
+    (logged / "tensorboard").mkdir()
+    said = trackers.too_late(("tensorboard",), (done, logged, unfinished))
+    assert said == "1 finished before, without tensorboard: not logged; history.csv has what would be"
+    assert "2 finished before, without tensorboard and mlflow" in trackers.too_late(TRACKERS, (done, logged))
+    assert trackers.too_late(("tensorboard",), (logged,)) == trackers.too_late((), (done,)) == ""
+    finished = run(EXPERIMENT, tmp_path)
+    monkeypatch.setenv(ASKED, "")
+    monkeypatch.setattr(trackers, "_importable", lambda name: None)
+    log_to(("mlflow",), [finished.experiment], Place(runs=str(tmp_path)))
+    assert capsys.readouterr().err.startswith("d2rkit: 1 finished before, without mlflow")
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_what_a_tracker_writes_lies_where_it_is_looked_for(name, tmp_path):
+    tracker = TRACKERS[name](tmp_path)
+    tracker.on_epoch(ROWS[0])
+    tracker.close()
+    assert (tmp_path / trackers.PLACES[name]).exists()
 
 
 def test_unknown_trackers_are_refused_by_name():

@@ -78,7 +78,8 @@ def scripted(file):
         (b"\x89HDF\r\n", "HDF5"),
         (b"\x08\x0a\x12\x07pytorch\x1a\x05", "an ONNX program"),
         (b"\x80\x04\x95", "damaged"),
-        (b"hello", "damaged"),
+        (b"hello", "it is a text file"),
+        ('{"accents": "é"}\n'.encode(), "it is a text file"),
         (zipped(photo="x"), r"a zip archive of something else \(it holds 'photo'\)"),
         (zipped(a__data_pkl=b"\0" * 30_000_000), "something else"),
         (lambda file: zipped(**{"a/data.pkl": b"\0" * 30_000_000})(file), "swells"),
@@ -95,6 +96,12 @@ def test_what_is_no_checkpoint_is_named(tmp_path, content, words):
 
 def test_a_folder_is_named_as_such(tmp_path):
     with pytest.raises(ValueError, match="is a folder, not a file"):
+        load_released(tmp_path)
+
+
+def test_a_runs_folder_tells_where_its_weights_are(tmp_path):
+    (tmp_path / "best.safetensors").touch()
+    with pytest.raises(ValueError, match="is a folder, not a file; it is a run's, whose weights are best"):
         load_released(tmp_path)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from d2rkit.panels import DivergenceExplorer
+from d2rkit.panels import DivergenceExplorer, base
 from d2rkit.panels import divergence_explorer as simplex
 
 
@@ -82,3 +82,21 @@ def test_own_divergence_appears_in_the_menu(monkeypatch):
     monkeypatch.setitem(simplex.CHOICES, "mine", ("mine", lambda p, q: (p - q).square().sum(1)))
     panel = DivergenceExplorer(divergence="mine")
     assert panel.error == "" and "mine" in panel.text.value
+
+
+def test_a_picture_after_moves_is_the_one_drawn_afresh():
+    """Figure and axes are kept from move to move: nothing is forgotten on them, and nothing left behind."""
+    panel = DivergenceExplorer()
+    kept = panel._made
+    moves: list[dict] = [
+        {"guide_a": 0.2}, {"divergence": "absolute-gap"}, {"guide_b": 0.1}, {"start_a": 0.0, "start_b": 1.0},
+        {"divergence": "cross-entropy", "guide_a": 0.0}, {"start_b": 0.4}, {"guide_a": 0.61},
+    ]  # fmt: skip
+    for keep in (True, False):
+        panel.keep.value = keep
+        for move in moves:
+            panel.set(**move)
+            ghost = panel._before.data if keep else None
+            fresh = simplex.draw(panel.data, ghost=ghost, frame=panel._frame)
+            assert panel.error == "" and panel._shown.sheet.png == base.to_png(fresh)[0], move
+    assert panel._made is kept and len(kept.axes) == 3

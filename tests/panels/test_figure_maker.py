@@ -1,6 +1,7 @@
 """figure_maker: every figure at every width, type that keeps its size, files with one stem."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -82,7 +83,12 @@ def test_nothing_is_overwritten(runs, tmp_path):
 
 
 def test_no_figure_is_offered_that_no_run_can_give(runs, tmp_path):
-    assert set(dict(FigureMaker(runs).controls["name"].main.options).values()) == set(FIGURES)
+    assert set(dict(FigureMaker(runs).controls["name"].main.options).values()) == set(FIGURES) - {"frontier"}
+    traded = [
+        make_run(tmp_path, replace(runs[0].experiment, method="trades", loss=loss), {"clean": 0.9, "pgd1": 0.6})
+        for loss in ({}, {"beta": 1.0})
+    ]
+    assert "frontier" in dict(FigureMaker(traded).controls["name"].main.options).values()
     few = runs_of(preset(attacks=("clean", "pgd20"), test_images=100), tmp_path)
     offered = set(dict(FigureMaker(few).controls["name"].main.options).values())
     assert "accuracy-against-steps" not in offered and "training-curves" in offered
@@ -95,6 +101,14 @@ def test_a_close_up_spans_the_data_and_is_another_file(runs):
     low, high = maker.draw(near).axes[0].get_ylim()
     assert maker.draw(far).axes[0].get_ylim() == (-2, 102) and high - low < 104 and far.stem != near.stem
     assert "does not begin at 0" in maker.words(near) and "does not begin at 0" not in maker.words(far)
+
+
+def test_the_words_tell_how_many_seeds_each_method_has(runs):
+    methods = len({run.experiment.method for run in runs})
+    assert f"from {len(runs)} runs ({methods} methods, 2 seed(s) each) on" in maker.words(
+        maker.compute("training-curves", runs)
+    )
+    assert f"({methods} methods, 1 to 2 seeds each) on" in maker.words(maker.compute("training-curves", runs[1:]))
 
 
 def test_scaled_type_and_heights(runs):

@@ -217,5 +217,24 @@ def test_panels_open_on_an_image_that_the_target_gets_right(sample):
     labels[:3] = (labels[:3] + 1) % 10
     late = dataclasses.replace(sample, labels=labels)
     assert late.first_right() == 3
-    assert AdversarialImage(late).controls["image"].main.value == 3
     assert CagCompare(late, count=5).controls["image"].main.value == 3
+
+
+def test_an_attack_opens_on_an_image_that_it_fools(sample):
+    """Of those that the target gets right, the first that falls at the radius the pair was trained for."""
+    x, radius = sample.images[:20], 0.02
+    right = sample.pair.target(sample.images).argmax(1).detach()
+    right[:3] = (right[:3] + 1) % 10
+    late = dataclasses.replace(sample, labels=right, eps=radius)
+    falls = [
+        image_panel.compute(late, i, "pgd", radius, image_panel.STEPS, 0.25).target_adv.argmax() != right[i]
+        for i in range(len(x))
+    ]
+    wanted = next(i for i in range(3, len(x)) if falls[i])
+    assert any(not fell for fell in falls[3:wanted]), "else the first that is right would do"
+    panel = AdversarialImage(late)
+    assert panel.settings["image"] == wanted
+    panel.set(eps255=255 * radius)
+    assert "The target is fooled" in panel.text.value
+    safe = dataclasses.replace(late, eps=0.0)
+    assert AdversarialImage(safe).settings["image"] == safe.first_right() == 3, "where none is, one that is right"

@@ -72,7 +72,7 @@ def test_unstated_numbers_are_never_printed():
             table = rows.compute(what, setting, ALL).table
             words = " ".join(text for _, text in table.notes) + " ".join(c.text for row in table.rows for c in row)
             assert "59.4" not in words and "32.6" not in words
-    assert "attack and ε are not stated" in str(rows.compute("cifar10", CIFAR, ALL).remarks)
+    assert "attack and eps not stated; compare: as AutoAttack" in str(rows.compute("cifar10", CIFAR, ALL).remarks)
 
 
 def test_a_difference_needs_the_same_eps(tmp_path):
@@ -141,6 +141,24 @@ def test_long_names_wrap_and_stay_on_the_picture():
     made.canvas.draw()
     name = made.axes[0].get_yticklabels()[0]
     assert "\n" in name.get_text() and name.get_window_extent().x0 >= 0
+
+
+@pytest.mark.parametrize(
+    ("ours", "published", "keys"),
+    [
+        ({"clean": (90.0, 1.0)}, {}, ["ours"]),
+        ({}, {"clean": (85.0, math.nan)}, ["published by others"]),
+        ({"clean": (90.0, 1.0)}, {"clean": (85.0, math.nan)}, ["ours", "published by others"]),
+        ({"pgd20": (9.0, 1.0)}, {}, []),
+    ],
+)
+def test_the_key_promises_no_numbers_that_are_not_drawn(ours, published, keys):
+    from d2rkit.panels import table_browser
+
+    entry = rows.Entry("TRADES", ours, published, seeds=3, wanted=3)
+    data = rows.Browsed("T", CIFAR, ("clean",), (entry,), (), 100, 3, rows.Table("", "", (), ()))
+    (legend,) = table_browser.draw(data).legends
+    assert [text.get_text() for text in legend.get_texts()] == keys
 
 
 def test_a_failed_run_is_said_to_have_failed(tmp_path):

@@ -181,3 +181,12 @@ def test_no_notebook_without_a_quiz():
 def test_no_cosine_is_above_one_not_even_at_the_end_of_an_interval():
     verdict = verdicts.alike({"same": np.array([0.8, 1.0, 1.0])}, "same")
     assert verdict["interval"][1] == 1 and "1.00)" in verdict["words"]
+
+
+def test_the_largest_claim_is_of_the_results_at_hand():
+    claims = {"A": (flags(60), flags(55)), "B": (flags(50), flags(38))}
+    verdict = verdicts.largest_claim(claims, "pgd20", "autoattack")
+    assert (
+        verdict["actual"] == 12 and str(Share(38, 100)) in verdict["words"] and "On 100 test images" in verdict["words"]
+    )
+    assert verdicts.largest_claim(claims | {"B": (flags(50), flags(49))}, "pgd20", "autoattack")["actual"] == 5

@@ -1,5 +1,6 @@
 """pack(), and the results that the project carries: each shipped table follows from its shipped runs."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,16 @@ def test_a_packed_table_is_the_table_and_nothing_is_replaced(tmp_path):
         pack(here, runs, tmp_path / "packed")
     with pytest.raises(ValueError, match="no finished run of preset tiny"):
         pack(here, [], tmp_path / "packed")
+
+
+def test_another_table_is_not_replaced(tmp_path):
+    here = preset()
+    runs = runs_of(here, tmp_path / "runs")
+    pack(here, runs, tmp_path / "packed")
+    before = {file: file.read_bytes() for file in (tmp_path / "packed").rglob("*") if file.is_file()}
+    with pytest.raises(ValueError, match=r"table\.md is another table \(.*\); choose another folder"):
+        pack(dataclasses.replace(here, title="Another"), runs, tmp_path / "packed")
+    assert before == {file: file.read_bytes() for file in (tmp_path / "packed").rglob("*") if file.is_file()}
 
 
 def test_weights_are_those_of_the_first_seed_whatever_its_number(tmp_path):

@@ -108,8 +108,31 @@ def test_the_command_filters_and_saves_with_the_columns_of_published_csv(copy_of
     }
     with pytest.raises(ValueError, match="is there already"):
         leaderboard(str(copy_of_theirs), output=str(new))
-    with pytest.raises(ValueError, match="no entry of target 'wrn-99-9' there"):
+
+
+def test_a_network_is_found_by_either_name_and_the_numbers_owner_is_said(copy_of_theirs, capsys):
+    said = []
+    for network in ("wrn-34-10", "WideResNet-34-10"):
+        leaderboard(str(copy_of_theirs), data="cifar10", network=network)
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and "Author2000_Linf" in said[0]
+    assert "RobustBench's published numbers, in percent; none was measured here" in said[0]
+
+
+def test_a_choice_that_leaves_no_entry_is_said(copy_of_theirs):
+    with pytest.raises(ValueError, match="no entry of the network 'wrn-99-9' there; there are ResNet-152") as raised:
         leaderboard(str(copy_of_theirs), network="wrn-99-9")
+    assert all(our_name(network) in str(raised.value) for network in NETWORKS)
+    other = copy_of_theirs / "model_info" / "cifar100" / "Linf"
+    other.mkdir(parents=True)
+    content = ENTRY | {"dataset": "cifar100", "architecture": "ResNet-18", "additional_data": True}
+    (other / "Author2030.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="no entry of the network 'wrn-34-10' there; there are resnet18"):
+        leaderboard(str(copy_of_theirs), data="cifar100", network="wrn-34-10")
+    with pytest.raises(ValueError, match="no entry without additional data of the data set 'cifar100' there"):
+        leaderboard(str(copy_of_theirs), data="cifar100", extra_data=False)
+    with pytest.raises(ValueError, match="every entry there was trained with additional data"):
+        leaderboard(str(other), extra_data=False)
 
 
 @pytest.mark.parametrize("network", ["wrn-34-10", "preactresnet18", "resnet18", "cnn-8"])
