@@ -246,16 +246,19 @@ def standard_error(table: str) -> str:
     return f"{100 * math.sqrt(0.25 / images):.1f}"
 
 
+def _means(table: str, attack: str) -> pd.Series:
+    """By label of the row, in percent."""
+    return 100 * pd.read_csv(RESULTS / table / "runs.csv").groupby("label")[attack].mean()
+
+
 def above(table: str, other: str, label: str, attack: str) -> str:
     """By how many whole points a row's mean is above that of the same row in another table."""
-    means = [pd.read_csv(RESULTS / each / "runs.csv").groupby("label")[attack].mean() for each in (table, other)]
-    return f"{100 * (means[0][label] - means[1][label]):.0f}"
+    return f"{_means(table, attack)[label] - _means(other, attack)[label]:.0f}"
 
 
 def overestimate(table: str, attack: str) -> str:
     """How far a row's mean accuracy under `attack` lies above AutoAttack's: the least and the most, in points."""
-    rows = pd.read_csv(RESULTS / table / "runs.csv").groupby("label")[[attack, "autoattack"]].mean()
-    apart = 100 * (rows[attack] - rows["autoattack"]).dropna()
+    apart = (_means(table, attack) - _means(table, "autoattack")).dropna()
     return f"{apart.min():.1f} to {apart.max():.1f}"
 
 
@@ -309,7 +312,6 @@ def spread_of(ratio: Mapping[str, float]) -> str:
 
 
 def in_points(file: str, path: str) -> str:
-    """A difference of two accuracies."""
     return _signed(measured(file, path))
 
 

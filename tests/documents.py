@@ -69,7 +69,7 @@ def strings(source: str, where: str) -> Iterator[Piece]:
 def commands(program: str) -> list[Piece]:
     """Every `d2rkit …` or `make …` that a text tells its reader to type: in code spans, as a line of a code block or
     as a whole string."""
-    found = []
+    pieces = []
     for piece in texts():
         lines = [line for block in blocks(piece.text, piece.where) for line in block.text.splitlines()]
         lines += [span.text for span in spans(piece.text, piece.where)]
@@ -79,8 +79,8 @@ def commands(program: str) -> list[Piece]:
             for part in re.split(r"&&|\n", line.split("  #")[0]):
                 part = re.sub(r"^\s*(\$ |\S*python3? -m |\.venv/bin/)", "", part).strip()
                 if re.match(rf"{program} [a-z]", part):
-                    found.append(Piece(piece.where, part))
-    return list(dict.fromkeys(found))
+                    pieces.append(Piece(piece.where, part))
+    return list(dict.fromkeys(pieces))
 
 
 def words_of(command: str) -> list[str]:

@@ -38,8 +38,8 @@ from tests.hostile_inputs import NETWORKS, Inputs
 
 
 def _attack(i: Inputs, *networks: str, labels: bool = True) -> dict[str, Any]:
-    found = {name: NETWORKS[name] for name in networks} | {"x": i.images()}
-    return found | ({"y": i.labels()} if labels else {}) | {"eps": 0.1, "step_size": 0.05, "steps": i.one(0, 1, 2),
+    arguments = {name: NETWORKS[name] for name in networks} | {"x": i.images()}
+    return arguments | ({"y": i.labels()} if labels else {}) | {"eps": 0.1, "step_size": 0.05, "steps": i.one(0, 1, 2),
                                                             "norm": i.one("linf", "l2")}  # fmt: skip
 
 
@@ -76,10 +76,10 @@ def _forward(target: Any, guide: Any, x: Any, x_adv: Any) -> Any:
 
 def functions() -> dict[str, tuple[Callable, Callable[[Inputs], dict[str, Any]]]]:
     """name -> (function, arguments that work)."""
-    found: dict[str, tuple[Callable, Callable[[Inputs], dict[str, Any]]]] = {}
+    callables: dict[str, tuple[Callable, Callable[[Inputs], dict[str, Any]]]] = {}
     for name, divergence in (divergences.DIVERGENCES | {"kl-gap": divergences.kl_gap}).items():
         smooth = {"smoothing": 1e-5} if "kl" in name and name != "reverse-kl" else {}
-        found[f"divergences {name}"] = (
+        callables[f"divergences {name}"] = (
             lambda p, q, divergence=divergence, **o: divergence(p, q, **o),
             lambda i, smooth=smooth: {"p": (z := i.logits()), "q": i.logits().to(z.dtype), **smooth},
         )
@@ -88,15 +88,15 @@ def functions() -> dict[str, tuple[Callable, Callable[[Inputs], dict[str, Any]]]
         ("d2r", {"variant": "released", **d2r}), ("pgd_at", {}), ("natural", {}), ("trades", {"beta": 6.0}),
         ("mart", {"beta": 6.0}), ("lbgat", {"beta": 6.0}), ("adagat", {"w_guide": 2.5}),
     ):  # fmt: skip
-        found[f"objectives {name}"] = (_of_logits(getattr(objectives, name)), lambda i, o=options: _logits(i, **o))
+        callables[f"objectives {name}"] = (_of_logits(getattr(objectives, name)), lambda i, o=options: _logits(i, **o))
     for name, options in (
         ("rslad", {"w_adv": 1.0}), ("rslad_online", {"w_ce": 1.0}), ("adaad", {"alpha": 0.5}), ("dgad", {"beta": 1.0}),
         ("peeraid", {"temperature": 2.0, "f_ce": 1.0, "reduction": "batchmean"}), ("iad", {"trust": 0.1, "begin": 0.2}),
         ("adr", {"hot": 2.0, "most": 0.9}), ("ikl", {"alpha": 1.0, "guided": True}),
     ):  # fmt: skip
-        found[f"family {name}"] = (_of_logits(getattr(family, name)), lambda i, o=options: _logits(i, **o))
+        callables[f"family {name}"] = (_of_logits(getattr(family, name)), lambda i, o=options: _logits(i, **o))
     sums = {"objective": lambda x: x.square().sum()}
-    found |= {
+    callables |= {
         "attacks pgd": (attacks.pgd, lambda i: sums | _attack(i, labels=False) | {"start": 0.01 * i.images()}),
         "attacks project": (
             attacks.project,
@@ -150,7 +150,7 @@ def functions() -> dict[str, tuple[Callable, Callable[[Inputs], dict[str, Any]]]
         ),
         "significance holm": (significance.holm, lambda i: {"p_values": [0.1, i.random.random(), 1.0]}),
     }  # fmt: skip
-    return found
+    return callables
 
 
 def doors() -> dict[str, tuple[Callable, Callable[[Inputs], dict[str, Any]]]]:

@@ -91,17 +91,17 @@ class Inputs:
     def hostile_tensor(self) -> Tensor:
         shape, dtype = self.one(*SHAPES), self.one(*DTYPES)
         kind = self.one("uniform", "normal", "pixels", "huge", "zeros", "nan", "inf", "-inf")
-        found = self.tensor(shape, dtype, kind)
+        tensor = self.tensor(shape, dtype, kind)
         twist = self.one("none", "none", "gradient", "strided", "expanded", "transposed")
         if twist == "gradient" and dtype.is_floating_point and dtype.itemsize > 1:
-            found = found.requires_grad_()
-        elif twist == "strided" and found.ndim:
-            found = torch.stack([found, found], -1)[..., 0]
-        elif twist == "expanded" and found.ndim and len(found):
-            found = found[:1].expand_as(found)
-        elif twist == "transposed" and found.ndim > 1:
-            found = found.transpose(0, 1)
-        return found
+            tensor = tensor.requires_grad_()
+        elif twist == "strided" and tensor.ndim:
+            tensor = torch.stack([tensor, tensor], -1)[..., 0]
+        elif twist == "expanded" and tensor.ndim and len(tensor):
+            tensor = tensor[:1].expand_as(tensor)
+        elif twist == "transposed" and tensor.ndim > 1:
+            tensor = tensor.transpose(0, 1)
+        return tensor
 
     def hostile(self) -> Any:
         kind = self.random.random()
@@ -111,10 +111,10 @@ class Inputs:
             return self.one(*NUMBERS)
         if kind < 0.85:
             return self.one(*THINGS)
-        found = self.hostile_tensor().detach()
-        if found.dtype in (torch.bfloat16, torch.float8_e4m3fn):
-            found = found.float()
-        return found.numpy() if kind < 0.93 else found.tolist()
+        tensor = self.hostile_tensor().detach()
+        if tensor.dtype in (torch.bfloat16, torch.float8_e4m3fn):
+            tensor = tensor.float()
+        return tensor.numpy() if kind < 0.93 else tensor.tolist()
 
     def near(self, value: Any) -> Any:
         """Like `value`, but for one thing; or something else altogether."""

@@ -142,10 +142,10 @@ def main() -> int:
         print(f"{len(tests)} sets of tests pass unbroken in {time.perf_counter() - began:.0f} s", flush=True)
         with ProcessPoolExecutor(jobs, get_context("fork")) as pool:
             parts = pool.map(series, copies, [chosen[number::jobs] for number in range(jobs)])
-            found = [outcome for part in parts for outcome in part] + ["stale"] * stale
-    counts = {kind: found.count(kind) for kind in ("killed", "LIVED", "stale")}
-    print(f"{len(found)} mutants: {counts} in {time.perf_counter() - began:.0f} s")
-    return 0 if counts["killed"] == len(found) else 1
+            outcomes = [outcome for part in parts for outcome in part] + ["stale"] * stale
+    counts = {kind: outcomes.count(kind) for kind in ("killed", "LIVED", "stale")}
+    print(f"{len(outcomes)} mutants: {counts} in {time.perf_counter() - began:.0f} s")
+    return 0 if counts["killed"] == len(outcomes) else 1
 
 
 if __name__ == "__main__":

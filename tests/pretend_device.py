@@ -94,11 +94,11 @@ class PythonSide(TorchFunctionMode):
         gpu, kwargs, name = self.gpu, dict(kwargs or {}), getattr(func, "__name__", "")
         first = args[0] if args and isinstance(args[0], torch.Tensor) else None
         if name == "__get__" and first is not None:
-            found, attribute = func(*args, **kwargs), func.__self__.__name__
+            result, attribute = func(*args, **kwargs), func.__self__.__name__
             if attribute == "device" and gpu.holds(first):
                 return gpu.device
             kinds = {"is_cpu": not gpu.holds(first), "is_cuda": gpu.holds(first) and gpu.kind == "cuda"}
-            return kinds.get(attribute, found)
+            return kinds.get(attribute, result)
         if first is not None and name in ("to", "cpu"):
             return self.moved(first, ("cpu",) if name == "cpu" else args[1:], kwargs)
         if first is not None and gpu.holds(first) and name in ("numpy", "__array__"):

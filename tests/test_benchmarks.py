@@ -29,14 +29,14 @@ def test_the_released_schedule_and_our_step_end_with_equal_weights(case):
     torch.manual_seed(0)  # the seed of our step's generator
     step.as_released(plain, torch.optim.SGD(plain.parameters(), 0.01, 0.9, weight_decay=2e-4), case, x, y)
     ours(x, y)
-    for old, expected, found in zip(before, plain.parameters(), ours.pair.parameters(), strict=True):
-        assert (found - expected).abs().max() < 1e-9 < (expected - old).abs().max()
+    for old, expected, ours_now in zip(before, plain.parameters(), ours.pair.parameters(), strict=True):
+        assert (ours_now - expected).abs().max() < 1e-9 < (expected - old).abs().max()
 
 
 def test_the_step_benchmark_gives_its_ratios(case):
-    found = step.measure(case, repeats=1, fast_repeats=0, levers=False, compiled=False)
-    assert found["name"] == "digits-cnn" and found["ratio_exact"] > 0 and found["share_of_peak"] > 0
-    assert "ratio_fast" not in found
+    row = step.measure(case, repeats=1, fast_repeats=0, levers=False, compiled=False)
+    assert row["name"] == "digits-cnn" and row["ratio_exact"] > 0 and row["share_of_peak"] > 0
+    assert "ratio_fast" not in row
     assert step.measure(case, repeats=1, fast_repeats=1, levers=False, compiled=False)["ratio_fast"] > 0
 
 
@@ -49,8 +49,8 @@ def test_plain_attacks_and_ours_leave_equal_flags(trained_once, digits):
 def test_flags_that_differ_are_listed(trained_once, digits, monkeypatch):
     x, y = digits.test.pixels(slice(0, 60)), digits.test.labels[:60]
     monkeypatch.setattr(evaluate, "plain_pgd", lambda *_: torch.ones(60, dtype=torch.bool))
-    (found,) = evaluate.compared(trained_once.target, x, y, 0.2, 25, 1, ("pgd20",))
-    assert found["differ"] and found["accuracy_plain"] > found["accuracy_ours"]
+    (row,) = evaluate.compared(trained_once.target, x, y, 0.2, 25, 1, ("pgd20",))
+    assert row["differ"] and row["accuracy_plain"] > row["accuracy_ours"]
 
 
 SHORT = AutoAttackBudget(iterations=5, queries=20)
@@ -61,11 +61,11 @@ def test_bounds_of_every_order_lie_above_the_full_number(trained_once, digits):
     run = anytime.measured(network, x, y, 0.15, 10, SHORT)
     after = autoattack(network, x, y, eps=0.15, batch_size=10, budget=SHORT).after
     kept = anytime.measured(network, x, y, 0.15, 10, SHORT, after)
-    for found in (run, kept):
-        assert found["autoattack"] == pytest.approx(int(after["square"].sum()) / 40)
-        assert found["clean"] > found["autoattack"] > 0 and found["too_low"] == []
-        for order in found["orders"].values():
-            assert found["clean"] >= order["bound"] >= found["autoattack"] and 0 < order["share"] <= anytime.WITHIN
+    for result in (run, kept):
+        assert result["autoattack"] == pytest.approx(int(after["square"].sum()) / 40)
+        assert result["clean"] > result["autoattack"] > 0 and result["too_low"] == []
+        for order in result["orders"].values():
+            assert result["clean"] >= order["bound"] >= result["autoattack"] and 0 < order["share"] <= anytime.WITHIN
     with pytest.raises(ValueError, match="right on other images"):
         anytime.measured(network, x, y, 0.15, 10, SHORT, after | {"clean": ~after["clean"]})
 
@@ -75,8 +75,8 @@ def test_a_preview_that_breaks_too_much_is_seen(trained_once, digits, monkeypatc
     everything = torch.ones(20, dtype=torch.bool)
     monkeypatch.setattr(anytime, "attack_batch", lambda *how: everything[: len(how[3])])
     after = dict.fromkeys(("clean", *anytime.STAGES), anytime.correct(network, x, y, 20))
-    found = anytime.measured(network, x, y, 0.15, 10, SHORT, after)
-    assert found["too_low"] == after["clean"].nonzero().flatten().tolist() != []
+    result = anytime.measured(network, x, y, 0.15, 10, SHORT, after)
+    assert result["too_low"] == after["clean"].nonzero().flatten().tolist() != []
 
 
 def test_a_bound_counts_what_ended_within_the_cost():
@@ -88,9 +88,9 @@ def test_a_bound_counts_what_ended_within_the_cost():
 def test_growth_lies_on_a_line(monkeypatch):
     monkeypatch.setitem(growth.LINES, "steps", ("attack steps", (1, 2, 3), lambda v: v, lambda v: v))
     monkeypatch.setattr(growth, "seconds_of", lambda work: 2.0 + 3 * work)
-    found = growth.measured("steps", 2)
-    assert found["base"] == pytest.approx(2) and found["slope"] == pytest.approx(3)
-    assert all(abs(point["off_line"]) < 1e-9 for point in found["points"])
+    line = growth.measured("steps", 2)
+    assert line["base"] == pytest.approx(2) and line["slope"] == pytest.approx(3)
+    assert all(abs(point["off_line"]) < 1e-9 for point in line["points"])
 
 
 def test_a_benchmark_writes_its_results_with_command_and_hardware(monkeypatch, tmp_path, capsys):

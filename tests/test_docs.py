@@ -53,11 +53,11 @@ def test_docstring_examples_run():
     tried = 0
     for module in pkgutil.walk_packages(d2rkit.__path__, "d2rkit."):
         if not module.name.endswith("__main__"):
-            found = doctest.testmod(importlib.import_module(module.name), optionflags=doctest.ELLIPSIS)
-            assert found.failed == 0
-            tried += found.attempted
-    found = doctest.testmod(d2rkit, optionflags=doctest.ELLIPSIS)
-    assert found.failed == 0 and tried + found.attempted > 0
+            outcome = doctest.testmod(importlib.import_module(module.name), optionflags=doctest.ELLIPSIS)
+            assert outcome.failed == 0
+            tried += outcome.attempted
+    outcome = doctest.testmod(d2rkit, optionflags=doctest.ELLIPSIS)
+    assert outcome.failed == 0 and tried + outcome.attempted > 0
 
 
 def complaint(command: str, capsys) -> str:
@@ -92,10 +92,10 @@ def complaint(command: str, capsys) -> str:
 
 
 def test_every_d2rkit_line_parses(capsys):
-    found = commands("d2rkit")
-    assert len(found) > 30
-    assert {"README.md", "d2rkit/experiments/presets.py"} <= {piece.where.split(":")[0] for piece in found}
-    assert [(piece.where, piece.text, words) for piece in found if (words := complaint(piece.text, capsys))] == []
+    lines = commands("d2rkit")
+    assert len(lines) > 30
+    assert {"README.md", "d2rkit/experiments/presets.py"} <= {piece.where.split(":")[0] for piece in lines}
+    assert [(piece.where, piece.text, words) for piece in lines if (words := complaint(piece.text, capsys))] == []
 
 
 @pytest.mark.parametrize(
@@ -114,12 +114,12 @@ def test_every_make_target_exists():
     there = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
     named = {(piece.where, piece.text.split()[1]) for piece in commands("make")}
     assert {"demo", "test", "check", "lab", "help"} <= {target for _, target in named}
-    assert [found for found in named if found[1] not in there] == []
+    assert [pair for pair in named if pair[1] not in there] == []
 
 
 def test_every_benchmark_line_names_a_script_and_its_options():
-    found = commands("benchmarks/") + commands("python benchmarks/")
-    for piece in found:
+    lines = commands("benchmarks/") + commands("python benchmarks/")
+    for piece in lines:
         script, *words = piece.text.removeprefix("python ").split()
         source = (PROJECT / script).read_text()
         for word in words:

@@ -1,4 +1,4 @@
-"""The tables and figures in docs/ are those of the shipped results."""
+"""The marked tables and figures of README.md and docs/ are those of the shipped results."""
 
 import importlib.util
 import json

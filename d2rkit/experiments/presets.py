@@ -28,7 +28,8 @@ class Preset:
 
     rows: names of METHODS, or of `changes`. changes: settings that a row has to itself, by the row's name; a row
     that is not named like its method says which it is under "method". titles: what a row is called in the table,
-    where its method's title is not enough. note: a sentence below the table. command, time and expect tell a reader how to run it, how long it
+    where its method's title is not enough. note: a sentence below the table. command, time and expect tell a
+    reader how to run it, how long it
     takes and what came out where it was measured."""
 
     name: str

@@ -153,8 +153,8 @@ def test_a_copy_that_training_has_left_behind_is_dropped(trained, sample, caplog
     twins = AttackCopies(GuidedPair(network))
     assert twins.refresh(x).target is not network
     network.temperature = 0.5
-    found = [twins.refresh(x).target is network for _ in range(4)]
-    assert found == [False, False, True, True] and "logits differ" in caplog.text
+    unfolded = [twins.refresh(x).target is network for _ in range(4)]
+    assert unfolded == [False, False, True, True] and "logits differ" in caplog.text
 
 
 def test_one_image_with_a_great_gradient_does_not_hide_the_others(trained, sample):

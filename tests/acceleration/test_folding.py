@@ -170,9 +170,9 @@ class Operators(TorchDispatchMode):
 def test_refresh_takes_few_kernels():
     """One for each folded convolution, and a dozen for all that are as long as a channel."""
     twin = FoldedCopy(stir(build_model("preactresnet18", 10, 32)))
-    with Operators() as found:
+    with Operators() as operators:
         twin.refresh()
-    kernels = {k: n for k, n in found.seen.items() if k not in ("view", "detach", "alias")}
+    kernels = {k: n for k, n in operators.seen.items() if k not in ("view", "detach", "alias")}
     assert sum(kernels.values()) <= len(twin.folds) + 20, kernels
 
 
@@ -182,13 +182,13 @@ def test_bfloat16_weights_give_what_autocast_gives_without_its_casts(name, size,
     network, x = stir(build_model(name, 10, size, channels)), images(size, channels)
     kept, cast = FoldedCopy(network), FoldedCopy(network)
     cast.cast(torch.bfloat16, x)
-    found = {}
+    results = {}
     for key, twin in (("kept", kept), ("cast", cast)):
         twin.refresh()
         with torch.autocast("cpu", torch.bfloat16), torch.no_grad(), Operators() as operators:
-            found[key] = twin.twin(x), operators.seen["_to_copy"]
-    assert torch.equal(found["cast"][0], found["kept"][0])
-    assert found["cast"][1] <= 2 < found["kept"][1]  # the images, and at most the logits
+            results[key] = twin.twin(x), operators.seen["_to_copy"]
+    assert torch.equal(results["cast"][0], results["kept"][0])
+    assert results["cast"][1] <= 2 < results["kept"][1]  # the images, and at most the logits
 
 
 @pytest.mark.parametrize(("guide", "uses"), [(True, True), (True, False), (False, True)])

@@ -15,12 +15,12 @@ from tests.acceleration.test_folding import folded
 
 def layouts(network, x):
     """For each convolution, by name: its output channels, and whether image and weight are channels_last in it."""
-    found = {}
+    layout_of = {}
 
     def note(name):
         def hook(conv, inputs, output):
             tensors = (inputs[0], conv.weight, output)
-            found[name] = conv.out_channels, *(t.is_contiguous(memory_format=torch.channels_last) for t in tensors)
+            layout_of[name] = conv.out_channels, *(t.is_contiguous(memory_format=torch.channels_last) for t in tensors)
 
         return hook
 
@@ -28,7 +28,7 @@ def layouts(network, x):
     network(x)
     for hook in hooks:
         hook.remove()
-    return found
+    return layout_of
 
 
 @pytest.mark.parametrize("name", ["preactresnet18", "resnet18-guide", "wrn-10-1"])
@@ -46,9 +46,9 @@ def test_logits_and_all_gradients_are_equal_to_rounding(name):
 
 @pytest.mark.parametrize("prepare", [set_memory_format, folded, lambda network: folded(set_memory_format(network))])
 def test_on_a_cpu_only_the_widest_convolutions_are_contiguous(prepare):
-    found = layouts(prepare(build_model("preactresnet18", 10, 32)), torch.rand(2, 3, 32, 32))
-    wide = {name: last for name, (channels, *last) in found.items() if channels >= WIDE}
-    narrow = {name: last for name, (channels, *last) in found.items() if channels < WIDE}
+    layout_of = layouts(prepare(build_model("preactresnet18", 10, 32)), torch.rand(2, 3, 32, 32))
+    wide = {name: last for name, (channels, *last) in layout_of.items() if channels >= WIDE}
+    narrow = {name: last for name, (channels, *last) in layout_of.items() if channels < WIDE}
     assert set(wide) == {"layer4.0.shortcut.0"} | {f"layer4.{block}.conv{i}" for block in (0, 1) for i in (1, 2)}
     assert not any(image or out for image, _, out in wide.values())
     del wide["layer4.0.shortcut.0"]  # for a 1x1 weight both layouts are one

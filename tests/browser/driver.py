@@ -185,7 +185,7 @@ class Lab:
         page = self.page
         return self.scrolled_to(page.locator(".d2rkit-panel", has=page.locator("h3", has_text=heading)).first)
 
-    def scrolled_to(self, found):
+    def scrolled_to(self, locator):
         """Something of the notebook, once it has been drawn and is in view."""
         page = self.page
         size = page.viewport_size
@@ -193,18 +193,18 @@ class Lab:
         page.mouse.wheel(0, -100_000)
         page.wait_for_timeout(300)
         for _ in range(80):  # the notebook is drawn as one scrolls
-            if found.count():
+            if locator.count():
                 break
             page.mouse.wheel(0, 400)
             page.wait_for_timeout(100)
-        found.scroll_into_view_if_needed()
-        return found
+        locator.scroll_into_view_if_needed()
+        return locator
 
     def faults(self) -> list[str]:
         """Errors on the console and of the server since the last time; not JupyterLab's own."""
-        found = [c for c in self.complaints if not any(h.lower() in c.lower() for h in HARMLESS)]
+        complaints = [c for c in self.complaints if not any(h.lower() in c.lower() for h in HARMLESS)]
         self.complaints.clear()
-        return found
+        return complaints
 
     def keep(self, stem: str) -> None:
         """A screenshot, if $D2RKIT_SCREENSHOTS names a folder."""
@@ -244,21 +244,21 @@ def serious(panel) -> list[str]:
     if not page.evaluate("Boolean(window.axe)"):
         place = Path(find_spec("axe_playwright_python").origin).parent / "axe.min.js"
         page.evaluate(place.read_text(encoding="utf-8"))
-    found = page.evaluate(
+    violations = page.evaluate(
         """async panel => {
              const result = await axe.run(panel, {resultTypes: ['violations']});
              return result.violations.flatMap(v => v.nodes.map(n => [v.impact, v.id, n.html.slice(0, 120)]));
            }""",
         panel.element_handle(),
     )
-    return [f"{rule}: {markup}" for impact, rule, markup in found if impact in ("serious", "critical")]
+    return [f"{rule}: {markup}" for impact, rule, markup in violations if impact in ("serious", "critical")]
 
 
 def cut_or_wide(panel) -> list[str]:
     """Labels, buttons and numbers that are cut off, menus narrower than an entry, parts that stick out of the panel."""
     return panel.evaluate(
         """panel => {
-             const found = [], ink = document.createElement('canvas').getContext('2d');
+             const faults = [], ink = document.createElement('canvas').getContext('2d');
              const room = part => {
                const style = getComputedStyle(part);
                ink.font = style.font;
@@ -269,24 +269,24 @@ def cut_or_wide(panel) -> list[str]:
                const wide = room(menu);
                for (const entry of menu.options)
                  if (ink.measureText(entry.text).width > wide + 1)
-                   found.push(`cut in a menu of ${wide} pixels: ${entry.text}`);
+                   faults.push(`cut in a menu of ${wide} pixels: ${entry.text}`);
              }
              for (const part of shown('button, .widget-html-content:not(.d2rkit-words *)'))
                if (part.scrollWidth > part.clientWidth + 1 && part.clientWidth)
-                 found.push('cut: ' + part.textContent.trim().slice(0, 60));
+                 faults.push('cut: ' + part.textContent.trim().slice(0, 60));
              for (const field of shown('input[type=number]'))
-               if (ink.measureText(field.value).width > room(field) + 1) found.push('cut: ' + field.value);
+               if (ink.measureText(field.value).width > room(field) + 1) faults.push('cut: ' + field.value);
              const right = panel.getBoundingClientRect().right + 1;
              for (const label of panel.querySelectorAll('.widget-label')) {
                const hidden = label.closest('.d2rkit-field') || !label.offsetParent;
                const inside = document.createRange();
                inside.selectNodeContents(label);
                if (!hidden && inside.getBoundingClientRect().width > label.getBoundingClientRect().width + 1)
-                 found.push('cut: ' + label.textContent);
+                 faults.push('cut: ' + label.textContent);
              }
              for (const part of panel.querySelectorAll('img, input, select, button, p, .noUi-target'))
                if (part.offsetParent && part.getBoundingClientRect().right > right)
-                 found.push('sticks out: ' + part.outerHTML.slice(0, 80));
-             return found;
+                 faults.push('sticks out: ' + part.outerHTML.slice(0, 80));
+             return faults;
            }"""
     )

@@ -287,9 +287,9 @@ def test_a_prediction_is_committed_by_mouse_and_by_keyboard_and_answered(lab):
 
     def came_out(words):
         """The outcome with these words, once it is drawn."""
-        found = lab.scrolled_to(page.locator(".widget-vbox", has=page.locator("th", has_text=words)).first)
-        found.locator("th", has_text=words).first.wait_for()
-        return found
+        box = lab.scrolled_to(page.locator(".widget-vbox", has=page.locator("th", has_text=words)).first)
+        box.locator("th", has_text=words).first.wait_for()
+        return box
 
     hidden = lab.scrolled_to(page.locator(".widget-vbox", has=page.get_by_role("button", name="Show anyway")).first)
     hidden.get_by_role("button", name="Show anyway").wait_for()

@@ -139,9 +139,9 @@ def test_a_reader_that_went_away_is_no_failure_of_ours():
     words = [sys.executable, "-m", "d2rkit", "--help"]
     reader, writer = os.pipe()
     os.close(reader)
-    found = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
-    assert found.returncode == 141 and found.stderr == ""
+    assert done.returncode == 141 and done.stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def test_terminals_that_lack_letters_lose_no_result(encoding):
         "base.app.command(lambda: print(chr(949), chr(177), chr(0xdcff), 'done'), name='say'); main()"
     )
     environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": encoding}
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
-    assert found.returncode == 0 and found.stdout.endswith(b"\\udcff done\n") and found.stderr == b""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert done.returncode == 0 and done.stdout.endswith(b"\\udcff done\n") and done.stderr == b""
 
 
 def alive(process):
@@ -166,8 +166,8 @@ def alive(process):
 def children_of(process):
     """All processes below, which do computing: multiprocessing's resource tracker does not."""
     lists = [each.read_text() for each in Path(f"/proc/{process}/task").glob("*/children")]
-    found = [int(child) for child in " ".join(lists).split()]
-    return [child for child in found if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()]
+    children = [int(child) for child in " ".join(lists).split()]
+    return [child for child in children if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 @pytest.mark.parametrize("kind", ["sweep", pytest.param("plan", marks=thorough)])

@@ -59,14 +59,14 @@ def test_code_is_folded_but_in_exercises():
 
 def test_every_notebook_of_the_kit_has_slides_and_stays_valid():
     nbformat = pytest.importorskip("nbformat")
-    found = sorted(home("notebooks").glob("*.ipynb"))
-    for file in found:
+    files = sorted(home("notebooks").glob("*.ipynb"))
+    for file in files:
         made = nbformat.reads(presented(file).decode(), 4)
         nbformat.validate(made)
         headings = [cell.source.split("\n")[0] for cell in made.cells if cell.metadata.slideshow.slide_type == "slide"]
         assert headings[0].startswith("# ") and "## Limits" in headings and "## Setup" not in headings, file.name
         assert len(headings) >= 6 and all(h.startswith("#") for h in headings), file.name
-    assert len(found) >= 14
+    assert len(files) >= 14
 
 
 def test_running_a_copy_changes_nothing_and_writing_in_it_does(tmp_path):

@@ -191,7 +191,7 @@ def test_attacks_obey_the_rules_and_the_judge_has_no_tf32(kind, tmp_path):
     with pretend(kind) as gpu:
         network.to(gpu.device)
         evaluator = Evaluator(network, (x, y), budget=Budget(autoattack=budget))
-        found = measure_attacks(evaluator, ("clean", "fgsm", "pgd2", "cw2", "autoattack"), 0.02, folder=tmp_path)
+        measured = measure_attacks(evaluator, ("clean", "fgsm", "pgd2", "cw2", "autoattack"), 0.02, folder=tmp_path)
         images, labels = evaluator.batch(slice(None))
         assert images.device == gpu.device
         assert kind != "cuda" or any(tf32 for _, tf32, _ in gpu.convolutions)  # of the attacks, which may
@@ -200,7 +200,7 @@ def test_attacks_obey_the_rules_and_the_judge_has_no_tf32(kind, tmp_path):
         assert gpu.convolutions and not any(tf32 for _, tf32, _ in gpu.convolutions)
         for stage in synthetic.STAGES:
             synthetic.run_stage(network, stage, images, labels, budget)
-    assert found.flags["clean"].all()
+    assert measured.flags["clean"].all()
 
 
 @KINDS
@@ -224,13 +224,15 @@ def test_curve_checks_and_augmentation_obey_the_rules(kind, digits):
     [("apgd-ce", 3, 20, 50), ("apgd-t", 3, 20, 50), ("fab-t", 4, 5, 15), ("square", 2, 20, 50)],
 )
 def test_waits_in_an_iteration_of_autoattack(stage, most, short, long):
-    found = []
+    waits_in = []
     for iterations in (short, long):
         network, x, y = victim()
         with pretend("cuda") as gpu:
             network.to(gpu.device)
             budget = AutoAttackBudget(iterations, 1, iterations)
             synthetic.run_stage(network, stage, x.to(gpu.device), y.to(gpu.device), budget)
-        found.append(gpu.waits)
-    waits = {where: (n - found[0][where]) / (long - short) for where, n in found[1].items() if n != found[0][where]}
+        waits_in.append(gpu.waits)
+    waits = {
+        where: (n - waits_in[0][where]) / (long - short) for where, n in waits_in[1].items() if n != waits_in[0][where]
+    }
     assert 0 < sum(waits.values()) <= most, waits

@@ -68,14 +68,14 @@ def step_gradients(path, *, report=None, should_stop=None):
         order = kl_gap(first.target(everything), first.guide(everything)).argsort()
     index, weight = devices.shard(order)
     x, y = data.pixels(index).double(), data.labels[index]
-    found = {}
+    results = {}
     for name, micro_batch in CASES:
         pair, method = mlp_pair().double(), METHODS[name]
         model, optimizer = fabric.setup(pair, torch.optim.SGD(pair.parameters(), 0.0))
         recipe = Recipe(name, eps=0.2, step_size=0.05, steps=3, micro_batch=micro_batch)
         state = TrainState(fabric, model, pair, optimizer, method, recipe, torch.Generator(), awp=method.awp)
         training_step(state, x, y, weight)
-        found[f"{name} {micro_batch}"] = {n: p.grad for n, p in pair.named_parameters() if p.grad is not None}
+        results[f"{name} {micro_batch}"] = {n: p.grad for n, p in pair.named_parameters() if p.grad is not None}
     for micro_batch in (0, 7):
         pair = mlp_pair().double()
         model, optimizer = fabric.setup(pair, torch.optim.SGD(pair.parameters(), 0.0))
@@ -85,11 +85,11 @@ def step_gradients(path, *, report=None, should_stop=None):
         state = TrainState(fabric, model, pair, optimizer, METHODS["lbgat0"], recipe, torch.Generator())
         loss, right = guide_step(state, x, y, weight)
         assert max(images) <= (micro_batch or len(x)) and sum(images) == len(x)
-        found[f"guide {micro_batch}"] = {n: p.grad for n, p in pair.guide.named_parameters()}
-        found[f"guide {micro_batch}"] |= {"loss": devices.all_reduce(loss.total.clone(), "mean")}
-        found[f"guide {micro_batch}"] |= {"right": devices.all_reduce(right["guide"] * weight / len(x), "mean")}
+        results[f"guide {micro_batch}"] = {n: p.grad for n, p in pair.guide.named_parameters()}
+        results[f"guide {micro_batch}"] |= {"loss": devices.all_reduce(loss.total.clone(), "mean")}
+        results[f"guide {micro_batch}"] |= {"right": devices.all_reduce(right["guide"] * weight / len(x), "mean")}
     if devices.rank() == 0:
-        torch.save(found, path)
+        torch.save(results, path)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def gradients(tmp_path_factory):
 
 @pytest.mark.parametrize(("method", "micro_batch"), [*CASES, ("guide", 0), ("guide", 7)])
 def test_gradients_of_two_processes_are_those_of_one(gradients, method, micro_batch):
-    one, two = (found[f"{method} {micro_batch}"] for found in gradients)
+    one, two = (saved[f"{method} {micro_batch}"] for saved in gradients)
     assert one.keys() == two.keys() and all(g.abs().max() > 1e-5 for g in one.values())
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-6, atol=1e-9, msg=name)
@@ -161,9 +161,9 @@ def flags(folder, path, *, report=None, should_stop=None):
     evaluator = Evaluator(
         network, (x, y), batch_size=4, shared=shared, budget=Budget(autoattack=AutoAttackBudget(10, queries=100))
     )
-    found = measure_attacks(evaluator, ("clean", "pgd5", "autoattack"), 0.03, folder=folder)
+    measured = measure_attacks(evaluator, ("clean", "pgd5", "autoattack"), 0.03, folder=folder)
     if devices.rank() == 0:
-        torch.save(found.flags | found.details, path)
+        torch.save(measured.flags | measured.details, path)
 
 
 def test_flags_of_two_processes_are_those_of_one(tmp_path):

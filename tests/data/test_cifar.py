@@ -31,9 +31,9 @@ def write_cifar(root, name="cifar10", train=40, test=20, classes=10, part="train
 
 def test_own_arrays_come_first(tmp_path):
     write_cifar(tmp_path, "cifar100", train=400, classes=100, test=100)
-    found = load_data("cifar100", tmp_path, download=False)
-    assert (len(found.train), len(found.val), len(found.test), found.num_classes) == (320, 80, 100, 100)
-    assert found.source == (
+    data = load_data("cifar100", tmp_path, download=False)
+    assert (len(data.train), len(data.val), len(data.test), data.num_classes) == (320, 80, 100, 100)
+    assert data.source == (
         "cifar100_train.npz (not the official images) and cifar100_test.npz (not the official images)"
     )
     assert not (tmp_path / "cache").exists()
@@ -121,11 +121,11 @@ def cifar_root(shared_data, tmp_path_factory):
 
 
 def test_real_cifar10_loads_verified(cifar_root):
-    found = load_data("cifar10", cifar_root, subset="10k", download=False)
-    assert (len(found.train), len(found.val), len(found.test)) == (9000, 1000, 10000)
-    assert counts(found.train.labels) == [900] * 10 and counts(found.val.labels) == [100] * 10
-    assert found.class_names[:3] == ("airplane", "automobile", "bird") and (found.channels, found.image_size) == (3, 32)
-    assert cifar_sha1(found.test) == CIFAR10_SHA1["test"]
+    data = load_data("cifar10", cifar_root, subset="10k", download=False)
+    assert (len(data.train), len(data.val), len(data.test)) == (9000, 1000, 10000)
+    assert counts(data.train.labels) == [900] * 10 and counts(data.val.labels) == [100] * 10
+    assert data.class_names[:3] == ("airplane", "automobile", "bird") and (data.channels, data.image_size) == (3, 32)
+    assert cifar_sha1(data.test) == CIFAR10_SHA1["test"]
     smaller = load_data("cifar10", cifar_root, subset=500, download=False)
     assert (len(smaller.train), len(smaller.val)) == (400, 100)
 
@@ -200,10 +200,10 @@ def test_an_evaluation_needs_the_test_images_only(tmp_path):
     (tmp_path / "cifar100_train.npz").unlink()
     with pytest.raises(ValueError, match="cifar100 is not in"):
         load_data("cifar100", tmp_path, download=False)
-    found = load_data("cifar100", tmp_path, download=False, test_only=True)
-    assert (len(found.train), len(found.val), len(found.test)) == (0, 0, 100)
-    assert torch.equal(found.test.images, whole.test.images) and found.class_names == whole.class_names
-    assert found.source == "cifar100_test.npz (not the official images)" and found.train.images.shape == (0, 3, 32, 32)
+    data = load_data("cifar100", tmp_path, download=False, test_only=True)
+    assert (len(data.train), len(data.val), len(data.test)) == (0, 0, 100)
+    assert torch.equal(data.test.images, whole.test.images) and data.class_names == whole.class_names
+    assert data.source == "cifar100_test.npz (not the official images)" and data.train.images.shape == (0, 3, 32, 32)
 
 
 def test_other_images_in_place_of_cifar100_are_named_once(tmp_path, caplog):
@@ -249,13 +249,13 @@ def test_real_cifar100_is_known_in_any_order_and_under_its_labels_only(cifar100_
     order = np.random.default_rng(0).permutation(10_000)
     shuffled = cifar100_test | {k: cifar100_test[k][order] for k in ("images", "labels")}
     np.savez(file, **shuffled)
-    found = load_data("cifar100", tmp_path, download=False, test_only=True)
-    assert found.source == "cifar100_test.npz (official images)" and not caplog.records
-    assert pixel_sums(found.test) == CIFAR100["test"][0]
+    data = load_data("cifar100", tmp_path, download=False, test_only=True)
+    assert data.source == "cifar100_test.npz (official images)" and not caplog.records
+    assert pixel_sums(data.test) == CIFAR100["test"][0]
     np.savez(file, **shuffled | {"labels": np.roll(shuffled["labels"], 1)})
     with pytest.raises(ValueError, match="altered or under other labels"):
         load_data("cifar100", tmp_path, download=False, test_only=True)
     shuffled["images"][5, 5, 5, 1] ^= 1
     np.savez(file, **shuffled)
-    found = load_data("cifar100", tmp_path, download=False, test_only=True)
-    assert found.source == "cifar100_test.npz (not the official images)" and "pixel sums differ" in caplog.text
+    data = load_data("cifar100", tmp_path, download=False, test_only=True)
+    assert data.source == "cifar100_test.npz (not the official images)" and "pixel sums differ" in caplog.text

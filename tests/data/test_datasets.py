@@ -104,22 +104,22 @@ def crops(x, padding, flip):
 @pytest.mark.parametrize(("padding", "flip"), [(0, True), (1, False), (2, True)])
 def test_every_augmented_image_is_a_crop_and_every_crop_occurs(padding, flip):
     x = ramps(1500)
-    found = augment(x, padding, flip, torch.Generator().manual_seed(0))
+    augmented = augment(x, padding, flip, torch.Generator().manual_seed(0))
     allowed = {crop.numpy().tobytes() for crop in crops(x[0], padding, flip)}
     assert len(allowed) == (2 * padding + 1) ** 2 * (2 if flip else 1)
-    assert {image.contiguous().numpy().tobytes() for image in found} == allowed
+    assert {image.contiguous().numpy().tobytes() for image in augmented} == allowed
 
 
 def test_augmentation_is_per_image_and_follows_its_generator():
     x = ramps(50).to(torch.uint8)
-    found = augment(x, 2, True, torch.Generator().manual_seed(0))
-    assert found.dtype == torch.uint8 and len(found.flatten(1).unique(dim=0)) > 20
-    assert torch.equal(found, augment(x, 2, True, torch.Generator().manual_seed(0)))
-    assert not torch.equal(found, augment(x, 2, True, torch.Generator().manual_seed(1)))
+    augmented = augment(x, 2, True, torch.Generator().manual_seed(0))
+    assert augmented.dtype == torch.uint8 and len(augmented.flatten(1).unique(dim=0)) > 20
+    assert torch.equal(augmented, augment(x, 2, True, torch.Generator().manual_seed(0)))
+    assert not torch.equal(augmented, augment(x, 2, True, torch.Generator().manual_seed(1)))
     assert torch.equal(augment(x, 0, False), x)
 
 
 def test_augmentation_moves_the_channels_of_an_image_together():
     x = torch.cat([ramps(50), 100 + ramps(50)], dim=1)
-    found = augment(x, 0, True, torch.Generator().manual_seed(0))
-    assert torch.equal(found[:, 1] - found[:, 0], torch.full((50, 6, 6), 100.0))
+    augmented = augment(x, 0, True, torch.Generator().manual_seed(0))
+    assert torch.equal(augmented[:, 1] - augmented[:, 0], torch.full((50, 6, 6), 100.0))

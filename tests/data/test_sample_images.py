@@ -77,10 +77,10 @@ def test_a_shipped_checkpoint_is_found(tmp_path):
         tmp_path / "small.json",
         {"data": "cifar10", "method": "d2r-cag", "target": "wrn-10-1", "guide": "cnn-4", "eps": 0.03},
     )
-    found = sample_pairs.shipped_pair("d2r-cag", tmp_path)
-    assert found.eps == 0.03 and "small" in found.source and not found.pair.training
+    sample = sample_pairs.shipped_pair("d2r-cag", tmp_path)
+    assert sample.eps == 0.03 and "small" in sample.source and not sample.pair.training
     with torch.no_grad():
-        torch.testing.assert_close(found.pair.target(found.images), target.eval()(found.images))
+        torch.testing.assert_close(sample.pair.target(sample.images), target.eval()(sample.images))
 
 
 def test_a_short_digits_run():

@@ -21,14 +21,14 @@ from tests.data.tiny_imagenet_files import FORMS, PLACES, drawn_files, jpeg, wri
 @pytest.mark.parametrize("form", FORMS)
 def test_drawn_images_from_every_form(tmp_path, form):
     FORMS[form](tmp_path / PLACES[form], drawn_files())
-    found = load_data("tiny-imagenet", tmp_path, download=False)
-    assert found.class_names == ("n03", "goldfish", "bull frog")
-    assert (len(found.train), len(found.val), len(found.test)) == (24, 6, 6)
-    assert (found.channels, found.image_size) == (3, 64)
-    for split in (found.train, found.val, found.test):
+    data = load_data("tiny-imagenet", tmp_path, download=False)
+    assert data.class_names == ("n03", "goldfish", "bull frog")
+    assert (len(data.train), len(data.val), len(data.test)) == (24, 6, 6)
+    assert (data.channels, data.image_size) == (3, 64)
+    for split in (data.train, data.val, data.test):
         brightness = split.images.float().mean((1, 2, 3))
         assert ((brightness - 50.0 * (split.labels + 1)).abs() < 3).all()
-    assert torch.bincount(found.val.labels).tolist() == [2, 2, 2]
+    assert torch.bincount(data.val.labels).tolist() == [2, 2, 2]
 
 
 def test_the_cache_appears_and_serves_without_the_source(tmp_path):
@@ -226,15 +226,15 @@ def real(real_tar, tmp_path_factory):
 
 
 def test_real_tiny_imagenet(real, real_tar):
-    root, found = real
-    assert (len(found.train), len(found.val), len(found.test), found.num_classes) == (1600, 400, 1000, 20)
-    assert torch.bincount(found.test.labels).tolist() == [50] * 20
+    root, data = real
+    assert (len(data.train), len(data.val), len(data.test), data.num_classes) == (1600, 400, 1000, 20)
+    assert torch.bincount(data.test.labels).tolist() == [50] * 20
     twenty = load_data("tiny-imagenet-20", root, download=False)
-    names = [twenty.class_names.index(name) for name in found.class_names]
-    assert torch.equal(twenty.test.labels, torch.tensor(names)[found.test.labels])
-    assert torch.equal(twenty.test.images, found.test.images)
+    names = [twenty.class_names.index(name) for name in data.class_names]
+    assert torch.equal(twenty.test.labels, torch.tensor(names)[data.test.labels])
+    assert torch.equal(twenty.test.images, data.test.images)
     again = load_data("tiny-imagenet", root, download=False)
-    assert torch.equal(again.train.images, found.train.images) and torch.equal(again.test.labels, found.test.labels)
+    assert torch.equal(again.train.images, data.train.images) and torch.equal(again.test.labels, data.test.labels)
     with tarfile.open(real_tar) as archive:
         top = archive.getnames()[0]
 
@@ -248,18 +248,18 @@ def test_real_tiny_imagenet(real, real_tar):
             name, wnid = rows[i]
             picture = Image.open(io.BytesIO(read(f"val/images/{name}")))
             grey += picture.mode == "L"
-            assert found.test.labels[i] == wnids.index(wnid)
+            assert data.test.labels[i] == wnids.index(wnid)
             expected = torch.from_numpy(np.array(picture.convert("RGB")))
-            assert torch.equal(found.test.images[i].permute(1, 2, 0), expected)
+            assert torch.equal(data.test.images[i].permute(1, 2, 0), expected)
         modes = [Image.open(io.BytesIO(read(f"val/images/{name}"))).mode for name, _ in rows]
-    images = found.test.images
+    images = data.test.images
     equal_channels = (images[:, 0] == images[:, 1]).flatten(1).all(1) & (images[:, 0] == images[:, 2]).flatten(1).all(1)
     assert modes.count("L") > 0 and all(equal_channels[i] for i, mode in enumerate(modes) if mode == "L")
 
 
 @pytest.mark.parametrize("form", ["zip", "folder"])
 def test_real_zip_and_folder_give_the_same_arrays(real, real_tar, tmp_path, form):
-    _, found = real
+    _, data = real
     with tarfile.open(real_tar) as archive:
         archive.extractall(tmp_path, filter="data")
     folder = tmp_path / real_tar.stem
@@ -270,5 +270,5 @@ def test_real_zip_and_folder_give_the_same_arrays(real, real_tar, tmp_path, form
         folder.rename(tmp_path / "elsewhere")
     again = load_data("tiny-imagenet", tmp_path, download=False)
     for part in ("train", "val", "test"):
-        assert torch.equal(getattr(again, part).images, getattr(found, part).images)
-        assert torch.equal(getattr(again, part).labels, getattr(found, part).labels)
+        assert torch.equal(getattr(again, part).images, getattr(data, part).images)
+        assert torch.equal(getattr(again, part).labels, getattr(data, part).labels)

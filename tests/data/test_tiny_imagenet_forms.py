@@ -16,8 +16,8 @@ from tests.data.tiny_imagenet_files import PLACES, drawn_files, jpeg, write_fold
 
 
 def arrays_of(root, **options):
-    found = load_data("tiny-imagenet", root, download=False, **options)
-    return {f"{p}_{k}": getattr(getattr(found, p), k) for p in ("train", "val", "test") for k in ("images", "labels")}
+    data = load_data("tiny-imagenet", root, download=False, **options)
+    return {f"{p}_{k}": getattr(getattr(data, p), k) for p in ("train", "val", "test") for k in ("images", "labels")}
 
 
 def same(a, b):
@@ -154,20 +154,20 @@ def test_an_evaluation_needs_the_validation_images_only(tmp_path, official):
     write_form(tmp_path, "", {n: c for n, c in files.items() if not n.startswith("train/")})
     with pytest.raises(ValueError, match="0 training and 6 validation images"):
         load_data("tiny-imagenet", tmp_path, download=False)
-    found = load_data("tiny-imagenet", tmp_path, download=False, test_only=True)
-    assert torch.equal(found.test.images, arrays["test_images"]) and len(found.train) == len(found.val) == 0
-    assert found.source == "tiny-imagenet-200, 3 classes of 2 test images" and not (tmp_path / "cache").exists()
+    data = load_data("tiny-imagenet", tmp_path, download=False, test_only=True)
+    assert torch.equal(data.test.images, arrays["test_images"]) and len(data.train) == len(data.val) == 0
+    assert data.source == "tiny-imagenet-200, 3 classes of 2 test images" and not (tmp_path / "cache").exists()
     write_form(tmp_path, "", files)
     load_data("tiny-imagenet", tmp_path, download=False)
     again = load_data("tiny-imagenet", tmp_path, download=False, test_only=True)
-    assert torch.equal(again.test.images, found.test.images) and again.train.images.shape == (0, 3, 64, 64)
+    assert torch.equal(again.test.images, data.test.images) and again.train.images.shape == (0, 3, 64, 64)
 
 
 def test_unequal_classes_are_said(tmp_path, official):
     _, files = official
     write_form(tmp_path, "", {n: c for n, c in files.items() if n != "train/n01/images/n01_4.JPEG"})
-    found = load_data("tiny-imagenet", tmp_path, download=False)
-    assert found.source == "tiny-imagenet-200, 3 classes of 9 to 10 training and 2 test images"
+    data = load_data("tiny-imagenet", tmp_path, download=False)
+    assert data.source == "tiny-imagenet-200, 3 classes of 9 to 10 training and 2 test images"
 
 
 @pytest.mark.parametrize(

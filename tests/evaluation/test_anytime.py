@@ -53,19 +53,19 @@ def test_few_targets_are_the_beginning_of_the_full_attack(trained, sample, netwo
     model, x, y, eps = untrained(seed) if network == "untrained" else (trained.target, *sample, EPS)
     right = model(x).argmax(1) == y
     x, y = x[right], y[right]
-    found = {}
+    x_adv = {}
     for targets in (*PREVIEWS, 9):
         attack = APGDAttack_targeted(
             model, n_iter=10, n_target_classes=targets, eps=eps, seed=seed, device=torch.device("cpu")
         )
         leave_out_fooled(attack)
-        found[targets] = attack.perturb(x, y)
-    broken = {targets: model(found[targets]).argmax(1) != y for targets in found}
+        x_adv[targets] = attack.perturb(x, y)
+    broken = {targets: model(x_adv[targets]).argmax(1) != y for targets in x_adv}
     counts = [int(broken[targets].sum()) for targets in (*PREVIEWS, 9)]
     assert 0 < counts[0] <= counts[1] <= counts[2] < len(y)
     for targets in PREVIEWS:
         assert not (broken[targets] & ~broken[9]).any()
-        assert torch.equal(found[targets][broken[targets]], found[9][broken[targets]])
+        assert torch.equal(x_adv[targets][broken[targets]], x_adv[9][broken[targets]])
 
 
 def run(model, sample, state=None, on_batch=None, previews=True):
@@ -180,19 +180,19 @@ def test_resumed_again_and_again_it_ends_with_the_flags_of_an_undisturbed_run(tr
     whole = attacked(trained, sample, tmp_path / "whole", None)
     number, shares, sums = int(whole.flags["autoattack"].sum()), [], []
     for call in range(100):
-        found = attacked(trained, sample, tmp_path / "cut", 1e-9)
-        if not found.bounds:
+        result = attacked(trained, sample, tmp_path / "cut", 1e-9)
+        if not result.bounds:
             break
-        assert list(found.summary()) == ["clean"] and not found.details
-        bound = found.bounds["autoattack"]
+        assert list(result.summary()) == ["clean"] and not result.details
+        bound = result.bounds["autoattack"]
         assert not (whole.flags["autoattack"] & ~bound.flags).any() and bound.seconds_left > 0
         shares.append(bound.share)
         sums.append(int(bound.flags.sum()))
         if call % 3 == 2:  # the file outlives the process, and its previews with it
             with np.load(tmp_path / "cut" / "evaluation" / "autoattack.partial.npz") as kept:
                 assert ("bound" in kept) == (int(kept["previewed"]) > 0 if "previewed" in kept else False)
-    assert torch.equal(found.flags["autoattack"], whole.flags["autoattack"])
-    assert all(torch.equal(found.details[name], whole.details[name]) for name in whole.details)
+    assert torch.equal(result.flags["autoattack"], whole.flags["autoattack"])
+    assert all(torch.equal(result.details[name], whole.details[name]) for name in whole.details)
     assert len(shares) > 10 and shares == sorted(shares) and shares[0] > 0 and shares[-1] < 1
     assert sums == sorted(sums, reverse=True) and sums[0] > sums[-1] >= number
     assert not (tmp_path / "cut" / "evaluation" / "autoattack.partial.npz").exists()
@@ -213,9 +213,9 @@ def test_other_batches_forget_the_previews(trained, sample, tmp_path):
 
 def test_every_progress_line_carries_the_bound(trained, sample):
     seen = []
-    found = attacked(trained, sample, None, None, report=lambda done, words: seen.append(words))
+    result = attacked(trained, sample, None, None, report=lambda done, words: seen.append(words))
     lines = [words for words in seen if words.startswith("autoattack ")]
-    assert lines[-1] == f"autoattack square, {at_most(found.flags['autoattack'])}"
+    assert lines[-1] == f"autoattack square, {at_most(result.flags['autoattack'])}"
     assert all(" <= " in words for words in lines) and not any("targets" in words for words in lines)
 
 
@@ -303,8 +303,8 @@ def test_killed_and_resumed_it_ends_with_the_same_flags(checkpoint, tmp_path):
 
 
 def test_a_budget_spares_the_other_attacks(trained, sample):
-    found = measure_attacks(evaluator(trained, Split(*_uint8(sample))), ("autoattack", "fgsm"), EPS, seconds=1e-9)
-    assert list(found.flags) == ["fgsm"] and list(found.bounds) == ["autoattack"]
+    measured = measure_attacks(evaluator(trained, Split(*_uint8(sample))), ("autoattack", "fgsm"), EPS, seconds=1e-9)
+    assert list(measured.flags) == ["fgsm"] and list(measured.bounds) == ["autoattack"]
 
 
 def _uint8(sample):

@@ -19,7 +19,7 @@ def sample(digits):
 
 def test_every_batch_has_a_start_of_its_own(trained, sample):
     """C&W in batches of 20 is the library's attack from starts that follow from the seed and the batch's number."""
-    found = evaluate(trained, sample, ("cw20",), EPS, seed=4, batch_size=20, exact=True)
+    result = evaluate(trained, sample, ("cw20",), EPS, seed=4, batch_size=20, exact=True)
     model, x, y = trained.target, sample.pixels(), sample.labels
     expected = model(x).argmax(1) == y
     batches = expected.nonzero().flatten().split(20)
@@ -28,7 +28,7 @@ def test_every_batch_has_a_start_of_its_own(trained, sample):
         starts.append(attacks.uniform_start(x[index], EPS, torch.Generator().manual_seed(4 * 100_003 + number)))
         x_adv = attacks.cw(model, x[index], y[index], eps=EPS, step_size=EPS / 4, steps=20, start=starts[-1])
         expected[index] = model(x_adv).argmax(1) == y[index]
-    assert torch.equal(found.flags["cw20"], expected) and len(batches) > 1
+    assert torch.equal(result.flags["cw20"], expected) and len(batches) > 1
     assert not torch.equal(*(start[:5] for start in starts[:2]))
 
 

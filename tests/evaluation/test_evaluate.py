@@ -49,50 +49,50 @@ def grey(*values):
 @pytest.mark.parametrize("attack", ["fgsm", "pgd20", "pgd3", "cw20"])
 def test_flags_of_a_linear_model_are_known(attack):
     x, y = grey(0.1, 0.45, 0.55, 0.9, 0.9), torch.tensor([0, 0, 1, 1, 0])
-    found = evaluate(Line(), (x, y), ("clean", attack), eps=0.1)
-    assert found.flags["clean"].tolist() == [True, True, True, True, False]
-    assert found.flags[attack].tolist() == [True, False, False, True, False]
-    assert found.accuracy(attack) == pytest.approx(0.4)
-    assert found.standard_error(attack) == pytest.approx((0.4 * 0.6 / 5) ** 0.5)
-    assert found.summary() == {"clean": pytest.approx(0.8), attack: pytest.approx(0.4)}
+    result = evaluate(Line(), (x, y), ("clean", attack), eps=0.1)
+    assert result.flags["clean"].tolist() == [True, True, True, True, False]
+    assert result.flags[attack].tolist() == [True, False, False, True, False]
+    assert result.accuracy(attack) == pytest.approx(0.4)
+    assert result.standard_error(attack) == pytest.approx((0.4 * 0.6 / 5) ** 0.5)
+    assert result.summary() == {"clean": pytest.approx(0.8), attack: pytest.approx(0.4)}
 
 
 def test_every_attack_on_a_trained_network(trained, sample):
-    found = briefly(trained, sample, eps=EPS, batch_size=20)
-    assert tuple(found.flags) == ATTACKS
-    accuracy = found.summary()
+    result = briefly(trained, sample, eps=EPS, batch_size=20)
+    assert tuple(result.flags) == ATTACKS
+    accuracy = result.summary()
     assert accuracy["clean"] > 0.8
     assert accuracy["autoattack"] <= accuracy["pgd20"] <= accuracy["fgsm"] < accuracy["clean"]
-    for flags in found.flags.values():
-        assert flags.dtype == torch.bool and flags.shape == (60,) and not (flags & ~found.flags["clean"]).any()
-    assert list(found.details) == ["clean", "apgd-ce", "apgd-t", "fab-t", "square"]
-    assert torch.equal(found.details["square"], found.flags["autoattack"])
+    for flags in result.flags.values():
+        assert flags.dtype == torch.bool and flags.shape == (60,) and not (flags & ~result.flags["clean"]).any()
+    assert list(result.details) == ["clean", "apgd-ce", "apgd-t", "fab-t", "square"]
+    assert torch.equal(result.details["square"], result.flags["autoattack"])
 
 
 @pytest.mark.parametrize("batch_size", [7, 250])
 def test_eps_zero_gives_exactly_the_clean_flags(trained, sample, batch_size, tmp_path):
     for folder in (None, tmp_path):
-        found = evaluate(trained, sample, eps=0, batch_size=batch_size, folder=folder)
-        assert tuple(found.flags) == ATTACKS and not found.flags["clean"].all()
-        for name, flags in found.flags.items():
-            assert torch.equal(flags, found.flags["clean"]), name
+        result = evaluate(trained, sample, eps=0, batch_size=batch_size, folder=folder)
+        assert tuple(result.flags) == ATTACKS and not result.flags["clean"].all()
+        for name, flags in result.flags.items():
+            assert torch.equal(flags, result.flags["clean"]), name
 
 
 def test_pgd_is_the_attack_of_the_library(trained, sample):
-    found = evaluate(trained, sample, ("pgd20",), EPS, seed=4, exact=True)
+    result = evaluate(trained, sample, ("pgd20",), EPS, seed=4, exact=True)
     model, x, y = trained.target, sample.pixels(), sample.labels
     clean = model(x).argmax(1) == y
     start = attacks.uniform_start(x[clean], EPS, torch.Generator().manual_seed(4 * 100_003))
     x_adv = attacks.pgd_ce(model, x[clean], y[clean], eps=EPS, step_size=EPS / 4, steps=20, start=start)
     expected = clean.clone()
     expected[clean] = model(x_adv).argmax(1) == y[clean]
-    assert torch.equal(found.flags["pgd20"], expected)
+    assert torch.equal(result.flags["pgd20"], expected)
 
 
 def test_autoattack_is_the_wrapper_on_the_network_itself_when_exact(trained, sample):
-    found = briefly(trained, sample, ("autoattack",), EPS, seed=4, batch_size=20, exact=True)
+    result = briefly(trained, sample, ("autoattack",), EPS, seed=4, batch_size=20, exact=True)
     state = short(trained.target, sample.pixels(), sample.labels, eps=EPS, seed=4, batch_size=20)
-    assert torch.equal(found.flags["autoattack"], state.robust)
+    assert torch.equal(result.flags["autoattack"], state.robust)
 
 
 def test_folded_attacks_are_as_strong(trained, sample):
@@ -137,8 +137,8 @@ def test_the_network_is_left_as_it_was(trained, sample):
 
 def test_images_that_are_all_misclassified(trained, sample):
     wrong = (sample.pixels(), (trained.target(sample.pixels()).argmax(1) + 1) % 10)
-    found = evaluate(trained, wrong, eps=EPS)
-    assert not any(flags.any() for flags in found.flags.values())
+    result = evaluate(trained, wrong, eps=EPS)
+    assert not any(flags.any() for flags in result.flags.values())
 
 
 def test_progress_goes_from_0_to_1_in_words(trained, sample):

@@ -49,8 +49,8 @@ def test_a_network_that_answers_by_chance_is_said_to_and_has_no_standard_autoatt
     network = kind(trained.target)
     evaluator = Evaluator(network, sample)
     assert says in evaluator.randomised
-    found = evaluate(network, sample, ("clean", "pgd3"), EPS)
-    assert any("not deterministic" in note and says in note for note in found.notes)
+    result = evaluate(network, sample, ("clean", "pgd3"), EPS)
+    assert any("not deterministic" in note and says in note for note in result.notes)
     with pytest.raises(ValueError, match="AutoAttack is for deterministic networks, and this one is not"):
         evaluate(network, sample, ("autoattack",), EPS)
     assert not Evaluator(trained.target, sample).randomised
@@ -193,17 +193,17 @@ def test_a_whole_data_set_is_asked_for_a_part(trained, digits):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_networks_of_other_precisions_are_judged_as_float32(trained, sample, dtype):
     network = copy.deepcopy(trained.target).to(dtype)
-    found = evaluate(network, sample, ("clean", "pgd3"), EPS)
-    assert torch.equal(found.flags["pgd3"], evaluate(network.float(), sample, "pgd3", EPS).flags["pgd3"])
-    assert any(str(dtype).removeprefix("torch.") in note for note in found.notes)
+    result = evaluate(network, sample, ("clean", "pgd3"), EPS)
+    assert torch.equal(result.flags["pgd3"], evaluate(network.float(), sample, "pgd3", EPS).flags["pgd3"])
+    assert any(str(dtype).removeprefix("torch.") in note for note in result.notes)
     assert next(copy.deepcopy(trained.target).to(dtype).parameters()).dtype == dtype
 
 
 def test_functions_and_networks_without_parameters(trained, sample):
     with eval_mode(trained.target):
         expected = evaluate(trained, sample, ("clean", "fgsm"), EPS, exact=True)
-        found = evaluate(lambda x: trained.target(x), sample, ("clean", "fgsm"), EPS)
-    assert all(torch.equal(found.flags[name], expected.flags[name]) for name in found.flags)
+        result = evaluate(lambda x: trained.target(x), sample, ("clean", "fgsm"), EPS)
+    assert all(torch.equal(result.flags[name], expected.flags[name]) for name in result.flags)
 
     class Mean(nn.Module):
         def forward(self, x):

@@ -24,15 +24,15 @@ def planes(kind):
 @pytest.mark.parametrize("kind", ["near", "zeros", "beyond"])
 def test_steps_to_the_boundary_are_the_packages_and_the_smallest(kind):
     points, w, b = planes(kind)
-    found = projection_linf(points, w, b)
-    torch.testing.assert_close(found, packages_projection(points, w, b), atol=1e-9, rtol=0)
-    reached = points + found
-    assert reached.min() >= -1e-12 and reached.max() <= 1 + 1e-12 and not found[w == 0].any()
+    moved = projection_linf(points, w, b)
+    torch.testing.assert_close(moved, packages_projection(points, w, b), atol=1e-9, rtol=0)
+    reached = points + moved
+    assert reached.min() >= -1e-12 and reached.max() <= 1 + 1e-12 and not moved[w == 0].any()
     on_plane = ((w * reached).sum(1) - b).abs() < 1e-9
     assert on_plane.sum() == {"near": 64, "zeros": 64, "beyond": 3}[kind]
     # Nothing within a slightly smaller cube reaches the plane: its best corner stays on this side.
     gap = (w * points).sum(1) - b
-    short = 0.999 * found.abs().amax(1, keepdim=True)
+    short = 0.999 * moved.abs().amax(1, keepdim=True)
     side = -w.sign() * gap.sign()[:, None]
     best = (points + side * short).clamp(0, 1)
     assert (((w * best).sum(1) - b) * gap.sign())[on_plane].min() > 0
@@ -52,8 +52,8 @@ def test_a_hyperplane_that_is_none_holds_nothing_up(monkeypatch):
     w[0], w[1] = torch.nan, 0.0
     sums, vecdot = [], torch.linalg.vecdot
     monkeypatch.setattr(torch.linalg, "vecdot", lambda *a: sums.append(1) or vecdot(*a))
-    found = projection_linf(points, w, b)
-    assert torch.equal(found[2:], expected[2:]) and not found[1].any() and len(sums) < 2 * w.shape[1] / 2
+    moved = projection_linf(points, w, b)
+    assert torch.equal(moved[2:], expected[2:]) and not moved[1].any() and len(sums) < 2 * w.shape[1] / 2
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +89,13 @@ def in_float64(monkeypatch):
 def test_the_same_images_as_class_after_class(trained, sample, in_float64, norm, eps, rows):
     model, x, y = folded(trained.target).double(), sample[0].double(), sample[1]
     expected = package(model, x, y, norm, eps)
-    _, found = side_by_side(model, x, y, norm, eps, rows)
+    _, ours = side_by_side(model, x, y, norm, eps, rows)
     changed = (expected != x).flatten(1).any(1)
-    assert torch.equal((found != x).flatten(1).any(1), changed) and 0 < changed.sum() < 40
-    torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
-    length = (found - x).flatten(1).norm(p=torch.inf if norm == "Linf" else 2, dim=1)
+    assert torch.equal((ours != x).flatten(1).any(1), changed) and 0 < changed.sum() < 40
+    torch.testing.assert_close(ours, expected, atol=1e-9, rtol=0)
+    length = (ours - x).flatten(1).norm(p=torch.inf if norm == "Linf" else 2, dim=1)
     with torch.no_grad():
-        assert (length <= eps).all() and (model(found[changed]).argmax(1) != y[changed]).all()
+        assert (length <= eps).all() and (model(ours[changed]).argmax(1) != y[changed]).all()
 
 
 def test_batches_are_as_large_as_allowed(trained, sample, monkeypatch):
@@ -124,17 +124,17 @@ def test_an_image_at_the_boundary_does_not_shift_the_others_targets(trained, sam
 
     def rounded_otherwise(self, images):
         calls.append(1)
-        found = label(self, images)
-        return torch.where(torch.arange(len(found)) == 0, (found + 1) % 10, found) if len(calls) == 1 else found
+        labels = label(self, images)
+        return torch.where(torch.arange(len(labels)) == 0, (labels + 1) % 10, labels) if len(calls) == 1 else labels
 
     monkeypatch.setattr(FABAttack_PT, "_get_predicted_label", rounded_otherwise)
-    found = attack.perturb(x, y)
-    torch.testing.assert_close(found[1:], expected[1:], atol=1e-9, rtol=0)
+    x_adv = attack.perturb(x, y)
+    torch.testing.assert_close(x_adv[1:], expected[1:], atol=1e-9, rtol=0)
 
 
 def test_nothing_to_attack_is_no_error(trained, sample):
     x, _ = sample
     with torch.no_grad():
         wrong = (trained.target(x).argmax(1) + 1) % 10
-    _, found = side_by_side(trained.target, x, wrong, "Linf", 0.25, rows=100)
-    assert torch.equal(found, x)
+    _, x_adv = side_by_side(trained.target, x, wrong, "Linf", 0.25, rows=100)
+    assert torch.equal(x_adv, x)

@@ -35,32 +35,32 @@ def test_no_classifier_is_better(shape, reach):
     masses = rng.integers(0, 9, (2, *shape)) * (rng.random((2, *shape)) < 0.7)
     scores = np.array([plain(d, masses, reach) for d in decisions])
     assert [accuracies(d, masses, reach) for d in decisions[::17]] == [tuple(s) for s in scores[::17].tolist()]
-    found = frontier(masses, reach)
-    for best in found.optima:
+    limits = frontier(masses, reach)
+    for best in limits.optima:
         weights = [PARTS - best.weight, best.weight]
         assert best.value == (scores @ weights).max() == np.dot(plain(best.decision, masses, reach), weights)
     shares = scores / masses.sum()
-    assert shares[:, 0].max() == found.bayes / found.total
+    assert shares[:, 0].max() == limits.bayes / limits.total
     for clean, robust in shares:
-        assert robust <= found.most_robust(clean) + 1e-9 and clean <= found.most_clean(robust) + 1e-9
+        assert robust <= limits.most_robust(clean) + 1e-9 and clean <= limits.most_clean(robust) + 1e-9
 
 
 def gaussians(side, gap, sd, total=10**6):
     places = (np.arange(side) + 0.5) / side
     x, y = np.meshgrid(places, places)
-    found = np.stack([np.exp(-((x - 0.5 - s * gap / 2) ** 2 + (y - 0.5) ** 2) / (2 * sd**2)) for s in (-1, 1)])
-    return np.round(total * found / found.sum()).astype(int)
+    densities = np.stack([np.exp(-((x - 0.5 - s * gap / 2) ** 2 + (y - 0.5) ** 2) / (2 * sd**2)) for s in (-1, 1)])
+    return np.round(total * densities / densities.sum()).astype(int)
 
 
 @pytest.mark.parametrize(("gap", "sd", "reach"), [(0.3, 0.1, 2), (0.3, 0.1, 5), (0.24, 0.12, 4)])
 def test_two_equal_gaussians_have_the_closed_form_and_no_trade(gap, sd, reach):
     """Right are Phi(gap / 2 sd) and Phi((gap / 2 - eps) / sd), both of the same classifier (Bhagoji et al. 2019)."""
     side = 50
-    found = frontier(gaussians(side, gap, sd), reach)
+    limits = frontier(gaussians(side, gap, sd), reach)
     expected = [0.5 * (1 + math.erf((gap / 2 - eps) / (sd * math.sqrt(2)))) for eps in (0, reach / side)]
     # the grid is even and the border runs between two columns: the sums are midpoint rules of the integrals
-    assert found.points == pytest.approx(np.tile(expected, (len(found.points), 1)), abs=2e-3)
-    assert found.trade == pytest.approx((0, 0), abs=1e-6)
+    assert limits.points == pytest.approx(np.tile(expected, (len(limits.points), 1)), abs=2e-3)
+    assert limits.trade == pytest.approx((0, 0), abs=1e-6)
 
 
 def test_a_rare_island_is_given_up_for_robustness():
@@ -68,14 +68,14 @@ def test_a_rare_island_is_given_up_for_robustness():
     masses = np.zeros((2, 3, 9), int)
     masses[0, 1, :] = 10
     masses[0, 1, 4], masses[1, 1, 4] = 0, 12
-    found = frontier(masses, 1)
-    assert found.optima[0].decision[1, 4] and not found.optima[-1].decision[1].any()
-    assert found.points[0].tolist() == [1.0, 60 / 92] and found.points[-1].tolist() == [80 / 92, 80 / 92]
-    assert found.trade == pytest.approx((12 / 92, 20 / 92))
+    limits = frontier(masses, 1)
+    assert limits.optima[0].decision[1, 4] and not limits.optima[-1].decision[1].any()
+    assert limits.points[0].tolist() == [1.0, 60 / 92] and limits.points[-1].tolist() == [80 / 92, 80 / 92]
+    assert limits.trade == pytest.approx((12 / 92, 20 / 92))
     # half of each is on the line between them, and nothing lies above it
-    middle = found.points[[0, -1]].mean(0)
-    assert found.most_robust(middle[0]) == pytest.approx(middle[1], abs=1e-9)
-    assert found.most_clean(middle[1]) == pytest.approx(middle[0], abs=1e-9)
+    middle = limits.points[[0, -1]].mean(0)
+    assert limits.most_robust(middle[0]) == pytest.approx(middle[1], abs=1e-9)
+    assert limits.most_clean(middle[1]) == pytest.approx(middle[0], abs=1e-9)
 
 
 def test_without_an_attacker_it_is_the_larger_mass():

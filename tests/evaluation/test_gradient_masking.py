@@ -94,15 +94,15 @@ def test_honest_networks_are_not_accused(trained, undefended, digits, who):
 
 def test_a_small_radius_is_no_sign(trained, digits):
     """Eight times 4/255 fools no digit; the network is not to blame for that."""
-    found = {check.name: check for check in masking_checks(trained, digits.test.take(slice(0, 50)), 4 / 255)}
-    assert found["large radius"].passed and "at eps 0.500" in found["large radius"].words
+    checks = {check.name: check for check in masking_checks(trained, digits.test.take(slice(0, 50)), 4 / 255)}
+    assert checks["large radius"].passed and "at eps 0.500" in checks["large radius"].words
 
 
 def test_autoattack_beside_an_honest_network_is_no_sign(trained, digits):
     evaluator = Evaluator(trained, digits.test.take(slice(0, 100)))
     evaluator.flags("autoattack", 0.2)
-    found = {check.name: check for check in checks_of(evaluator, 0.2, trained.guide)}
-    assert found["AutoAttack"].passed and "AutoAttack" in found["AutoAttack"].words and found["transfer"].passed
+    checks = {check.name: check for check in checks_of(evaluator, 0.2, trained.guide)}
+    assert checks["AutoAttack"].passed and "AutoAttack" in checks["AutoAttack"].words and checks["transfer"].passed
 
 
 def test_nothing_but_what_was_measured_is_said():

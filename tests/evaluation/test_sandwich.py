@@ -10,10 +10,10 @@ SURVIVED = np.array([True, True, True, False, False])
 
 
 def test_what_is_known_and_what_is_open():
-    found = Sandwich(PROVEN, SURVIVED, 15 / 255)
-    assert (found.lower, found.upper, found.decided) == (0.4, 0.6, 0.8)
-    assert found.open.tolist() == [False, False, True, False, False] and not len(found.contradictions)
-    text = found.report()
+    sandwich = Sandwich(PROVEN, SURVIVED, 15 / 255)
+    assert (sandwich.lower, sandwich.upper, sandwich.decided) == (0.4, 0.6, 0.8)
+    assert sandwich.open.tolist() == [False, False, True, False, False] and not len(sandwich.contradictions)
+    text = sandwich.report()
     assert "between 40.0% and 60.0%" in text and "80.0% of the images are decided" in text
     assert "CONTRADICTION" not in text
 
@@ -21,17 +21,17 @@ def test_what_is_known_and_what_is_open():
 def test_a_planted_contradiction_is_reported_and_decides_nothing():
     survived = SURVIVED.copy()
     survived[1] = False
-    found = Sandwich(PROVEN, survived, 0.1)
-    assert found.contradictions.tolist() == [1] and found.decided == 0.6
-    assert "CONTRADICTION on 1 of them (number 1)" in found.report()
+    sandwich = Sandwich(PROVEN, survived, 0.1)
+    assert sandwich.contradictions.tolist() == [1] and sandwich.decided == 0.6
+    assert "CONTRADICTION on 1 of them (number 1)" in sandwich.report()
 
 
 def test_radii_give_the_sandwich_at_any_eps():
     proven, broken = np.array([0.1, 0.03, -1.0, 0.0]), np.array([np.inf, 0.05, 0.0, 0.02])
     expected = {0.0: (3, 3), 0.02: (2, 2), 0.03: (2, 2), 0.04: (1, 2), 0.05: (1, 1), 0.2: (0, 1)}
     for eps, (safe, left) in expected.items():
-        found = at_radius(proven, broken, eps)
-        assert (found.proven.sum(), found.survived.sum()) == (safe, left) and not len(found.contradictions)
+        sandwich = at_radius(proven, broken, eps)
+        assert (sandwich.proven.sum(), sandwich.survived.sum()) == (safe, left) and not len(sandwich.contradictions)
     assert at_radius([0.1], [0.05], 0.07).contradictions.tolist() == [0]
 
 

@@ -40,11 +40,11 @@ def test_the_same_way_as_query_after_query(sample, eps, rows):
         attack.init_hyperparam(x)
         torch.manual_seed(0)
         runs.append(attack.attack_single_run(x, y))
-    (expected_queries, expected), (queries, found) = runs
-    assert torch.equal(found, expected) and torch.equal(queries, expected_queries)
-    assert (found - x).abs().max() <= eps + 1e-6 and found.min() >= 0 and found.max() <= 1
+    (expected_queries, expected), (queries, x_adv) = runs
+    assert torch.equal(x_adv, expected) and torch.equal(queries, expected_queries)
+    assert (x_adv - x).abs().max() <= eps + 1e-6 and x_adv.min() >= 0 and x_adv.max() <= 1
     with torch.no_grad():
-        fooled, as_expected = (model(images).argmax(1) != y for images in (found, expected))
+        fooled, as_expected = (model(images).argmax(1) != y for images in (x_adv, expected))
     assert torch.equal(fooled, as_expected) and 0 < fooled.sum() < len(x)
 
 

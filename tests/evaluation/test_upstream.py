@@ -13,7 +13,7 @@ from d2rkit.evaluation.autoattack.upstream import SOURCES, changes, put, with_na
 
 
 def test_canary():
-    assert not (found := changes()), " ".join(found)
+    assert not (changed := changes()), " ".join(changed)
 
 
 def other(points_to_project, w_hyperplane, b_hyperplane):
@@ -32,8 +32,8 @@ def test_a_change_upstream_is_one_sentence(monkeypatch):
 def test_what_is_gone_upstream_is_one_sentence(monkeypatch):
     monkeypatch.delattr(FABAttack_PT, "_get_predicted_label")
     monkeypatch.delattr(fab_base.FABAttack, "_get_predicted_label")
-    (found,) = changes()
-    assert found == (
+    (change,) = changes()
+    assert change == (
         "pyautoattack has no fab_pt.FABAttack_PT._get_predicted_label any more, which is replaced where the labels are "
         "known."
     )

@@ -148,9 +148,9 @@ def test_a_line_more_does_not_hide_a_copy():
 def test_copies_are_named_and_nobody_else_is():
     class_of = [(name, {"pgd": code, "kl": KL["notebook"]}) for name, code in PGD.items()]
     class_of += [("copy", {"pgd": disguised(PGD["clip"])}), ("another", {"pgd": disguised(PGD["clip"])})]
-    found = {one.exercise: one for one in alike(class_of)}
-    assert found["pgd"].students == ("another", "clip", "copy") and found["pgd"].share == 1
-    assert found["kl"].students == tuple(sorted(PGD))  # a class of five that hands in the same
+    groups = {one.exercise: one for one in alike(class_of)}
+    assert groups["pgd"].students == ("another", "clip", "copy") and groups["pgd"].share == 1
+    assert groups["kl"].students == tuple(sorted(PGD))  # a class of five that hands in the same
 
 
 def test_what_most_of_a_class_has_marks_nobody():

@@ -34,17 +34,17 @@ def desk(made):
 def test_at_least_nine_in_ten_get_the_right_misconception(made, desk):
     _, truth = made
     assert len(truth) >= 30 and len(set(a_class.MISTAKES)) >= 30
-    found = {}
+    hints = {}
     for one in desk.misconceptions:
         for student in one.students:
-            found[student, one.exercise] = one.hint
-    students = [all(words in found.get((name, exercise), "") for exercise, words in each.items())
+            hints[student, one.exercise] = one.hint
+    students = [all(words in hints.get((name, exercise), "") for exercise, words in each.items())
                 for name, each in truth.items()]  # fmt: skip
     known = [(name, exercise, words) for name, each in truth.items() for exercise, words in each.items()]
-    cells = [words in found.get((name, exercise), "") for name, exercise, words in known]
+    cells = [words in hints.get((name, exercise), "") for name, exercise, words in known]
     assert sum(students) >= 0.9 * len(students), f"{sum(students)} of {len(students)} students"
     assert sum(cells) >= 0.9 * len(cells), f"{sum(cells)} of {len(cells)} solutions"
-    assert len(found) == len(cells)  # and nobody who was right got one
+    assert len(hints) == len(cells)  # and nobody who was right got one
 
 
 def test_the_same_mistake_is_one_misconception_and_another_is_another(made, desk):
@@ -136,9 +136,9 @@ def test_the_same_files_give_the_same_page(made, desk):
 
 def write(folder, name="ada.json", **changes):
     entry = {"title": "t", "status": "passed", "tries": {}, "code": "", "hint": ""}
-    found = {"format": 1, "student": "Ada", "exercises": {"kl": entry}} | changes
+    content = {"format": 1, "student": "Ada", "exercises": {"kl": entry}} | changes
     folder.mkdir(exist_ok=True)
-    (folder / name).write_text(json.dumps(found))
+    (folder / name).write_text(json.dumps(content))
 
 
 def test_broken_files_are_named_with_a_sentence_each(tmp_path):

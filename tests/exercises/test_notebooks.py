@@ -122,7 +122,7 @@ def ran(tmp_path_factory):
     share one and the solutions another, and each notebook begins without any names of the last."""
     from nbclient import NotebookClient
 
-    found = {}
+    run = {}
     for copy in ("student", "solution"):
         notebooks = [read(copy, stem) for stem in STEMS]
         folders = [tmp_path_factory.mktemp(f"{copy}-{stem}", numbered=False) for stem in STEMS]
@@ -134,8 +134,8 @@ def ran(tmp_path_factory):
             together, timeout=SECONDS, allow_errors=True, kernel_manager_class=ForkedKernels
         ).execute()  # fills in the notebooks' own cells
         for stem, notebook, folder in zip(STEMS, notebooks, folders, strict=True):
-            found[copy, stem] = notebook, folder
-    return found
+            run[copy, stem] = notebook, folder
+    return run
 
 
 def outputs_of(notebook):
@@ -172,10 +172,10 @@ def test_solution_notebooks_run_without_error_or_noise(ran, stem):
 @pytest.mark.timeout(600)
 def test_what_comes_after_the_check_agrees_with_a_correct_student(ran):
     """Wherever a solved notebook puts the student's numbers beside the kit's, they are the same."""
-    found = {}
+    notebooks = {}
     for stem in STEMS:
         notebook, _ = ran["solution", stem]
         printed = "".join(output.get("text", "") for _, output in outputs_of(notebook))
-        found[stem] = re.findall(r"yours\s+(\S+)\s+the kit's\s+(\S+)", printed)
-    assert len(found["06_d2r_loss"]) == 4
-    assert [(stem, pair) for stem, pairs in found.items() for pair in pairs if pair[0] != pair[1]] == []
+        notebooks[stem] = re.findall(r"yours\s+(\S+)\s+the kit's\s+(\S+)", printed)
+    assert len(notebooks["06_d2r_loss"]) == 4
+    assert [(stem, pair) for stem, pairs in notebooks.items() for pair in pairs if pair[0] != pair[1]] == []

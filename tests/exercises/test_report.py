@@ -45,11 +45,11 @@ def test_json_has_status_hint_attempts_code_and_versions(tmp_path):
     check("kl", my_kl)
     fail("kl")
     report("Ada").save(tmp_path / "handin.json")
-    found = json.loads((tmp_path / "handin.json").read_text(encoding="utf-8"))
-    assert (found["format"], found["student"], found["passed"], found["of"]) == (1, "Ada", 0, 11)
-    entry = found["exercises"]["kl"]
+    saved = json.loads((tmp_path / "handin.json").read_text(encoding="utf-8"))
+    assert (saved["format"], saved["student"], saved["passed"], saved["of"]) == (1, "Ada", 0, 11)
+    entry = saved["exercises"]["kl"]
     assert entry["status"] == "not yet" and entry["hint"] and entry["tries"] == {SESSION: 2} and entry["when"]
-    assert {"torch", "python", "d2rkit"} <= set(found["versions"])
+    assert {"torch", "python", "d2rkit"} <= set(saved["versions"])
     solve("kl")
     assert "def reference" in report().exercises["kl"]["code"]
 
@@ -122,11 +122,11 @@ def test_predictions_are_listed_and_handed_in(tmp_path):
         answers.store(
             f"03/quiz-{i}", **{**CHOICE, "kind": "quiz"}, answer=tries[0], right=right, tries=tries, when="2026"
         )
-    found = report("Ada")
-    for text in (repr(found), found._repr_html_()):
+    page = report("Ada")
+    for text in (repr(page), page._repr_html_()):
         assert "predicted: a) it rises (certain); it came out: b) it falls" in text and "40 % (guess)" in text
         assert "02/peek" in text and "shown without a prediction" in text and "1 of 2 right at the first try" in text
-    found.save(tmp_path / "handin.json")
+    page.save(tmp_path / "handin.json")
     kept = read_handin(tmp_path / "handin.json")["answers"]
     assert kept["02/eps"]["answer"] == "up" and set(kept) == {"02/eps", "02/peek", "03/x", "03/quiz-1", "03/quiz-2"}
 
@@ -145,8 +145,8 @@ def test_the_first_prediction_stays_in_a_hand_in(tmp_path, monkeypatch):
 def test_a_damaged_file_of_answers_is_named_and_stops_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("D2RKIT_ANSWERS", str(tmp_path))
     (tmp_path / "02.json").write_text("{")
-    found = report()
-    assert "02.json" in repr(found) and "02.json" in found._repr_html_() and found.save(tmp_path / "handin")
+    page = report()
+    assert "02.json" in repr(page) and "02.json" in page._repr_html_() and page.save(tmp_path / "handin")
 
 
 def test_an_exercise_of_ones_own_is_checked_listed_and_handed_in(tmp_path):

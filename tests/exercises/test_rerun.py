@@ -39,8 +39,8 @@ def forked(code, folder, exercise="kl"):
 def test_right_and_wrong_solutions_are_what_they_were():
     assert again(a_class.solution("pgd"), "pgd").status == "passed"
     exercise, code, words = a_class.wrong(0)
-    found = again(code, exercise)
-    assert found.status == "not yet" and words in found.hint and found.step
+    outcome = again(code, exercise)
+    assert outcome.status == "not yet" and words in outcome.hint and outcome.step
 
 
 def test_the_lecturers_words_hold_there_too(tmp_path, monkeypatch):
@@ -51,8 +51,8 @@ def test_the_lecturers_words_hold_there_too(tmp_path, monkeypatch):
 
 
 def test_an_endless_loop_ends():
-    found = again(kl_that("while True:", "    pass"), seconds=12)
-    assert found.status == "stopped" and "12 s" in found.hint
+    outcome = again(kl_that("while True:", "    pass"), seconds=12)
+    assert outcome.status == "stopped" and "12 s" in outcome.hint
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.1, ""), (60, "it did not end within 1 s")])
@@ -68,28 +68,28 @@ def test_a_slow_start_is_not_held_against_the_student(seconds, said, tmp_path):
 
 
 def test_memory_is_limited():
-    found = again(kl_that("torch.zeros(2**40)"))
-    assert found.status == "not yet" and "memory" in found.hint
-    found = again(kl_that("x = bytearray(2**34)"), memory=6000)
-    assert found.status != "passed" and "MemoryError" in found.hint
+    outcome = again(kl_that("torch.zeros(2**40)"))
+    assert outcome.status == "not yet" and "memory" in outcome.hint
+    outcome = again(kl_that("x = bytearray(2**34)"), memory=6000)
+    assert outcome.status != "passed" and "MemoryError" in outcome.hint
 
 
 def test_a_write_outside_is_refused_in_a_process_of_its_own(tmp_path):
-    found = again(kl_that(f"open({str(tmp_path / 'target')!r}, 'w').write('x')"))
-    assert found.status == "not yet" and "a solution writes no files" in found.hint
+    outcome = again(kl_that(f"open({str(tmp_path / 'target')!r}, 'w').write('x')"))
+    assert outcome.status == "not yet" and "a solution writes no files" in outcome.hint
     assert not (tmp_path / "target").exists()
 
 
 def test_many_files_are_too_much_as_one_large_one_is():
     lines = ["for i in range(2000):", "    open(f'part{i}', 'wb').write(bytes(2**24 - 1))", "import time"]
-    found = again(kl_that(*lines, "time.sleep(100)"))
-    assert found.status == "stopped" and "MiB" in found.hint
+    outcome = again(kl_that(*lines, "time.sleep(100)"))
+    assert outcome.status == "stopped" and "MiB" in outcome.hint
 
 
 def test_an_exercise_that_is_not_here_accuses_nobody(tmp_path):
-    found = forked(FIRST + "    return 1\n", tmp_path, exercise="mine")
-    assert "mine" in found.hint and "exercise" in found.status
-    assert not module.StudentExercise("passed", again=found).differs
+    outcome = forked(FIRST + "    return 1\n", tmp_path, exercise="mine")
+    assert "mine" in outcome.hint and "exercise" in outcome.status
+    assert not module.StudentExercise("passed", again=outcome).differs
     assert module.StudentExercise("passed", again=rerun.Again("stopped")).differs
 
 
@@ -120,8 +120,8 @@ def test_plain_attempts_are_refused(lines, words, tmp_path):
     victim.write_text("precious")
     (own := tmp_path / "own").mkdir()
     names = {"target": tmp_path / "target", "victim": victim, "folder": tmp_path}
-    found = forked(kl_that(*(line.format(**names) for line in lines)), own)
-    assert found.status == "not yet" and words in found.hint
+    outcome = forked(kl_that(*(line.format(**names) for line in lines)), own)
+    assert outcome.status == "not yet" and words in outcome.hint
     assert victim.read_text() == "precious" and not names["target"].exists()
 
 
@@ -143,8 +143,8 @@ def test_the_process_has_no_network_even_without_the_guard():
     ],
 )
 def test_what_does_not_run_is_named(code, words, tmp_path):
-    found = forked(code, tmp_path)
-    assert found.status != "passed" and words in found.hint and "Traceback" not in found.hint
+    outcome = forked(code, tmp_path)
+    assert outcome.status != "passed" and words in outcome.hint and "Traceback" not in outcome.hint
 
 
 def test_limits_that_make_no_sense_are_refused():
@@ -156,8 +156,8 @@ def test_limits_that_make_no_sense_are_refused():
 def test_data_sets_are_looked_for_where_the_lecturer_has_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("D2RKIT_DATA", "sets")  # a relative path: the check runs elsewhere
-    found = again(kl_that("import os", "raise ValueError(os.environ['D2RKIT_DATA'])"))
-    assert f"ValueError: {tmp_path / 'sets'}" in found.hint
+    outcome = again(kl_that("import os", "raise ValueError(os.environ['D2RKIT_DATA'])"))
+    assert f"ValueError: {tmp_path / 'sets'}" in outcome.hint
 
 
 @pytest.mark.thorough

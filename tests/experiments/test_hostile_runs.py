@@ -119,19 +119,19 @@ def test_no_damage_ends_in_a_traceback(model, tmp_path):
         shutil.copytree(model / names[0], folder)
         words = damage(folder, rng)
         try:
-            found = find_runs([root])
+            runs = find_runs([root])
             if os.path.lexists(folder / "result.json"):
-                assert len(found.runs) + len(found.left_out) == 1
-            for sentence in found.left_out:
+                assert len(runs.runs) + len(runs.left_out) == 1
+            for sentence in runs.left_out:
                 assert names[0] in sentence and "\n" not in sentence and len(sentence) < 1_000
             cells = progress(here.experiments(), root)
             assert "\n" not in cells[0].words and progress_table(here.rows, cells)
-            if found.runs and used < 12:
-                use(found.runs[0], others, here, root)
+            if runs.runs and used < 12:
+                use(runs.runs[0], others, here, root)
                 used += 1
         except Exception as error:
             raise AssertionError(f"{number}: {words}") from error
-        left_out += len(found.left_out)
+        left_out += len(runs.left_out)
         shutil.rmtree(root)
     assert left_out > 150 and used > 5
 

@@ -93,14 +93,14 @@ def test_a_worker_loads_the_file_that_an_experiment_brings_and_none_that_has_cha
     cell = read_preset("mine.toml").experiments()[0]
     sent = pickle.dumps(Job(cell, files, "cpu", None, 1))
     forget()
-    found = pickle.loads(sent).experiment
-    assert found == cell and found.check() is METHODS["mine"]
+    received = pickle.loads(sent).experiment
+    assert received == cell and received.check() is METHODS["mine"]
     forget()
     edited(files, "SHARE = 0.5", "SHARE = 0.6")
-    found = pickle.loads(sent).experiment
-    assert found == cell and "mine" not in METHODS
+    received = pickle.loads(sent).experiment
+    assert received == cell and "mine" not in METHODS
     with pytest.raises(ValueError, match=r"quarters comes from .*mine.py has changed since this run was asked"):
-        found.check()
+        received.check()
 
 
 def test_a_file_is_run_again_only_if_it_has_changed_and_then_in_its_own_place(files):
@@ -148,8 +148,8 @@ def test_load_data_does_not_change_the_arrays_that_a_loader_keeps(files):
 def test_an_exercise_of_ones_own_is_checked_and_reported():
     @d2rkit.register_exercise("double", title="Twice", reference=lambda x: 2 * x)
     def probe(solution):
-        found = solution(2)
-        yield Step("twice two", found == 4, str(found), "4", "add it to itself")
+        four = solution(2)
+        yield Step("twice two", four == 4, str(four), "4", "add it to itself")
 
     assert check("double", lambda x: x + x) and not check("double", lambda x: x)
     assert "double" in report().exercises

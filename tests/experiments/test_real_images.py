@@ -24,9 +24,9 @@ def some(split: Split, count: int) -> Split:
 
 @pytest.mark.timeout(900)  # about a minute
 def test_cifar10_under_pgd20(shared_data, tmp_path, capsys):
-    found = load_data("cifar10", shared_data, subset="10k", download=False)
-    parts = some(found.train, 2500), some(found.val, 200), some(found.test, 1000)
-    data = ImageData(found.name, found.class_names, *parts, found.source)
+    whole = load_data("cifar10", shared_data, subset="10k", download=False)
+    parts = some(whole.train, 2500), some(whole.val, 200), some(whole.test, 1000)
+    data = ImageData(whole.name, whole.class_names, *parts, whole.source)
     torch.manual_seed(0)
     pair = GuidedPair(*(build_model("patch-resnet-16", 10) for _ in range(2))).to(memory_format=torch.channels_last)
     done = fit(pair, data, RECIPE, tmp_path, device="cpu")

@@ -36,11 +36,11 @@ def evaluators(monkeypatch):
 
 def measured_by(evaluators):
     """What they know, as measurements; the first is of the target, the second of its guide."""
-    found = {Measurement(name, "prepare") for name, _ in zip(("target", "guide"), evaluators, strict=False)}
+    made = {Measurement(name, "prepare") for name, _ in zip(("target", "guide"), evaluators, strict=False)}
     for attack, eps in evaluators[0].known:
         if attack != "clean":
-            found.add(Measurement("guide" if attack.startswith("transfer") else "target", attack, eps))
-    return found
+            made.add(Measurement("guide" if attack.startswith("transfer") else "target", attack, eps))
+    return made
 
 
 @pytest.mark.parametrize("method", ["d2r-cag", "trades"])
@@ -78,8 +78,8 @@ def test_plan_and_dry_run_evaluate_as_a_run_does(monkeypatch):
     shares = dict.fromkeys(("pgd", *PASSES), 1.0)
     target = timing._target_cost(timing.target_like(TINY), shares, "cpu", "cpu")
     guide = timing._guide_cost(timing.guide_like(TINY), 1.0, "cpu", "cpu")
-    found = dry_run.rehearse(dry_run.Rehearsal("tiny", "row", "d2r-cag"), TINY, 2, "cpu")
-    assert found.error == "" and seen == {"timing": ["natural", "d2r-cag"], "dry_run": ["d2r-cag"]}
+    rehearsal = dry_run.rehearse(dry_run.Rehearsal("tiny", "row", "d2r-cag"), TINY, 2, "cpu")
+    assert rehearsal.error == "" and seen == {"timing": ["natural", "d2r-cag"], "dry_run": ["d2r-cag"]}
     assert target.prepare > 0 and guide.prepare > 0 and guide.pgd_step >= 0 and set(target.passes) == set(PASSES)
 
 

@@ -40,8 +40,8 @@ def die(number, experiment, *_):
 def test_a_worker_that_dies_takes_no_other_run_with_it(tmp_path, monkeypatch, workers):
     monkeypatch.setattr(module, "_work", die)
     cells = [dataclasses.replace(TINY, method=method) for method in ("trades", "mart", "pgd-at", "lbgat0")]
-    found = [outcome.status for outcome in sweep(cells, tmp_path, workers=workers, device="cpu", quiet=True)]
-    assert found[1].startswith("error: the worker process died") and [*found[:1], *found[2:]] == ["done"] * 3
+    statuses = [outcome.status for outcome in sweep(cells, tmp_path, workers=workers, device="cpu", quiet=True)]
+    assert statuses[1].startswith("error: the worker process died") and [*statuses[:1], *statuses[2:]] == ["done"] * 3
 
 
 def test_too_many_workers_are_refused(tmp_path):

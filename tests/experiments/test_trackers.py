@@ -60,21 +60,21 @@ def read_back(name: str, folder: Path) -> dict[str, list[tuple[int, float]]]:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    (found,) = client.search_runs([client.get_experiment_by_name("d2rkit").experiment_id])
+    (logged_run,) = client.search_runs([client.get_experiment_by_name("d2rkit").experiment_id])
     return {
-        tag: sorted((metric.step, metric.value) for metric in client.get_metric_history(found.info.run_id, tag))
-        for tag in found.data.metrics
+        tag: sorted((metric.step, metric.value) for metric in client.get_metric_history(logged_run.info.run_id, tag))
+        for tag in logged_run.data.metrics
     }
 
 
 def columns(rows):
     """The same of a history."""
-    found = {name: [] for row in rows for name in row}
+    values = {name: [] for row in rows for name in row}
     for row in rows:
         for name, value in row.items():
             if not math.isnan(value):
-                found[name].append((int(row["epoch"]), value))
-    return {name: pairs for name, pairs in found.items() if pairs}
+                values[name].append((int(row["epoch"]), value))
+    return {name: pairs for name, pairs in values.items() if pairs}
 
 
 def test_rows_are_read_back_to_the_last_bit(name, tmp_path):
@@ -103,12 +103,12 @@ def test_a_run_that_was_interrupted_and_goes_on(asked, tmp_path):
         run(EXPERIMENT, tmp_path, device="cpu", should_stop=history.exists)
     done = run(EXPERIMENT, tmp_path, device="cpu")
     rows = read_history(history)
-    found = read_back(asked, done.folder)
-    accuracy = found.pop("accuracy/best/clean")
-    assert len(rows) == 2 and found == columns(rows)
+    logged = read_back(asked, done.folder)
+    accuracy = logged.pop("accuracy/best/clean")
+    assert len(rows) == 2 and logged == columns(rows)
     assert accuracy == [(2, done.result["accuracy"]["best"]["clean"])]
     run(EXPERIMENT, tmp_path, device="cpu")  # is done: nothing is told again
-    assert read_back(asked, done.folder).keys() == found.keys() | {"accuracy/best/clean"}
+    assert read_back(asked, done.folder).keys() == logged.keys() | {"accuracy/best/clean"}
 
 
 @pytest.mark.thorough
@@ -117,8 +117,8 @@ def test_workers_of_a_sweep_log_into_their_runs_own_folders(asked, spawned, tmp_
     runs = [replace(EXPERIMENT, seed=seed, epochs=1) for seed in (0, 1)]
     assert {outcome.status for outcome in sweep(runs, tmp_path, workers=1, device="cpu", quiet=True)} == {"done"}
     for experiment in runs:
-        found = read_back(asked, tmp_path / experiment.run_name)
-        assert found.items() >= columns(read_history(tmp_path / experiment.run_name / "history.csv")).items()
+        logged = read_back(asked, tmp_path / experiment.run_name)
+        assert logged.items() >= columns(read_history(tmp_path / experiment.run_name / "history.csv")).items()
 
 
 def test_fit_tells_a_tracker_of_ones_own(name, few_digits, tmp_path):
@@ -198,9 +198,9 @@ def test_asking_reaches_processes_that_are_started_later(monkeypatch):
 
 def test_one_process_of_a_group_writes(tmp_path, monkeypatch):
     monkeypatch.setenv(ASKED, "tensorboard")
-    with trackers.tracking(tmp_path, first=False) as found:
-        assert found.each == []
-        found.on_epoch(ROWS[0])
+    with trackers.tracking(tmp_path, first=False) as tracker:
+        assert tracker.each == []
+        tracker.on_epoch(ROWS[0])
     assert list(tmp_path.iterdir()) == [] and {TensorBoard, MLflow} == set(TRACKERS.values())
 
 

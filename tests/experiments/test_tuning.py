@@ -11,13 +11,13 @@ TABLE = replace(QUICK, rows=("pgd-at", "trades"), base=replace(QUICK.base, targe
 
 
 def test_each_row_gets_its_best_rate_and_no_test_image_is_looked_at(tmp_path):
-    found = trials(TABLE, (0.2, 1e-6), "200", 2)
-    assert [(row, trial.lr, trial.epochs) for row, trial in found] == [
+    candidates = trials(TABLE, (0.2, 1e-6), "200", 2)
+    assert [(row, trial.lr, trial.epochs) for row, trial in candidates] == [
         ("pgd-at", 0.2, 2), ("trades", 0.2, 2), ("pgd-at", 1e-6, 2), ("trades", 1e-6, 2),
     ]  # fmt: skip
-    assert outcomes(found, tmp_path).empty
-    sweep([trial for _, trial in found], tmp_path, device="cpu", quiet=True)
-    frame = outcomes(found, tmp_path)
+    assert outcomes(candidates, tmp_path).empty
+    sweep([trial for _, trial in candidates], tmp_path, device="cpu", quiet=True)
+    frame = outcomes(candidates, tmp_path)
     assert list(frame["row"]) == ["pgd-at", "pgd-at", "trades", "trades"]
     assert frame["chosen"].sum() == 2
     best = frame.loc[frame.groupby("row")["val_pgd"].idxmax(), "lr"].tolist()

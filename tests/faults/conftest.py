@@ -26,13 +26,13 @@ def counted() -> Counter:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    found = counted()
-    sound = found["injected"] == found["survived"] > 0 and not found["tracebacks"]
+    counts = counted()
+    sound = counts["injected"] == counts["survived"] > 0 and not counts["tracebacks"]
     if not hasattr(session.config, "workerinput") and not sound:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    found = counted()
+    counts = counted()
     for word in ("injected", "survived", "tracebacks"):
-        terminalreporter.write_line(f"faults {word}: {found[word]}")
+        terminalreporter.write_line(f"faults {word}: {counts[word]}")

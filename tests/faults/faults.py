@@ -86,22 +86,22 @@ def ended(process, codes):
 
 def outcome(root):
     """All that a command leaves and that must be the same each time: content by file, times taken out."""
-    found = {}
+    contents = {}
     for file in sorted(root.rglob("*")):
         name = file.relative_to(root).as_posix()
         if not file.is_file() or file.name in ("lock", "resume.pt", "error.txt"):
             continue
         assert not file.name.endswith(".tmp") and not file.name.startswith(".tmp"), f"{name} was left"
         if file.name == "result.json":
-            found[name] = {key: value for key, value in read_json(file).items() if not key.endswith(MEASURED)}
+            contents[name] = {key: value for key, value in read_json(file).items() if not key.endswith(MEASURED)}
         elif file.name == "history.csv":
             rows = [line.split(",") for line in file.read_text().splitlines()]
             column = rows[0].index("seconds")
-            found[name] = [row[:column] + row[column + 1 :] for row in rows]
+            contents[name] = [row[:column] + row[column + 1 :] for row in rows]
         elif file.suffix in (".safetensors", ".npz") or file.name in ("table.csv", "config.json"):
-            found[name] = file.read_bytes()
-    assert any(name.endswith("result.json") for name in found)
-    return found
+            contents[name] = file.read_bytes()
+    assert any(name.endswith("result.json") for name in contents)
+    return contents
 
 
 @pytest.fixture(scope="module")

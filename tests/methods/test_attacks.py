@@ -50,8 +50,8 @@ def test_l2_reaches_the_sphere_along_the_gradient(attack, started):
     start = attacks.uniform_start(x, EPS / 6, torch.Generator().manual_seed(2)) if started else None
     direction = uphill(net, Y)
     best = x + EPS * direction / direction.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    found = attack(net, x, Y, start=start, **how("l2", 200))
-    torch.testing.assert_close(found, best, rtol=0, atol=1e-5)
+    x_adv = attack(net, x, Y, start=start, **how("l2", 200))
+    torch.testing.assert_close(x_adv, best, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("norm", attacks.NORMS)
@@ -89,8 +89,8 @@ def test_cag_of_linear_models_moves_the_target_away_from_the_guide():
     p, q = target(x).softmax(1)[:, 1], guide(x).softmax(1)[:, 1]
     away = (p - q).sign().view(-1, 1, 1, 1) * uphill(target, torch.zeros(8, dtype=torch.long))
     assert (p > q).any() and (p < q).any()
-    found = attacks.cag(target, guide, x, start=torch.zeros_like(x), **how())
-    torch.testing.assert_close(found, (x + EPS * away.sign()).clamp(0, 1))
+    x_adv = attacks.cag(target, guide, x, start=torch.zeros_like(x), **how())
+    torch.testing.assert_close(x_adv, (x + EPS * away.sign()).clamp(0, 1))
 
 
 def test_cag_with_the_guides_share_alone_attacks_the_guide():
@@ -105,10 +105,10 @@ def test_cag_with_the_guides_share_alone_attacks_the_guide():
 
 def test_kl_self_leaves_a_random_start_and_ends_on_a_corner():
     net, x = linear(), images(low=0.2, high=0.8)
-    found = attacks.kl_self(net, x, generator=torch.Generator().manual_seed(0), **how())
-    assert torch.isin(((found - x) / EPS).round(decimals=6), torch.tensor([-1.0, 1.0]).double()).all()
+    x_adv = attacks.kl_self(net, x, generator=torch.Generator().manual_seed(0), **how())
+    assert torch.isin(((x_adv - x) / EPS).round(decimals=6), torch.tensor([-1.0, 1.0]).double()).all()
     again = attacks.kl_self(net, x, generator=torch.Generator().manual_seed(0), **how())
-    assert torch.equal(found, again)
+    assert torch.equal(x_adv, again)
     # At x itself the gradient is zero: without a start there is nothing to climb.
     stays = attacks.kl_self(net, x, start=torch.zeros_like(x), **how(steps=1))
     assert (stays - x).abs().max() < EPS / 3
@@ -145,14 +145,14 @@ def test_perturbations_never_leave_the_ball_nor_the_pixel_range(eps, step, steps
     net, guide = (nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 3)) for _ in range(2))
     x = (torch.rand(5, 3, 2, 2) * 1.4 - 0.2).clamp(0, 1)  # some pixels lie on the walls
     y, start = torch.randint(0, 3, (5,)), spread * torch.randn(x.shape)
-    for name, found in attack_all(net, guide, x, y, start, norm, eps=eps, step_size=step, steps=steps):
-        assert found.shape == x.shape and torch.isfinite(found).all(), name
-        assert found.min() >= 0 and found.max() <= 1, name
-        delta = (found - x).flatten(1)
+    for name, x_adv in attack_all(net, guide, x, y, start, norm, eps=eps, step_size=step, steps=steps):
+        assert x_adv.shape == x.shape and torch.isfinite(x_adv).all(), name
+        assert x_adv.min() >= 0 and x_adv.max() <= 1, name
+        delta = (x_adv - x).flatten(1)
         length = delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)
         assert (length <= eps + 1e-6).all(), name
         if eps == 0:
-            assert torch.equal(found, x), name
+            assert torch.equal(x_adv, x), name
 
 
 @pytest.mark.parametrize("norm", attacks.NORMS)
@@ -161,8 +161,8 @@ def test_networks_are_left_as_they_were(norm):
     guide[2].eval()
     net[1].bias.requires_grad_(False)
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    for name, found in attack_all(net, guide, images(), Y, 0.01 + 0 * images(), norm, eps=EPS, step_size=EPS, steps=2):
-        assert not found.requires_grad, name
+    for name, x_adv in attack_all(net, guide, images(), Y, 0.01 + 0 * images(), norm, eps=EPS, step_size=EPS, steps=2):
+        assert not x_adv.requires_grad, name
         assert net.training and guide[1].training and not guide[2].training, name
         assert net[1].weight.requires_grad and not net[1].bias.requires_grad, name
         assert all(p.grad is None for m in (net, guide) for p in m.parameters()), name

@@ -49,21 +49,21 @@ def expected_attack(name, pair, x, y):
 def test_the_attack_is_the_published_one(name, digits):
     x, y = batch(digits)
     pair = make_pair()
-    found = METHODS[name].perturb(pair, x, y, generator=torch.Generator().manual_seed(3), **BUDGET)
+    x_adv = METHODS[name].perturb(pair, x, y, generator=torch.Generator().manual_seed(3), **BUDGET)
     base = name.removesuffix("-awp")  # weight perturbation leaves the attack as it is
-    assert torch.equal(found, expected_attack(base, pair, x, y))
+    assert torch.equal(x_adv, expected_attack(base, pair, x, y))
 
 
 def test_guide_share_reaches_cag(digits):
     x, y = batch(digits)
     pair = make_pair()
-    found, plain = (
+    x_adv, plain = (
         METHODS["d2r-cag"].perturb(pair, x, y, generator=torch.Generator().manual_seed(3), guide_share=s, **BUDGET)
         for s in (1.0, 0.0)
     )
     start = attacks.gaussian_start(x, torch.Generator().manual_seed(3))
-    assert torch.equal(found, attacks.pgd_ce(pair.guide, x, y, start=start, **BUDGET))
-    assert not torch.equal(found, plain)
+    assert torch.equal(x_adv, attacks.pgd_ce(pair.guide, x, y, start=start, **BUDGET))
+    assert not torch.equal(x_adv, plain)
 
 
 def test_the_order_of_forwards_is_as_released():

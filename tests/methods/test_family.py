@@ -105,14 +105,14 @@ def gradients(pair, total):
 def test_loss_and_gradients_are_those_of_the_formula(name, progress):
     method, pair, (x, x_adv) = METHODS[name], sharpened(networks()), images()
     means = torch.rand(C, C, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).softmax(1)
-    found = method.loss(method.forward(pair, x, x_adv), Y, class_means=means, progress=progress).total
-    mine = gradients(pair, found)
+    loss = method.loss(method.forward(pair, x, x_adv), Y, class_means=means, progress=progress).total
+    mine = gradients(pair, loss)
     all_logits = [pair.target(x), pair.target(x_adv), pair.guide(x), pair.guide(x_adv)]
     one_by_one = [by_hand(name, *(z[b] for z in all_logits), int(Y[b]), means=means, progress=progress)
                   for b in range(B)]  # fmt: skip
     expected = sum(one_by_one) / B
     theirs = gradients(pair, expected)
-    assert abs(float((found - expected).detach())) <= 1e-9 and found > 0
+    assert abs(float((loss - expected).detach())) <= 1e-9 and loss > 0
     for parameter, mine_there in mine.items():
         there = theirs[parameter]
         assert (mine_there is None or not mine_there.any()) == (there is None or not there.any()), parameter
@@ -158,11 +158,11 @@ def four(seed=2):
 def test_every_term_trains_what_it_should(name):
     logits = four()
     parts = METHODS[name].loss(logits, Y, NOTHING_IS_ZERO.get(name)).parts
-    found = {}
+    reached = {}
     for term, value in parts.items():
         got = torch.autograd.grad(value, list(logits), retain_graph=True, allow_unused=True)
-        found[term] = {n for n, z in zip(Logits._fields, got, strict=True) if z is not None and z.any()}
-    assert found == FLOW[name]
+        reached[term] = {n for n, z in zip(Logits._fields, got, strict=True) if z is not None and z.any()}
+    assert reached == FLOW[name]
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -222,18 +222,18 @@ def test_cag_is_rslads_inner_attack_with_an_online_guide(digits):
 
     pair = make_pair(name="cnn-8").double().eval()
     x, y = digits.train.pixels(slice(0, 24)).double(), digits.train.labels[:24]
-    optimizer, found = torch.optim.SGD(pair.guide.parameters(), 0.1), []
+    optimizer, attacked = torch.optim.SGD(pair.guide.parameters(), 0.1), []
     for step in range(3):
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(step), dtype=x.dtype)
         budget = {"eps": 0.2, "step_size": 0.05, "steps": 5}
-        found.append(attacks.cag(pair.target, pair.guide, x, start=0.001 * noise, **budget))
-        assert torch.equal(found[-1], rslad_attack(pair.target, pair.guide, x, noise, **budget))
+        attacked.append(attacks.cag(pair.target, pair.guide, x, start=0.001 * noise, **budget))
+        assert torch.equal(attacked[-1], rslad_attack(pair.target, pair.guide, x, noise, **budget))
         drawn = METHODS["rslad"].perturb(pair, x, y, generator=torch.Generator().manual_seed(step), **budget)
-        assert torch.equal(drawn, found[-1])  # the row's own attack is the same call
+        assert torch.equal(drawn, attacked[-1])  # the row's own attack is the same call
         optimizer.zero_grad()
         F.cross_entropy(pair.guide(x), y).backward()
         optimizer.step()
-    assert not torch.equal(found[0], found[1])
+    assert not torch.equal(attacked[0], attacked[1])
 
 
 def test_d2rs_kl5_is_rslads_first_term_with_the_arguments_exchanged():

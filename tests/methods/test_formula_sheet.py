@@ -10,14 +10,14 @@ SHEET = (PROJECT / "docs" / "formulas.md").read_text()
 
 
 def test_weights_are_the_library_s():
-    found = {}
+    weights = {}
     for line in SHEET.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
         if len(cells) == 9 and (name := re.match(r"`([a-z-]+)`", cells[0])):
-            found[name[1]] = dict(zip(("w_ce", "w_mse", "w_clean", "w_adv"), map(float, cells[4:8]), strict=True))
+            weights[name[1]] = dict(zip(("w_ce", "w_mse", "w_clean", "w_adv"), map(float, cells[4:8]), strict=True))
             row = cells[1].strip("`")
             assert METHODS[row].options["variant"] == name[1]
-    assert found == D2R_WEIGHTS
+    assert weights == D2R_WEIGHTS
 
 
 def test_every_row_that_it_names_is_a_method():

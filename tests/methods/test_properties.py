@@ -139,15 +139,15 @@ def test_gradients_agree_with_differences(name):
 def test_every_term_trains_the_networks_it_should(name):
     objective, options = OBJECTIVES[name]
     generator = torch.Generator().manual_seed(2)
-    found = {}
+    reached = {}
     for term in GRADIENTS[name]:
         parts = Logits(*(torch.randn(4, 5, generator=generator).requires_grad_() for _ in range(4)))
         loss = objective(parts, torch.arange(4), **options).parts
         assert loss.keys() == GRADIENTS[name].keys()
         if loss[term].requires_grad:
             loss[term].backward()
-        found[term] = {n for n, z in parts._asdict().items() if z.grad is not None and z.grad.any()}
-    assert found == GRADIENTS[name]
+        reached[term] = {n for n, z in parts._asdict().items() if z.grad is not None and z.grad.any()}
+    assert reached == GRADIENTS[name]
 
 
 @pytest.mark.parametrize("variant", D2R_WEIGHTS)
@@ -208,12 +208,12 @@ def test_attacks_of_a_linear_model_stay_inside_and_never_lose(drawn):
         "kl_self": attacks.kl_self(net, x, start=start, norm=norm, **budget),
         "cag": attacks.cag(net, copy.deepcopy(net), x, start=start, norm=norm, **budget),
     }
-    for name, found in images.items():
-        assert found.min() >= 0 and found.max() <= 1, name
-        length = torch.linalg.vector_norm(found - x, torch.inf if norm == "linf" else 2, dim=1)
+    for name, x_adv in images.items():
+        assert x_adv.min() >= 0 and x_adv.max() <= 1, name
+        length = torch.linalg.vector_norm(x_adv - x, torch.inf if norm == "linf" else 2, dim=1)
         assert (length <= budget["eps"] + 1e-9).all(), name
         if budget["eps"] == 0:
-            assert torch.equal(found, x), name
+            assert torch.equal(x_adv, x), name
     if net.out_features == 2:
         with torch.no_grad():
             before = attacks.margin(net(x), y)
@@ -252,12 +252,12 @@ def test_projecting_twice_is_projecting_once_and_moves_least(norm):
 def test_half_precision_stays_in_its_dtype_and_ball(dtype):
     net = nn.Linear(6, 3).to(dtype)
     x = torch.rand(4, 6).to(dtype)
-    found = attacks.pgd_ce(net, x, torch.arange(4) % 3, eps=0.125, step_size=0.0625, steps=3)
-    assert found.dtype == dtype and (found - x).abs().max() <= 0.125 + 0.01 and F.relu(found - 1).max() == 0
+    x_adv = attacks.pgd_ce(net, x, torch.arange(4) % 3, eps=0.125, step_size=0.0625, steps=3)
+    assert x_adv.dtype == dtype and (x_adv - x).abs().max() <= 0.125 + 0.01 and F.relu(x_adv - 1).max() == 0
 
 
 def test_one_image_in_train_mode_is_attacked_with_the_running_statistics():
     """A batch of one would stop BatchNorm in train mode; an attack puts the network into eval mode."""
     net = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).train()
-    found = attacks.pgd_ce(net, torch.rand(1, 6), torch.tensor([1]), eps=0.1, step_size=0.1, steps=2)
-    assert found.shape == (1, 6) and net.training and net[1].num_batches_tracked == 0
+    x_adv = attacks.pgd_ce(net, torch.rand(1, 6), torch.tensor([1]), eps=0.1, step_size=0.1, steps=2)
+    assert x_adv.shape == (1, 6) and net.training and net[1].num_batches_tracked == 0

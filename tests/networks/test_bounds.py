@@ -85,9 +85,9 @@ def test_without_room_the_bounds_are_the_margins(network, images):
     layers, y = affine_layers(network, (1, 8, 8)), torch.arange(6)
     z = chain(layers, images.double())
     for how in bounds.HOW:
-        found = margin_bounds(layers, *box(images.double(), 0.0), y, how)
+        lower = margin_bounds(layers, *box(images.double(), 0.0), y, how)
         expected = (z.gather(1, y[:, None]) - z).scatter(1, y[:, None], torch.inf)
-        assert torch.allclose(found, expected, atol=1e-8)
+        assert torch.allclose(lower, expected, atol=1e-8)
 
 
 def exact_minimum(layers, row, low, high):
@@ -102,12 +102,12 @@ def exact_minimum(layers, row, low, high):
             bound.append(-sign[:, 0] * bias)
             weight, bias = on[:, None] * weight, on * bias
         w, b = layers[-1]
-        found = linprog(
+        optimum = linprog(
             row @ w @ weight, np.concatenate(limits), np.concatenate(bound),
             bounds=list(zip(low, high, strict=True)),
         )  # fmt: skip
-        if found.status == 0:
-            best = min(best, found.fun + row @ (w @ bias + b))
+        if optimum.status == 0:
+            best = min(best, optimum.fun + row @ (w @ bias + b))
     return best
 
 
@@ -118,14 +118,14 @@ def test_the_bounds_lie_below_the_exact_minimum(seed):
     x, y, eps = torch.rand(1, 2, 1, 1).double(), torch.tensor([seed]), 0.3
     low, high = box(x, eps)
     numbers = [(w.numpy(), b.numpy()) for w, b in layers]
-    found = {how: margin_bounds(layers, low, high, y, how)[0] for how in bounds.HOW}
+    lower = {how: margin_bounds(layers, low, high, y, how)[0] for how in bounds.HOW}
     points = low + (high - low) * torch.rand(4000, 2).double()
     for c in {0, 1, 2} - {seed}:
         row = np.eye(3)[seed] - np.eye(3)[c]
         exact = exact_minimum(numbers, row, low[0].numpy(), high[0].numpy())
         sampled = (chain(layers, points) @ torch.from_numpy(row)).min().item()
-        assert found["ibp"][c] <= found["crown"][c] <= exact + 1e-7 <= sampled + 2e-7
-        assert exact - 0.5 < found["crown"][c] and sampled < exact + 0.05  # and not far below it
+        assert lower["ibp"][c] <= lower["crown"][c] <= exact + 1e-7 <= sampled + 2e-7
+        assert exact - 0.5 < lower["crown"][c] and sampled < exact + 0.05  # and not far below it
 
 
 def test_where_no_relu_changes_its_mind_linear_bounds_are_exact():
@@ -138,8 +138,8 @@ def test_where_no_relu_changes_its_mind_linear_bounds_are_exact():
     low, high = box(x, 0.1)
     z = chain(layers, (low + high) / 2 + corners * (high - low) / 2)
     exact = (z[:, 1:2] - z).amin(0)
-    found = margin_bounds(layers, low, high, y)[0]
-    assert found[[0, 2]].tolist() == pytest.approx(exact[[0, 2]].tolist(), abs=1e-9)
+    lower = margin_bounds(layers, low, high, y)[0]
+    assert lower[[0, 2]].tolist() == pytest.approx(exact[[0, 2]].tolist(), abs=1e-9)
     assert (margin_bounds(layers, low, high, y, "ibp")[0][[0, 2]] < exact[[0, 2]] - 1e-3).all()
 
 
@@ -202,8 +202,8 @@ def test_proofs_are_made_on_the_cpu_wherever_network_and_images_lie(images, kind
     expected = certified_radius(affine_layers(network, (1, 8, 8)), images, y, halvings=2)
     with pretend(kind) as gpu:
         layers = affine_layers(network.to(gpu.device), (1, 8, 8))
-        found = certified_radius(layers, images.to(gpu.device), y.to(gpu.device), halvings=2)
-        assert not gpu.holds(found) and torch.equal(found, expected)
+        radii = certified_radius(layers, images.to(gpu.device), y.to(gpu.device), halvings=2)
+        assert not gpu.holds(radii) and torch.equal(radii, expected)
 
 
 def test_networks_without_bounds_are_refused():

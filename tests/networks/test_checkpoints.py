@@ -161,7 +161,7 @@ def test_no_flipped_bit_is_loaded_in_silence(tmp_path, name):
     else:
         save_weights(file, pair.target, pair.guide)
         load, expected = (lambda f: load_weights(f, make_pair(seed=1)).state_dict()), dict(pair.state_dict())
-    whole, found = file.read_bytes(), 0
+    whole, refused = file.read_bytes(), 0
     assert same_state(dict(load(file)), expected)
     for _ in range(120):
         file.write_bytes(whole)
@@ -170,10 +170,10 @@ def test_no_flipped_bit_is_loaded_in_silence(tmp_path, name):
             loaded = load(file)
         except ValueError as error:
             assert name in str(error) and "\n" not in str(error)
-            found += 1
+            refused += 1
         else:
             assert same_state(dict(loaded), expected), "a flipped bit went through"
-    assert found > 60
+    assert refused > 60
 
 
 @pytest.mark.parametrize("beside", [None, {"format": "pt"}])

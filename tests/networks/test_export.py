@@ -37,8 +37,8 @@ def logits_of(file, to, images, name):
     if to == "onnx":
         import onnxruntime
 
-        (found,) = onnxruntime.InferenceSession(file).run(None, {"images": images.numpy()})
-        return torch.from_numpy(found)
+        (logits,) = onnxruntime.InferenceSession(file).run(None, {"images": images.numpy()})
+        return torch.from_numpy(logits)
     network = torch.jit.load(file) if to == "torchscript" else load_released(file, name, images.shape[-1]).model
     with torch.no_grad():
         return network.eval()(images)
@@ -134,8 +134,8 @@ def test_the_guide_of_a_kits_checkpoint_is_exported_when_asked_for(tmp_path, cap
     x = torch.rand(4, 3, 32, 32)
     guide, target = (load_released(SHIPPED, key=key).model.eval() for key in ("guide", "target"))
     with torch.no_grad():
-        found = load_released(file).model.eval()(x)
-        assert torch.equal(found, guide(x)) and not torch.equal(found, target(x))
+        logits = load_released(file).model.eval()(x)
+        assert torch.equal(logits, guide(x)) and not torch.equal(logits, target(x))
 
 
 def test_class_names_are_written_only_where_they_fit_the_network(tmp_path, capsys):

@@ -21,12 +21,12 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 @pytest.mark.parametrize("shape", [(3,), (3, 1, 1), (1, 3, 1, 1)])
 def test_buffers_of_a_file_become_a_layer(tmp_path, wrn, mean, std, prefix, shape):
     buffers = {mean: torch.tensor(MEAN).view(shape), std: torch.tensor(STD).view(shape)}
-    found = load_released(write(tmp_path / "a.pt", buffers | below(prefix, wrn.state_dict())))
-    assert same_function(found.model, nn.Sequential(Normalize(MEAN, STD), wrn), 32) and found.dropped == []
+    loaded = load_released(write(tmp_path / "a.pt", buffers | below(prefix, wrn.state_dict())))
+    assert same_function(loaded.model, nn.Sequential(Normalize(MEAN, STD), wrn), 32) and loaded.dropped == []
     expected = f"mean 0.4, 0.5, 0.6 and std 0.2, 0.3, 0.25, from the buffers `{mean}`/`{std}` of the file"
-    assert found.normalisation == expected
-    again = load_released(write(tmp_path / "again.pt", found.model.state_dict()))  # what was loaded can be saved
-    assert same_function(again.model, found.model, 32)
+    assert loaded.normalisation == expected
+    again = load_released(write(tmp_path / "again.pt", loaded.model.state_dict()))  # what was loaded can be saved
+    assert same_function(again.model, loaded.model, 32)
 
 
 @pytest.mark.parametrize(
@@ -44,10 +44,10 @@ def test_buffers_of_a_file_become_a_layer(tmp_path, wrn, mean, std, prefix, shap
     ],
 )
 def test_a_given_normalisation_is_put_in_front(tmp_path, wrn, mean, std, words):
-    found = load_released(write(tmp_path / "a.pt", wrn.state_dict()), mean=mean, std=std)
+    loaded = load_released(write(tmp_path / "a.pt", wrn.state_dict()), mean=mean, std=std)
     expected = parse_normalisation(mean, std, 3)
-    assert words in found.normalisation
-    assert same_function(found.model, nn.Sequential(Normalize(expected.mean, expected.std), wrn), 32)
+    assert words in loaded.normalisation
+    assert same_function(loaded.model, nn.Sequential(Normalize(expected.mean, expected.std), wrn), 32)
 
 
 def test_the_image_size_of_a_head_is_known_behind_the_normalisation_too(tmp_path):

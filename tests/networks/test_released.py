@@ -135,8 +135,8 @@ PREFIXES = (
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_every_combination_of_wrappers_is_taken_off(tmp_path, wrn, prefix):
     file = write(tmp_path / "a.pt", {"state_dict": below(prefix, wrn.state_dict())})
-    found = load_released(file)
-    assert same_function(found.model, wrn, 32) and found.notes[0].startswith(f"read from `state_dict.{prefix[:-1]}`")
+    loaded = load_released(file)
+    assert same_function(loaded.model, wrn, 32) and loaded.notes[0].startswith(f"read from `state_dict.{prefix[:-1]}`")
 
 
 @pytest.mark.parametrize("keys", [("ckpt",), ("a", "b"), ("run", "best", "weights", "f")])
@@ -146,8 +146,8 @@ def test_one_state_dict_under_any_key_at_any_shallow_depth(tmp_path, wrn, keys):
     content = {"optimizer": {"state": momentum, "param_groups": [{"lr": 0.1}]}, "best_acc": torch.tensor(0.5)}
     for key in reversed(keys):
         state = {key: state, "epoch": 3}
-    found = load_released(write(tmp_path / "a.pt", content | state))
-    assert same_function(found.model, wrn, 32) and f"`{'.'.join(keys)}`" in found.notes[0]
+    loaded = load_released(write(tmp_path / "a.pt", content | state))
+    assert same_function(loaded.model, wrn, 32) and f"`{'.'.join(keys)}`" in loaded.notes[0]
 
 
 def test_several_are_listed_and_key_chooses(tmp_path, wrn, other):
@@ -172,9 +172,9 @@ def test_several_are_listed_and_key_chooses(tmp_path, wrn, other):
 )
 def test_averaged_weights_beside_plain_ones_are_taken_and_said(tmp_path, wrn, other, content, plain):
     file = write(tmp_path / "a.pt", content(wrn.state_dict(), other.state_dict()))
-    found = load_released(file)
-    assert same_function(found.model, other, 32)
-    (note,) = [note for note in found.notes if "averaged" in note]
+    loaded = load_released(file)
+    assert same_function(loaded.model, other, 32)
+    (note,) = [note for note in loaded.notes if "averaged" in note]
     assert note.startswith("the averaged weights were taken, not the plain ones") and plain in note
     if plain:
         assert same_function(load_released(file, key=plain).model, wrn, 32)
@@ -189,12 +189,12 @@ def test_not_every_word_with_ema_in_it_is_an_average(tmp_path, wrn, other, word)
 def test_what_old_files_lack_is_filled_in_and_other_types_are_converted(tmp_path, wrn):
     for dtype, word in ((torch.float16, "float16"), (torch.bfloat16, "bfloat16"), (torch.float64, "float64")):
         state = {k: v.to(dtype) for k, v in wrn.state_dict().items() if not k.endswith("num_batches_tracked")}
-        found = load_released(write(tmp_path / "a.pt", state))
-        assert "7 BatchNorm counters (num_batches_tracked) were filled in" in found.notes
-        assert f"weights of type {word} were converted to float32" in found.notes
-        assert all(p.dtype == torch.float32 for p in found.model.parameters())
+        loaded = load_released(write(tmp_path / "a.pt", state))
+        assert "7 BatchNorm counters (num_batches_tracked) were filled in" in loaded.notes
+        assert f"weights of type {word} were converted to float32" in loaded.notes
+        assert all(p.dtype == torch.float32 for p in loaded.model.parameters())
         expected = {k: v.float() for k, v in state.items()}
-        assert all(torch.equal(found.model.state_dict()[k], v) for k, v in expected.items())
+        assert all(torch.equal(loaded.model.state_dict()[k], v) for k, v in expected.items())
 
 
 class Weird(argparse.Namespace):
@@ -232,10 +232,10 @@ def test_the_kits_own_files(tmp_path, name, prefix):
     torch.manual_seed(1)
     target, guide = (build_model(name, 7, 32).eval() for _ in range(2))
     save_weights(tmp_path / "best.safetensors", target, guide)
-    found = load_released(tmp_path / "best.safetensors", key=None if prefix == "target" else "guide")
-    assert same_function(found.model, target if prefix == "target" else guide, 32)
+    loaded = load_released(tmp_path / "best.safetensors", key=None if prefix == "target" else "guide")
+    assert same_function(loaded.model, target if prefix == "target" else guide, 32)
     if prefix == "target":
-        assert "the target was taken, not the guide (that is at --key guide)" in found.notes
+        assert "the target was taken, not the guide (that is at --key guide)" in loaded.notes
     save_weights(tmp_path / "alone.safetensors", target, None)
     assert same_function(load_released(tmp_path / "alone.safetensors").model, target, 32)
 
@@ -252,6 +252,6 @@ def test_the_kits_own_files(tmp_path, name, prefix):
 )
 def test_small_networks_are_read_off_their_tensors(tmp_path, name, classes, size, channels):
     model = build_model(name, classes, size, channels)
-    found = load_released(write(tmp_path / "a.pt", model.state_dict())).model
+    network = load_released(write(tmp_path / "a.pt", model.state_dict())).model
     x = torch.rand(3, channels, size, 1 if name.startswith("mlp") else size)
-    assert type(found) is type(model) and torch.equal(found.eval()(x), model.eval()(x))
+    assert type(network) is type(model) and torch.equal(network.eval()(x), model.eval()(x))

@@ -41,7 +41,7 @@ def run_notebook(
     kernels: type[AsyncKernelManager] = ForkedKernels,
 ) -> Findings:
     """Execute in place, without network and GPU, in a kernel of its own; then, off the clock, `more` cells."""
-    found = Findings()
+    findings = Findings()
     clock = nbformat.v4.new_code_cell("import time as _t; print(_t.process_time())", id="the-clock")
     notebook.cells += [clock, *(nbformat.v4.new_code_cell(source) for source in more)]
     client = NotebookClient(
@@ -51,16 +51,16 @@ def run_notebook(
         with _environment(HTTP_PROXY="http://127.0.0.1:9", HTTPS_PROXY="http://127.0.0.1:9", CUDA_VISIBLE_DEVICES=""):
             client.execute()
     except CellExecutionError as error:
-        found.faults.append(f"a cell raised {error.ename}: {error.evalue}")
+        findings.faults.append(f"a cell raised {error.ename}: {error.evalue}")
     else:
-        found.seconds = float(clock.outputs[0].text)
+        findings.seconds = float(clock.outputs[0].text)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "stream" and output.name == "stderr":
-                found.faults.append(f"cell {cell.id} writes to stderr: {output.text.strip()[:200]}")
-    found.faults += widget_faults(notebook)
-    found.widgets = len(_state(notebook))
-    return found
+                findings.faults.append(f"cell {cell.id} writes to stderr: {output.text.strip()[:200]}")
+    findings.faults += widget_faults(notebook)
+    findings.widgets = len(_state(notebook))
+    return findings
 
 
 def widget_faults(notebook: nbformat.NotebookNode) -> list[str]:

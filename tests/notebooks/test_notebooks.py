@@ -24,9 +24,9 @@ every_notebook = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda f: f.stem
 def test_runs_clean_and_in_time(file):
     notebook = nbformat.read(file, as_version=4)
     kernels = AsyncKernelManager if file == NOTEBOOKS[0] else ForkedKernels  # one as users start it
-    found = run_notebook(notebook, file.parent, more=cells_that_try(notebook), kernels=kernels)
-    assert found.faults == []
-    assert found.seconds < BUDGET, f"{found.seconds:.0f} s of CPU"
+    findings = run_notebook(notebook, file.parent, more=cells_that_try(notebook), kernels=kernels)
+    assert findings.faults == []
+    assert findings.seconds < BUDGET, f"{findings.seconds:.0f} s of CPU"
 
 
 @every_notebook
@@ -116,8 +116,8 @@ def test_every_exercise_is_linked_from_a_notebook():
 
 
 def test_what_there_is_to_try_is_found():
-    found = {file.stem[:2]: snippets(nbformat.read(file, as_version=4)) for file in NOTEBOOKS}
-    assert {number for number, code in found.items() if code} >= {"00", "05", "06", "07"}
+    snippets_of = {file.stem[:2]: snippets(nbformat.read(file, as_version=4)) for file in NOTEBOOKS}
+    assert {number for number, code in snippets_of.items() if code} >= {"00", "05", "06", "07"}
 
 
 def trying(words: str) -> nbformat.NotebookNode:
@@ -129,8 +129,8 @@ def trying(words: str) -> nbformat.NotebookNode:
 def test_what_is_tried_runs_from_the_line_that_it_replaces(tmp_path):
     notebook = trying("Set `x = 2`, look at `y + 1`, run `d2rkit lab`.")
     assert cells_that_try(notebook) == ["x = 2", "y = 10 * x", "y + 1"]
-    found = run_notebook(notebook, tmp_path, more=cells_that_try(notebook))
-    assert found.faults == [] and notebook.cells[-1].outputs[0].data["text/plain"] == "21"
+    findings = run_notebook(notebook, tmp_path, more=cells_that_try(notebook))
+    assert findings.faults == [] and notebook.cells[-1].outputs[0].data["text/plain"] == "21"
 
 
 @pytest.mark.parametrize(("words", "sign"), [("`f(x, )(`", "no Python"), ("`z = 2`", "does not have")])
@@ -141,8 +141,8 @@ def test_what_cannot_be_tried_is_refused(words, sign):
 
 def test_a_snippet_that_raises_is_seen(tmp_path):
     notebook = trying("`x + y + undefined`")
-    found = run_notebook(notebook, tmp_path, more=cells_that_try(notebook))
-    assert found.faults == ["a cell raised NameError: name 'undefined' is not defined"]
+    findings = run_notebook(notebook, tmp_path, more=cells_that_try(notebook))
+    assert findings.faults == ["a cell raised NameError: name 'undefined' is not defined"]
 
 
 # -- the checker itself: each of these must turn red ---------------------------------------------------------
@@ -175,13 +175,13 @@ panel.widget
     ids=["cell", "panel at once", "panel after a move", "stderr", "warning", "output widget"],
 )
 def test_the_checker_turns_red(cells, sign, tmp_path):
-    found = run_notebook(made(*cells), tmp_path)
-    assert found.faults and sign in " ".join(found.faults)
+    findings = run_notebook(made(*cells), tmp_path)
+    assert findings.faults and sign in " ".join(findings.faults)
 
 
 def test_the_checker_stays_green_on_a_sound_panel(tmp_path):
-    found = run_notebook(made(RAISING_PANEL.replace("START", "0.0")), tmp_path)
-    assert found.faults == [] and found.widgets > 5 and found.seconds > 0
+    findings = run_notebook(made(RAISING_PANEL.replace("START", "0.0")), tmp_path)
+    assert findings.faults == [] and findings.widgets > 5 and findings.seconds > 0
 
 
 @pytest.mark.parametrize(
@@ -198,5 +198,5 @@ def test_the_checker_stays_green_on_a_sound_panel(tmp_path):
     ],
 )
 def test_what_a_cell_uses_and_changes_is_known(source, used, made):
-    found = names_in(source)
-    assert set(used.split()) <= found[0] and set(made.split()) <= found[1]
+    names = names_in(source)
+    assert set(used.split()) <= names[0] and set(made.split()) <= names[1]

@@ -15,8 +15,8 @@ def snippets(notebook: nbformat.NotebookNode) -> list[str]:
     """Code spans and Python blocks of the section, Python only. ValueError for what is neither Python nor a command."""
     words = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     section = re.split(r"^## ", words.split(HEADING, 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
-    found = re.findall(r"```python\n(.*?)```|`([^`\n]+)`", section, re.DOTALL)
-    code = [block or span for block, span in found if not (block or span).startswith(NO_PYTHON)]
+    matches = re.findall(r"```python\n(.*?)```|`([^`\n]+)`", section, re.DOTALL)
+    code = [block or span for block, span in matches if not (block or span).startswith(NO_PYTHON)]
     for piece in code:
         try:
             ast.parse(piece)

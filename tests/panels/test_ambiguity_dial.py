@@ -23,7 +23,7 @@ def dials():
 
 
 def test_the_data_trade_only_where_there_are_rare_cases_in_an_overlap(dials):
-    trades = {name: found.limits.trade for name, found in dials.items()}
+    trades = {name: tradeoff.limits.trade for name, tradeoff in dials.items()}
     assert trades["rare"][0] > 0.1 and trades["rare"][1] > 0.1
     assert trades["apart"] == pytest.approx((0, 0), abs=1e-3) and trades["equal"] == pytest.approx((0, 0), abs=1e-3)
     assert dials["equal"].limits.bayes / dials["equal"].limits.total < 0.97  # and yet it overlaps
@@ -32,7 +32,7 @@ def test_the_data_trade_only_where_there_are_rare_cases_in_an_overlap(dials):
 
 def test_networks_trade_on_five_seeds_and_not_well_apart(dials):
     """The phenomenon, and the control that fails to show it."""
-    kinds = {name: {kind.name: kind for kind in found.tried} for name, found in dials.items()}
+    kinds = {name: {kind.name: kind for kind in tradeoff.tried} for name, tradeoff in dials.items()}
     clean, robust = dial.gap(kinds["rare"]["PGD-AT"], kinds["rare"]["natural"])
     assert clean.high < -0.05 and robust.low > 0.1 and len(kinds["rare"]["PGD-AT"].clean) == 5
     clean, robust = dial.gap(kinds["apart"]["PGD-AT"], kinds["apart"]["natural"])
@@ -42,13 +42,13 @@ def test_networks_trade_on_five_seeds_and_not_well_apart(dials):
 
 
 def test_no_network_lies_above_the_frontier_and_the_parts_sum(dials):
-    for found in dials.values():
-        assert found.above == 0 and "WRONG" not in dial.words(found)
-        for kind in found.tried:
-            assert np.allclose(kind.needed + kind.own, found.limits.bayes / found.limits.total - kind.clean)
+    for tradeoff in dials.values():
+        assert tradeoff.above == 0 and "WRONG" not in dial.words(tradeoff)
+        for kind in tradeoff.tried:
+            assert np.allclose(kind.needed + kind.own, tradeoff.limits.bayes / tradeoff.limits.total - kind.clean)
             for answer, clean, robust in zip(kind.decisions, kind.clean, kind.robust, strict=True):
-                right = accuracies(answer, found.known, found.limits.reach)
-                assert np.divide(right, found.limits.total).tolist() == [clean, robust]
+                right = accuracies(answer, tradeoff.known, tradeoff.limits.reach)
+                assert np.divide(right, tradeoff.limits.total).tolist() == [clean, robust]
 
 
 def test_a_network_above_the_frontier_is_said(dials):
@@ -110,8 +110,8 @@ def test_panel_keeps_what_was_tried_on_the_same_data(monkeypatch):
 
 
 def test_what_answers_two_predictions_carries_its_tables():
-    found = dial.compute(**NO_RARE, others=("natural",))
-    for answer in (dial.data_share(found, "natural", "<table>"), dial.wasteful(found, "<table>")):
+    tradeoff = dial.compute(**NO_RARE, others=("natural",))
+    for answer in (dial.data_share(tradeoff, "natural", "<table>"), dial.wasteful(tradeoff, "<table>")):
         assert answer["words"].startswith("<p") and answer["words"].endswith("<table>")
 
 

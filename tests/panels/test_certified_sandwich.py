@@ -66,7 +66,7 @@ def test_a_planted_contradiction_reaches_the_panel(shipped):
     broken[at] = 3 / 255
     panel = CertifiedSandwich({"ibp": replace(judged, broken=broken)})
     assert f"CONTRADICTION on 1 of them (number {at})" in panel.text.value
-    facts = {**shipped.facts, "seeds": {name: dict(found) for name, found in shipped.facts["seeds"].items()}}
+    facts = {**shipped.facts, "seeds": {name: dict(facts_of) for name, facts_of in shipped.facts["seeds"].items()}}
     facts["seeds"]["ibp-3"]["survived"] = "0" * len(broken)
     assert "CONTRADICTIONS" in sandwich_seeds.verdict(facts)
     assert "CONTRADICTION" not in CertifiedSandwich(shipped.networks).text.value
@@ -91,9 +91,9 @@ def test_what_the_notebook_says_comes_from_the_files(shipped):
     assert sandwich_seeds.draw_seeds(shipped.facts).axes
     table = base.plain_text(sandwich_seeds.seeds_table(shipped.facts))
     assert all(title in table for title in TITLES.values()) and "± " in table
-    found = sandwich_seeds.cost_of_proof(shipped.facts)
+    cost = sandwich_seeds.cost_of_proof(shipped.facts)
     clean = [shipped.facts["seeds"][f"{n}-{s}"]["clean"] for n in ("natural", "ibp") for s in range(5)]
-    assert found["actual"] == pytest.approx((sum(clean[:5]) - sum(clean[5:])) / 5)
+    assert cost["actual"] == pytest.approx((sum(clean[:5]) - sum(clean[5:])) / 5)
     assert sandwich_seeds.wide_bread(shipped)["actual"] in TITLES
     assert sandwich_seeds.decided_of(shipped, "ibp", "ibp")["actual"] >= 90
     assert len(sandwich_seeds.by_radius(shipped).split("<tr>")) == len(shipped.facts["radii255"]) + 2

@@ -154,11 +154,11 @@ def test_runs_of_different_tables_are_drawn_apart(runs, tmp_path):
 def test_runs_of_a_preset_are_a_table_of_their_own(tmp_path):
     quick, ablation = map(get_preset, ("quick", "ablation"))
     cells = [quick.experiment("trades", 0), quick.experiment("d2r-cag", 0), ablation.experiment("no-mse", 0)]
-    found = maker.tables_of([make_run(tmp_path, cell, {"clean": 0.9, "autoattack": 0.5}) for cell in cells])
-    names = {title: sorted(run.experiment.method for run in runs) for title, runs in found.items()}
+    tables = maker.tables_of([make_run(tmp_path, cell, {"clean": 0.9, "autoattack": 0.5}) for cell in cells])
+    names = {title: sorted(run.experiment.method for run in runs) for title, runs in tables.items()}
     assert names == {
         "quick: Digits": ["d2r-cag", "trades"], "ablation: Digits": ["d2r-cag", "d2r-cag"],
         "family: Digits": ["d2r-cag"],
     }  # fmt: skip
-    (row,) = (run for run in found["ablation: Digits"] if run.experiment.loss)
+    (row,) = (run for run in tables["ablation: Digits"] if run.experiment.loss)
     assert labels([row.experiment]) == ["D2R+CAG: without MSE"]

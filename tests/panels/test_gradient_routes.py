@@ -43,16 +43,16 @@ def step(batch, name, **changes):
 @pytest.mark.parametrize("name", ["d2r-cag", "d2r-cag-released", "lbgat6", "adagat", "ikl-guided"])
 def test_all_routes_together_are_one_backward_pass(batches, epoch, name):
     expected = step(batches[epoch], name)
-    found = flow(batches[epoch], name)
-    assert found.total == pytest.approx([g.norm().item() for g in expected.values()], rel=1e-4)
+    flows = flow(batches[epoch], name)
+    assert flows.total == pytest.approx([g.norm().item() for g in expected.values()], rel=1e-4)
 
 
 def test_each_route_of_d2r_s_adversarial_term(batches):
     """Its gradient in f is that of KL with g fixed, and the other way round; no other route is open."""
     batch = batches[1]
-    found = flow(batch, "d2r-cag")
-    row = found.terms.index("adv")
-    assert found.sizes[row, ROUTES.index("target_clean")] == 0 and np.isnan(found.sizes[row, ROUTES.index("guide_adv")])
+    flows = flow(batch, "d2r-cag")
+    row = flows.terms.index("adv")
+    assert flows.sizes[row, ROUTES.index("target_clean")] == 0 and np.isnan(flows.sizes[row, ROUTES.index("guide_adv")])
     pair, method = copy.deepcopy(batch.pair).train(), get_method("d2r-cag")
     generator = generator_for("attack", TINY.seed)
     x_adv = method.perturb(pair, batch.x, batch.y, eps=TINY.eps, step_size=TINY.step_size, steps=1, generator=generator)
@@ -64,29 +64,29 @@ def test_each_route_of_d2r_s_adversarial_term(batches):
         part = method.loss(logits, batch.y).parts["adv"]
         grads = torch.autograd.grad(part, list(network.parameters()), retain_graph=True)
         expected = torch.cat([g.flatten() for g in grads]).norm().item()
-        assert found.sizes[row, ROUTES.index(route)] == pytest.approx(expected, rel=1e-4)
+        assert flows.sizes[row, ROUTES.index(route)] == pytest.approx(expected, rel=1e-4)
 
 
 def test_ce_agrees_with_itself_and_the_balance_adds_up(batches):
-    found = flow(batches[1], "d2r-cag")
-    assert found.agreement[found.terms.index("ce")] == pytest.approx(1, abs=1e-5)
+    flows = flow(batches[1], "d2r-cag")
+    assert flows.agreement[flows.terms.index("ce")] == pytest.approx(1, abs=1e-5)
     whole = step(batches[1], "d2r-cag")["guide"]
     pair = copy.deepcopy(batches[1].pair).train()
     ce = torch.autograd.grad(F.cross_entropy(pair.guide(batches[1].x), batches[1].y), list(pair.guide.parameters()))
     along = torch.cat([g.flatten() for g in ce])
-    assert found.along.sum() == pytest.approx((whole @ along / along.norm()).item(), rel=1e-3, abs=1e-5)
+    assert flows.along.sum() == pytest.approx((whole @ along / along.norm()).item(), rel=1e-3, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["rslad", "adaad", "iad", "dgad", "adr", "trades", "mart", "pgd-at", "natural"])
 def test_methods_that_send_a_guide_nothing(batches, name):
-    found = flow(batches[1], name)
-    assert not found.guide.any() and np.isnan(found.sizes[:, 2:]).all() and found.target.any()
+    flows = flow(batches[1], name)
+    assert not flows.guide.any() and np.isnan(flows.sizes[:, 2:]).all() and flows.target.any()
 
 
 def test_peeraid_s_guide_learns_from_attacked_images(batches):
-    found = flow(batches[1], "peeraid")
-    row = found.terms.index("guide_ce")
-    assert found.sizes[row, ROUTES.index("guide_adv")] > 0 and np.isnan(found.sizes[row, ROUTES.index("guide_clean")])
+    flows = flow(batches[1], "peeraid")
+    row = flows.terms.index("guide_ce")
+    assert flows.sizes[row, ROUTES.index("guide_adv")] > 0 and np.isnan(flows.sizes[row, ROUTES.index("guide_clean")])
 
 
 def test_the_pair_is_left_as_it_was(batches):
@@ -99,27 +99,27 @@ def test_the_pair_is_left_as_it_was(batches):
 
 # -- stops --------------------------------------------------------------------------------------------------
 def test_every_stop_is_the_detached_loss(batches):
-    found = flow(batches[1], "d2r-cag", ("mse", "clean", "adv"))
+    flows = flow(batches[1], "d2r-cag", ("mse", "clean", "adv"))
     expected = step(batches[1], "d2r-cag", detach_guide=True)
-    assert found.total == pytest.approx([g.norm().item() for g in expected.values()], rel=1e-4)
+    assert flows.total == pytest.approx([g.norm().item() for g in expected.values()], rel=1e-4)
     plain = flow(batches[1], "d2r-cag")
-    np.testing.assert_allclose(found.target, plain.target, rtol=1e-5)  # the target feels no difference
-    np.testing.assert_allclose(found.values, plain.values, rtol=1e-5)
+    np.testing.assert_allclose(flows.target, plain.target, rtol=1e-5)  # the target feels no difference
+    np.testing.assert_allclose(flows.values, plain.values, rtol=1e-5)
 
 
 def test_a_stop_closes_one_term_only(batches):
-    plain, found = flow(batches[1], "d2r-cag"), flow(batches[1], "d2r-cag", ("adv",))
-    row, column = found.terms.index("adv"), ROUTES.index("guide_clean")
-    assert found.stopped.sum() == 1 and found.stopped[row, column] and found.sizes[row, column] == 0
-    others = ~found.stopped & ~np.isnan(plain.sizes)
-    np.testing.assert_allclose(found.sizes[others], plain.sizes[others], rtol=1e-5)
+    plain, flows = flow(batches[1], "d2r-cag"), flow(batches[1], "d2r-cag", ("adv",))
+    row, column = flows.terms.index("adv"), ROUTES.index("guide_clean")
+    assert flows.stopped.sum() == 1 and flows.stopped[row, column] and flows.sizes[row, column] == 0
+    others = ~flows.stopped & ~np.isnan(plain.sizes)
+    np.testing.assert_allclose(flows.sizes[others], plain.sizes[others], rtol=1e-5)
 
 
 def test_f_of_x_can_be_stopped_where_f_of_x_adv_follows_it(batches):
-    found = flow(batches[1], "trades", ("own",))
-    row = found.terms.index("adv")
-    assert found.stopped[row].tolist() == [True, False, False, False]
-    assert found.sizes[row, 1] > 0 and found.sizes[found.terms.index("ce"), 0] > 0
+    flows = flow(batches[1], "trades", ("own",))
+    row = flows.terms.index("adv")
+    assert flows.stopped[row].tolist() == [True, False, False, False]
+    assert flows.sizes[row, 1] > 0 and flows.sizes[flows.terms.index("ce"), 0] > 0
 
 
 @pytest.mark.parametrize(

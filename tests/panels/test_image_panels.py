@@ -158,24 +158,24 @@ def test_one_quantity_has_one_value(sample):
     data = compare.compute(sample, 2, EPS, steps=5, count=20)
     x, y = sample.images[:20], sample.labels[:20]
     torch.rand(7)  # whatever else has been drawn
-    found = compare.transfer_matrix(sample.pair, x, y, eps=EPS, step_size=EPS / 4, steps=5)
-    for name, row in found.items():
+    matrix = compare.transfer_matrix(sample.pair, x, y, eps=EPS, step_size=EPS / 4, steps=5)
+    for name, row in matrix.items():
         assert (row.target, row.guide, row.raised) == (
             data.transfer[name].target, data.transfer[name].guide, data.transfer[name].raised
         )  # fmt: skip
     with torch.no_grad():
         clean = -compare.attacks.margin(sample.pair.target(x[2:3]), y[2:3]).item()
     for name, path in data.paths.items():
-        assert (path[-1][1] > clean) == found[name].climbs[2]
+        assert (path[-1][1] > clean) == matrix[name].climbs[2]
 
 
 def test_the_image_that_climbs_is_chosen_by_its_rule(sample):
     image, words = compare.first_that_climbs(sample)
     budget = {"eps": sample.eps, "step_size": sample.eps / 4, "steps": 10}
-    found = compare.transfer_matrix(sample.pair, sample.images[:20], sample.labels[:20], **budget)
+    matrix = compare.transfer_matrix(sample.pair, sample.images[:20], sample.labels[:20], **budget)
     with torch.no_grad():
         right = (sample.pair.target(sample.images[:20]).argmax(1) == sample.labels[:20]).numpy()
-    fits = [i for i in range(20) if right[i] and found["cag"].climbs[i] and not found["ce"].climbs[i]]
+    fits = [i for i in range(20) if right[i] and matrix["cag"].climbs[i] and not matrix["ce"].climbs[i]]
     assert image == (fits[0] if fits else sample.first_right()) and f"gets {len(fits)} right" in words
 
 

@@ -46,38 +46,38 @@ def test_pair_by_pair_is_the_matrix():
 @pytest.mark.parametrize("log_p", [points(), points(12, 1, 3), coins(np.linspace(0.01, 1.55, 8))])
 def test_all_axes_give_every_distance_back(log_p):
     squared = bhattacharyya(log_p)
-    found = embed(squared, len(squared))
-    np.testing.assert_allclose(found.squared_distances(), squared, atol=1e-9)
-    assert found.kept(len(squared)) == pytest.approx(1)
+    embedding = embed(squared, len(squared))
+    np.testing.assert_allclose(embedding.squared_distances(), squared, atol=1e-9)
+    assert embedding.kept(len(squared)) == pytest.approx(1)
 
 
 def test_some_axes_count_negative():
     """Coins lie on a curve whose D is no squared Euclidean distance: without the signs distances come out too long."""
     squared = bhattacharyya(coins(np.linspace(0.01, 1.55, 8)))
-    found = embed(squared, 8)
-    assert found.eigenvalues.min() < -1e-3
-    without_signs = ((found.coordinates[:, None] - found.coordinates[None]) ** 2).sum(-1)
+    embedding = embed(squared, 8)
+    assert embedding.eigenvalues.min() < -1e-3
+    without_signs = ((embedding.coordinates[:, None] - embedding.coordinates[None]) ** 2).sum(-1)
     assert (without_signs - squared).max() > 0.3
 
 
 def test_two_points_by_hand():
-    found = embed(np.array([[0.0, 4.0], [4.0, 0.0]]))
-    assert found.eigenvalues[0] == pytest.approx(2) and abs(found.coordinates[:, 0]) == pytest.approx([1, 1])
+    embedding = embed(np.array([[0.0, 4.0], [4.0, 0.0]]))
+    assert embedding.eigenvalues[0] == pytest.approx(2) and abs(embedding.coordinates[:, 0]) == pytest.approx([1, 1])
 
 
 def test_of_a_euclidean_distance_it_is_pca():
     """Hellinger's squared distance is Euclidean between the roots: no eigenvalue is negative, coordinates are PCA's."""
     roots = np.exp(points(9, 1, 4)[:, 0] / 2)
-    found = embed(((roots[:, None] - roots[None]) ** 2).sum(-1), 3)
-    assert found.eigenvalues.min() > -1e-12
+    embedding = embed(((roots[:, None] - roots[None]) ** 2).sum(-1), 3)
+    assert embedding.eigenvalues.min() > -1e-12
     u, s, _ = np.linalg.svd(roots - roots.mean(0))
-    np.testing.assert_allclose(abs(found.coordinates), abs(u[:, :3] * s[:3]), atol=1e-9)
+    np.testing.assert_allclose(abs(embedding.coordinates), abs(u[:, :3] * s[:3]), atol=1e-9)
 
 
 def test_axes_come_by_size_whatever_their_sign():
-    found = embed(bhattacharyya(coins(np.linspace(0.0, 1.57, 20))), 5)
-    assert (np.diff(abs(found.eigenvalues)) <= 1e-12).all()
-    np.testing.assert_array_equal(found.signs, np.sign(found.eigenvalues[:5]))
+    embedding = embed(bhattacharyya(coins(np.linspace(0.0, 1.57, 20))), 5)
+    assert (np.diff(abs(embedding.eigenvalues)) <= 1e-12).all()
+    np.testing.assert_array_equal(embedding.signs, np.sign(embedding.eigenvalues[:5]))
 
 
 @pytest.mark.parametrize(

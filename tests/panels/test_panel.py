@@ -308,8 +308,10 @@ IN_BOTH = {
 
 def test_only_widgets_that_ipywidgets_7_and_8_both_have():
     folder = Path(base.__file__).parents[1]
-    found = {name for file in folder.rglob("*.py") for name in re.findall(r"widgets\.([A-Z]\w+)", file.read_text())}
-    assert found and found <= IN_BOTH
+    widgets_used = {
+        name for file in folder.rglob("*.py") for name in re.findall(r"widgets\.([A-Z]\w+)", file.read_text())
+    }
+    assert widgets_used and widgets_used <= IN_BOTH
 
 
 @pytest.mark.parametrize("words", ["large", "nan", "inf", "0", "-1", "1e9"])

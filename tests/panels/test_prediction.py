@@ -124,8 +124,8 @@ def test_one_file_a_notebook_keeps_all_its_answers(folder):
     commit(number(), "30")
     commit(Prediction("03/term", "Which?", options={"mse": "MSE", "adv": "the other"}), "adv")
     assert set(stored(folder)) == {"eps", "half"} and stored(folder, "03")["term"]["answer"] == "adv"
-    found, problems = answers.load_all()
-    assert set(found) == {"02/eps", "02/half", "03/term"} and not problems
+    loaded, problems = answers.load_all()
+    assert set(loaded) == {"02/eps", "02/half", "03/term"} and not problems
     assert [path.name for path in folder.iterdir() if path.suffix != ".json"] == []  # no drafts are left
 
 
@@ -154,8 +154,8 @@ def test_a_damaged_file_is_named_and_left_alone(text, folder):
     commit(prediction, "a")
     assert prediction.answer == "a" and "not be in your hand-in" in prediction.message.value
     assert (folder / "02.json").read_text() == text
-    found, (problem,) = answers.load_all()
-    assert found == {} and "02.json" in problem
+    loaded, (problem,) = answers.load_all()
+    assert loaded == {} and "02.json" in problem
     assert "Right" in prediction.reveal("a").text.value  # this kernel still knows it
 
 

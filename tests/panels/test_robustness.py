@@ -31,9 +31,9 @@ def panel(undefended):
 def test_masked_models_fool_pgd_and_not_autoattack(undefended, kind):
     sample = masked(undefended, kind)
     test = (sample.images[:25], sample.labels[:25])
-    found = evaluate(sample.pair, test, ("clean", "pgd20", "autoattack"), EPS)
-    assert found.accuracy("clean") >= 0.9 and found.accuracy("pgd20") >= 0.8
-    assert found.accuracy("autoattack") <= found.accuracy("pgd20") - 0.5
+    result = evaluate(sample.pair, test, ("clean", "pgd20", "autoattack"), EPS)
+    assert result.accuracy("clean") >= 0.9 and result.accuracy("pgd20") >= 0.8
+    assert result.accuracy("autoattack") <= result.accuracy("pgd20") - 0.5
     checks = masking_checks(sample.pair.target, test, EPS, guide=undefended.pair.target)
     assert not all(check.passed for check in checks)
 

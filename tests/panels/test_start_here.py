@@ -50,9 +50,9 @@ def test_data_that_are_not_here_are_one_sentence_with_the_command(tmp_path, monk
     from d2rkit.experiments.experiment import Experiment
 
     monkeypatch.setenv("D2RKIT_DATA", str(tmp_path))
-    with pytest.raises(start_here.NotHere, match="run `d2rkit data cifar10`") as found:
+    with pytest.raises(start_here.NotHere, match="run `d2rkit data cifar10`") as raised:
         start_here.load_here(Experiment(data="cifar10"))
-    assert found.value._render_traceback_() == [str(found.value)], "a notebook shows this and no traceback"
+    assert raised.value._render_traceback_() == [str(raised.value)], "a notebook shows this and no traceback"
     assert len(start_here.load_here(Experiment(data="digits")).test) == 397
 
 

@@ -56,13 +56,13 @@ def test_dropdowns_change_the_words_and_the_text_to_copy():
 def test_every_published_number_stands_in_exactly_one_table(what):
     known = published()
     known = known[(known["dataset"] == what) & known["radius"].notna()]
-    found = 0
+    rows_seen = 0
     for setting in rows.settings_for(what, ()):
         shown = [e for e in rows.compute(what, setting, ALL).entries if e.published]
         here = known[(known["target"] == setting.target) & (abs(known["radius"] - setting.eps) < 1e-9)]
         assert sorted(e.published["clean"][0] for e in shown) == sorted(here["clean"])
-        found += len(shown)
-    assert found == len(known)
+        rows_seen += len(shown)
+    assert rows_seen == len(known)
 
 
 def test_unstated_numbers_stand_in_no_cell_and_below_the_table_beside_what_to_compare_them_with():
@@ -202,8 +202,8 @@ def test_find_runs_takes_each_once_and_reports_damage(tmp_path):
     runs = runs_of(preset(rows=("trades",)), tmp_path / "a")
     runs_of(preset(rows=("trades",)), tmp_path / "b" / "deeper")
     (runs[0].folder / "result.json").write_text("{")
-    found = find_runs([tmp_path / "a", tmp_path / "b", tmp_path / "nowhere"])
-    assert len(found.runs) == 2 and len(found.left_out) == 1 and runs[0].folder.name in found.left_out[0]
+    search = find_runs([tmp_path / "a", tmp_path / "b", tmp_path / "nowhere"])
+    assert len(search.runs) == 2 and len(search.left_out) == 1 and runs[0].folder.name in search.left_out[0]
 
 
 def test_the_tiny_preset_can_run():

@@ -50,8 +50,10 @@ def test_a_path_is_the_pair_s_predictions(few_digits):
     x, y = training_paths.watched(few_digits, 20)
     x_adv = attacks.pgd_ce(pair.target, x, y, eps=0.2, step_size=0.05, steps=10)
     pair.eval()
-    found = torch.from_numpy(training_paths.predictions(pair, x, y, 0.2))
-    for said, (network, images) in zip(found, ((pair.target, x), (pair.target, x_adv), (pair.guide, x)), strict=True):
+    predictions = torch.from_numpy(training_paths.predictions(pair, x, y, 0.2))
+    for said, (network, images) in zip(
+        predictions, ((pair.target, x), (pair.target, x_adv), (pair.guide, x)), strict=True
+    ):
         assert torch.allclose(said.float(), network(images).log_softmax(1), atol=1e-5)
 
 
@@ -76,22 +78,22 @@ def test_bad_settings_in_words(few_digits):
 
 # -- the plane ----------------------------------------------------------------------------------------------
 def test_gaps_are_distances(paths):
-    found = panel_module.plane(paths)
+    plane = panel_module.plane(paths)
     guide = torch.from_numpy(paths[1].log_p[-1, 2])
     ce = F.nll_loss(guide, torch.from_numpy(paths[1].labels)).item()
-    assert found.gaps["no-adv"][-1, 2] == pytest.approx([0, ce / 2])
+    assert plane.gaps["no-adv"][-1, 2] == pytest.approx([0, ce / 2])
     root = np.exp(paths[1].log_p[-1] / 2)
     expected = -np.log((root[1] * root[2]).sum(-1)).mean()
-    assert found.gaps["no-adv"][-1, 1, 0] == pytest.approx(expected)
+    assert plane.gaps["no-adv"][-1, 1, 0] == pytest.approx(expected)
 
 
 def test_a_plane_is_of_the_images_asked_for(paths):
     chosen = panel_module.pick(paths, "class 3")
     assert set(paths[0].labels[chosen]) == {3}
-    found = panel_module.plane(paths, chosen)
+    plane = panel_module.plane(paths, chosen)
     alone = panel_module.plane([replace(p, log_p=p.log_p[:, :, chosen], labels=p.labels[chosen]) for p in paths])
-    np.testing.assert_allclose(found.curves["all"], alone.curves["all"])
-    assert found.images == len(chosen)
+    np.testing.assert_allclose(plane.curves["all"], alone.curves["all"])
+    assert plane.images == len(chosen)
 
 
 def test_the_hardest_image(paths):
@@ -166,9 +168,9 @@ def measurement(few_digits):
 def test_the_script_measures_what_the_paths_say(measurement, paths, few_digits, tmp_path):
     measured.write(tmp_path / "m.json", measurement)
     data = path_seeds.read(tmp_path / "m.json")
-    found = panel_module.plane(paths).gaps["no-adv"]
-    np.testing.assert_allclose(data.from_guide["no-adv"][0], found[:, 1, 0], atol=6e-5)
-    np.testing.assert_allclose(data.from_truth["no-adv"][0], found[:, :, 1], atol=6e-5)
+    gaps = panel_module.plane(paths).gaps["no-adv"]
+    np.testing.assert_allclose(data.from_guide["no-adv"][0], gaps[:, 1, 0], atol=6e-5)
+    np.testing.assert_allclose(data.from_truth["no-adv"][0], gaps[:, :, 1], atol=6e-5)
     np.testing.assert_allclose(data.accuracy["no-adv"][0], paths[1].accuracy()[-1])
     again = tiny("no-mse", few_digits, seed=1)
     assert measurement["runs"]["no-mse"][1] == path_seeds.summary(again)
@@ -189,12 +191,12 @@ def test_verdicts_follow_from_the_numbers():
 
 
 def test_the_shipped_measurement_is_five_seeds_of_the_recipe():
-    found = measured.read(path_seeds.NAME)
-    assert found["seeds"] == [0, 1, 2, 3, 4] and list(found["runs"]) == list(training_paths.SETTINGS)
+    shipped = measured.read(path_seeds.NAME)
+    assert shipped["seeds"] == [0, 1, 2, 3, 4] and list(shipped["runs"]) == list(training_paths.SETTINGS)
     steps = -(-1200 // training_paths.RECIPE.batch_size) * training_paths.RECIPE.epochs
-    assert len(found["moments"]) == len(training_paths.moments_of(steps))
+    assert len(shipped["moments"]) == len(training_paths.moments_of(steps))
     used = training_paths.RECIPE.to_dict()
-    assert {name: used[name] for name in found["recipe"]} == found["recipe"]
+    assert {name: used[name] for name in shipped["recipe"]} == shipped["recipe"]
     data = path_seeds.read()
     assert all(values.shape == (5, len(data.moments)) for values in data.from_guide.values())
     for words in (path_seeds.words_farther(data), path_seeds.words_turn(data)):

@@ -24,19 +24,19 @@ def flags(right: int, n: int = 100) -> np.ndarray:
 
 @pytest.mark.parametrize(("a", "b", "actual"), [(90, 50, "first"), (50, 90, "second"), (50, 52, "same")])
 def test_compared(a, b, actual):
-    found = verdicts.compared("A", "B", flags(a), flags(b))
-    assert found["actual"] == actual and f"A: {Share(a, 100)}" in found["words"]
+    verdict = verdicts.compared("A", "B", flags(a), flags(b))
+    assert verdict["actual"] == actual and f"A: {Share(a, 100)}" in verdict["words"]
 
 
 def test_half_lost_lies_between_the_radii_around_it():
-    found = verdicts.half_lost(((0.0, 1.0), (10 / 255, 0.75), (20 / 255, 0.25)), 20)
-    assert found["actual"] == 15 and found["close"] == pytest.approx(5) and "10/255 and 20/255" in found["words"]
+    verdict = verdicts.half_lost(((0.0, 1.0), (10 / 255, 0.75), (20 / 255, 0.25)), 20)
+    assert verdict["actual"] == 15 and verdict["close"] == pytest.approx(5) and "10/255 and 20/255" in verdict["words"]
 
 
 def test_a_change_of_the_curve_changes_the_sentence():
     curves = {"noise": ((0.0, 1.0), (0.2, 0.9)), "pgd": ((0.0, 1.0), (0.2, 0.0))}
-    found = verdicts.at_radius(curves, "noise", 0.2, 10)
-    assert found["actual"] == 90 and "pgd: 0 % (0 to 28 %)" in found["words"]
+    verdict = verdicts.at_radius(curves, "noise", 0.2, 10)
+    assert verdict["actual"] == 90 and "pgd: 0 % (0 to 28 %)" in verdict["words"]
     assert verdicts.at_radius(curves | {"noise": ((0.0, 1.0), (0.2, 0.5))}, "noise", 0.2, 10)["actual"] == 50
 
 
@@ -54,8 +54,8 @@ def test_directions_and_arrivals():
     torn = simplex.point(0.48, 0.96)
     assert verdicts.both_directions(torn, {"sure": simplex.point(0.98, 0.5)})["actual"] == "backward"
     assert verdicts.both_directions(torn, {"even": simplex.point(1 / 3, 0.5)})["actual"] == "forward"
-    found = verdicts.arrivals({"kl": np.zeros(20), "absolute-gap": np.repeat([0.0, 1.0], 10)}, "absolute-gap")
-    assert found["actual"] == 50 and "100 %" in found["words"]
+    verdict = verdicts.arrivals({"kl": np.zeros(20), "absolute-gap": np.repeat([0.0, 1.0], 10)}, "absolute-gap")
+    assert verdict["actual"] == 50 and "100 %" in verdict["words"]
 
 
 def test_terms_in_the_plane():
@@ -94,8 +94,8 @@ def test_with_the_guide_is_paired():
 
 
 def test_what_cag_is_worth_in_training_comes_from_the_shipped_runs(monkeypatch):
-    found = verdicts.cag_in_training()
-    assert found["actual"] == "no" and "5 seeds" in found["words"] and "100 test images" in found["words"]
+    verdict = verdicts.cag_in_training()
+    assert verdict["actual"] == "no" and "5 seeds" in verdict["words"] and "100 test images" in verdict["words"]
     real = verdicts.paired_table
 
     def better(*args, **options):
@@ -107,8 +107,8 @@ def test_what_cag_is_worth_in_training_comes_from_the_shipped_runs(monkeypatch):
 
 def test_published_numbers_and_their_span():
     browser = TableBrowser(setting=Setting("cifar10", "wrn-34-10", 8 / 255), attack="clean")
-    found = verdicts.published_span(browser, "pgd-at")
-    assert found["actual"] > 1 and found["words"].count("<tr>") >= 3
+    verdict = verdicts.published_span(browser, "pgd-at")
+    assert verdict["actual"] > 1 and verdict["words"].count("<tr>") >= 3
     with pytest.raises(ValueError, match="nothing is published for D2R"):
         verdicts.published_span(browser, "d2r-cag")
 
@@ -179,12 +179,14 @@ def test_no_notebook_without_a_quiz():
 
 
 def test_no_cosine_is_above_one_not_even_at_the_end_of_an_interval():
-    found = verdicts.alike({"same": np.array([0.8, 1.0, 1.0])}, "same")
-    assert found["interval"][1] == 1 and "1.00)" in found["words"]
+    verdict = verdicts.alike({"same": np.array([0.8, 1.0, 1.0])}, "same")
+    assert verdict["interval"][1] == 1 and "1.00)" in verdict["words"]
 
 
 def test_the_largest_claim_is_of_the_results_at_hand():
     claims = {"A": (flags(60), flags(55)), "B": (flags(50), flags(38))}
-    found = verdicts.largest_claim(claims, "pgd20", "autoattack")
-    assert found["actual"] == 12 and str(Share(38, 100)) in found["words"] and "On 100 test images" in found["words"]
+    verdict = verdicts.largest_claim(claims, "pgd20", "autoattack")
+    assert (
+        verdict["actual"] == 12 and str(Share(38, 100)) in verdict["words"] and "On 100 test images" in verdict["words"]
+    )
     assert verdicts.largest_claim(claims | {"B": (flags(50), flags(49))}, "pgd20", "autoattack")["actual"] == 5

@@ -26,11 +26,11 @@ def batches(few_digits):
     return stages(few_digits, 0, at=(0, 2), images=24, recipe=TINY)
 
 
-def reached(found) -> dict[str, list[int]]:
+def reached(flows) -> dict[str, list[int]]:
     """term -> positions of the routes that its gradient takes."""
     return {
         term: np.flatnonzero(np.nan_to_num(sizes)).tolist()
-        for term, sizes in zip(found.terms, found.sizes, strict=True)
+        for term, sizes in zip(flows.terms, flows.sizes, strict=True)
     }
 
 
@@ -39,23 +39,23 @@ def test_terms_of_d2r_take_the_routes_that_its_formula_names(batches):
 
 
 def test_trades_moves_no_guide_and_its_regulariser_moves_f_through_both_images(batches):
-    found = flow(batches[1], "trades")
-    taken = list(reached(found).values())
+    flows = flow(batches[1], "trades")
+    taken = list(reached(flows).values())
     assert all(2 not in routes for routes in taken) and [0, 1] in taken
-    assert not found.guide.any() and np.isnan(found.agreement).all()
+    assert not flows.guide.any() and np.isnan(flows.agreement).all()
 
 
 @pytest.mark.parametrize("method", ["d2r-cag", "d2r-cag-released", "trades", "lbgat0", "adaad"])
 def test_gradients_of_terms_add_up_to_those_of_the_loss(batches, method):
     """Autograd on the whole loss, the same attack: norms in target and guide."""
     batch, row = batches[1], METHODS[method]
-    found = flow(batch, method)
+    flows = flow(batch, method)
     pair = copy.deepcopy(batch.pair).train()
     how = {"eps": TINY.eps, "step_size": TINY.step_size, "steps": TINY.steps}
     x_adv = row.perturb(pair, batch.x, batch.y, generator=generator_for("attack", TINY.seed), **how)
     logits = row.forward(pair, batch.x, x_adv)
     row.loss(logits if row.needs_guide else logits._replace(guide_clean=None), batch.y).total.backward()
-    for network, norm in zip((pair.target, pair.guide), found.total, strict=True):
+    for network, norm in zip((pair.target, pair.guide), flows.total, strict=True):
         grads = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
         assert norm == pytest.approx(torch.cat(grads).norm().item() if grads else 0.0, rel=1e-4, abs=1e-9)
 
@@ -71,8 +71,8 @@ def test_a_switch_closes_its_routes_and_leaves_every_value(batches):
 
 
 def test_only_cross_entropy_points_where_the_labels_point(batches):
-    found = flow(batches[0], "d2r-cag")
-    assert found.agreement[0] == pytest.approx(1, abs=1e-5) and (abs(found.agreement[1:]) < 0.999).all()
+    flows = flow(batches[0], "d2r-cag")
+    assert flows.agreement[0] == pytest.approx(1, abs=1e-5) and (abs(flows.agreement[1:]) < 0.999).all()
 
 
 def test_the_panel_switches(batches):
@@ -118,9 +118,9 @@ def test_a_guide_that_no_gradient_reaches_is_the_same_whatever_the_target_does(m
 
 
 def test_the_script_measures_what_the_panel_shows(measurement, batches):
-    found = flow(batches[1], "d2r-cag")
+    flows = flow(batches[1], "d2r-cag")
     kept = measurement["flows"][0]["adv"]["agreement"][-1]
-    assert kept == pytest.approx(found.agreement[found.terms.index("adv")], abs=1e-4)
+    assert kept == pytest.approx(flows.agreement[flows.terms.index("adv")], abs=1e-4)
 
 
 def with_guide(data, by):
@@ -139,10 +139,10 @@ def test_verdicts_follow_from_the_numbers():
 
 
 def test_the_shipped_measurement_is_five_seeds_of_the_recipe():
-    found = measured.read(stop_seeds.NAME)
-    assert found["seeds"] == [0, 1, 2, 3, 4] and list(found["runs"]) == list(stopped_runs.STOPS)
+    shipped = measured.read(stop_seeds.NAME)
+    assert shipped["seeds"] == [0, 1, 2, 3, 4] and list(shipped["runs"]) == list(stopped_runs.STOPS)
     used = RECIPE.to_dict()
-    assert {name: used[name] for name in found["recipe"]} == found["recipe"]
+    assert {name: used[name] for name in shipped["recipe"]} == shipped["recipe"]
     data = stop_seeds.read()
     for text in (stop_seeds.words_price(data), stop_seeds.words_pulls(data)):
         assert data.source in plain_text(text)

@@ -126,8 +126,8 @@ def test_survivors_come_from_finished_cells_else_from_a_table(tmp_path):
     assert survivors_of(TINY, []).source.startswith("assumed")
     runs = [make_run(tmp_path, cells[i], {"clean": 0.9, "autoattack": a}) for i, a in enumerate((0.2, 0.4))]
     elsewhere = make_run(tmp_path, replace(cells[0], lr=0.7), {"clean": 0.1, "autoattack": 0.1})
-    found = survivors_of(TINY, [*runs, elsewhere])
-    assert (found.clean, round(found.robust, 9)) == (0.9, 0.3) and "2 finished" in found.source
+    survivors = survivors_of(TINY, [*runs, elsewhere])
+    assert (survivors.clean, round(survivors.robust, 9)) == (0.9, 0.3) and "2 finished" in survivors.source
     assert survivors_of(TINY, runs, robust=0.5).robust == 0.5
     assert survivors_of(PRESETS["small"], []) != survivors_of(PRESETS["paper-cifar10-wrn-34-10"], [])
 

@@ -29,17 +29,17 @@ BLANK = Rehearsal("tiny", "row", "method")
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_steps_resumes_and_is_attacked(method):
-    found = rehearse(BLANK, by_method(ALL.base, method), 2, "cpu")
-    assert found.error == "" and found.resumed and found.attacked
-    assert math.isfinite(found.loss_1) and math.isfinite(found.loss_2) and found.loss_1 != found.loss_2
-    assert found.seconds > 0 and found.memory > 2**20
-    assert "resumed ok; attacks ok" in str(found)
+    rehearsal = rehearse(BLANK, by_method(ALL.base, method), 2, "cpu")
+    assert rehearsal.error == "" and rehearsal.resumed and rehearsal.attacked
+    assert math.isfinite(rehearsal.loss_1) and math.isfinite(rehearsal.loss_2) and rehearsal.loss_1 != rehearsal.loss_2
+    assert rehearsal.seconds > 0 and rehearsal.memory > 2**20
+    assert "resumed ok; attacks ok" in str(rehearsal)
 
 
 def test_both_checkpoints_and_a_guide_that_starts_alone():
     cell = replace(ALL.experiment("d2r-cag", 0), guide_warmup=5, checkpoints=("best", "last"))
-    found = rehearse(BLANK, cell, 3, "cpu")
-    assert found.error == "" and found.attacked
+    rehearsal = rehearse(BLANK, cell, 3, "cpu")
+    assert rehearsal.error == "" and rehearsal.attacked
 
 
 def test_training_anew_is_not_taken_for_a_resume(monkeypatch):
@@ -50,8 +50,8 @@ def test_training_anew_is_not_taken_for_a_resume(monkeypatch):
         return whole(pair, data, recipe, folder, **options)
 
     monkeypatch.setattr(module, "fit", forgetful)
-    found = rehearse(BLANK, ALL.experiment("trades", 0), 2, "cpu")
-    assert not found.resumed and "after 2 steps" in found.error and "resumed NO" in str(found)
+    rehearsal = rehearse(BLANK, ALL.experiment("trades", 0), 2, "cpu")
+    assert not rehearsal.resumed and "after 2 steps" in rehearsal.error and "resumed NO" in str(rehearsal)
 
 
 def test_an_attack_that_fails_is_told_apart_from_training(monkeypatch):
@@ -59,8 +59,8 @@ def test_an_attack_that_fails_is_told_apart_from_training(monkeypatch):
         raise RuntimeError(f"no {stage}")
 
     monkeypatch.setattr(module, "run_stage", broken)
-    found = rehearse(BLANK, ALL.experiment("trades", 0), 2, "cpu")
-    assert found.resumed and not found.attacked and found.error == "RuntimeError: no apgd-ce"
+    rehearsal = rehearse(BLANK, ALL.experiment("trades", 0), 2, "cpu")
+    assert rehearsal.resumed and not rehearsal.attacked and rehearsal.error == "RuntimeError: no apgd-ce"
 
 
 @pytest.mark.parametrize(("stage", "per_unit"), [("apgd-ce", 1), ("apgd-t", 1), ("fab-t", 2), ("square", 1)])
@@ -118,8 +118,8 @@ def die(blank, experiment, batch, device):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_cell_whose_process_dies_leaves_the_others_alone(monkeypatch, workers):
     monkeypatch.setattr(module, "rehearse", die)
-    found = list(dry_run([ALL], ("trades", "mart"), workers=workers, device="cpu"))
-    assert [each.error for each in found] == ["the process died (out of memory?)", ""]
+    rehearsals = list(dry_run([ALL], ("trades", "mart"), workers=workers, device="cpu"))
+    assert [each.error for each in rehearsals] == ["the process died (out of memory?)", ""]
 
 
 @pytest.mark.parametrize("rows", [["trades"], ["broken", "trades"]])

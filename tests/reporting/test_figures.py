@@ -70,12 +70,12 @@ def test_steps_curve_needs_several_attacks(runs, tmp_path):
 
 def test_per_class_counts_the_flags_of_each_class(digits, tmp_path):
     here = preset(test_images=40)
-    found = [make_run(tmp_path, e, {"clean": 0.9, "autoattack": 0.5}, n=40) for e in here.experiments()]
-    data = draw_per_class(found, digits).d2r_data
+    runs = [make_run(tmp_path, e, {"clean": 0.9, "autoattack": 0.5}, n=40) for e in here.experiments()]
+    data = draw_per_class(runs, digits).d2r_data
     assert set(data["class"]) == set(range(10)) and data["images"].eq(4).all()
     assert data.groupby("method")["mean"].mean().tolist() == pytest.approx([0.5, 0.5, 0.5])
     with pytest.raises(ValueError, match="not of"):
-        draw_per_class(found, replace(digits, name="cifar10"))
+        draw_per_class(runs, replace(digits, name="cifar10"))
 
 
 def test_scatter_shows_published_points_only_where_they_belong(runs, tmp_path):
@@ -100,21 +100,21 @@ def test_scatter_shows_published_points_only_where_they_belong(runs, tmp_path):
 
 def test_a_failed_run_does_not_stop_the_figures(tmp_path):
     here = preset(rows=("trades", "pgd-at"))
-    found = [
+    runs = [
         make_run(tmp_path, e, {"clean": 0.9, "autoattack": 0.5}, status="failed: x" if e.seed else "done")
         for e in here.experiments()
     ]
-    files = write_figures(here, found, tmp_path / "out")
+    files = write_figures(here, runs, tmp_path / "out")
     assert len(files) == 15 and pd.read_csv(tmp_path / "out" / "robustness-against-eps.csv")["n"].eq(1).all()
     assert write_figures(here, [], tmp_path / "nothing") == []
 
 
 def test_runs_of_different_eps_share_no_curve(tmp_path):
     base = preset().base
-    found = [make_run(tmp_path, replace(base, test_eps=eps), {"clean": 0.9}) for eps in (0.1, 0.2)]
+    runs = [make_run(tmp_path, replace(base, test_eps=eps), {"clean": 0.9}) for eps in (0.1, 0.2)]
     for draw in (draw_eps_curve, draw_training_curves):
         with pytest.raises(ValueError, match="different eps"):
-            draw(found)
+            draw(runs)
 
 
 def test_files_repeat_byte_for_byte_whatever_the_users_settings(runs, tmp_path):

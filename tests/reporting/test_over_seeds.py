@@ -25,10 +25,10 @@ def test_the_words_of_an_interval(difference, words):
 
 def test_five_seeds_by_hand():
     """Mean 3, standard deviation sqrt(2.5), t 2.776 for four degrees of freedom."""
-    found = mean_interval([1, 2, 3, 4, 5])
+    interval = mean_interval([1, 2, 3, 4, 5])
     half = 2.7764451 * (2.5 / 5) ** 0.5
-    assert found == pytest.approx((3, 3 - half, 3 + half), abs=1e-6)
-    assert excludes_zero(found) and not excludes_zero(mean_interval([-1, 2, -3, 4, 0]))
+    assert interval == pytest.approx((3, 3 - half, 3 + half), abs=1e-6)
+    assert excludes_zero(interval) and not excludes_zero(mean_interval([-1, 2, -3, 4, 0]))
 
 
 def test_several_questions_make_wider_intervals():

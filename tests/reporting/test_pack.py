@@ -103,8 +103,8 @@ def test_a_shipped_checkpoint_has_the_shipped_flags(file: Path, shared_data):
     folder = evaluation_folder(run, experiment.checkpoints[0])
     test = chosen_test(experiment, data)
     first = np.arange(200)
-    found = evaluate(pair, test.take(first), ("clean", "fgsm"), experiment.radius, experiment.seed)
+    result = evaluate(pair, test.take(first), ("clean", "fgsm"), experiment.radius, experiment.seed)
     rounded = rounded_from(file.with_suffix(".safetensors"))  # float16 turns the sign of a gradient here and there
-    for attack, flags in found.flags.items():
+    for attack, flags in result.flags.items():
         differing = int((flags.numpy() != read_flags(folder / f"{attack}.npz").flags[first]).sum())
         assert differing <= (2 if rounded and attack != "clean" else 0), (attack, differing)

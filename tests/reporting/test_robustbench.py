@@ -51,8 +51,8 @@ def copy_of_theirs(tmp_path):
 
 
 def test_entries_become_published_rows_and_odd_files_are_named(copy_of_theirs):
-    found = read_leaderboard(copy_of_theirs)
-    frame = found.frame
+    entries = read_leaderboard(copy_of_theirs)
+    frame = entries.frame
     assert len(frame) == 12 and frame["method"].str.endswith("_Linf").all()
     assert frame["autoattack"].tolist() == sorted(frame["autoattack"], reverse=True)
     best = frame.iloc[0]
@@ -72,9 +72,9 @@ def test_entries_become_published_rows_and_odd_files_are_named(copy_of_theirs):
         "ResNet-152 + WRN",
     }
     assert best["source"] == "RobustBench model_info Author2011_Linf; A Paper, ICML 2030"
-    assert len(found.left_out) == len(ODD)
+    assert len(entries.left_out) == len(ODD)
     for name, (_, says) in ODD.items():
-        (words,) = [w for w in found.left_out if w.startswith(f"odd_{name}.json was left out: ")]
+        (words,) = [w for w in entries.left_out if w.startswith(f"odd_{name}.json was left out: ")]
         assert says in words
 
 

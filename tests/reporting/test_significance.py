@@ -32,9 +32,9 @@ def test_standard_error():
 @pytest.mark.parametrize(("n", "p"), [(8, 0.5), (60, 0.4), (397, 0.45), (5_000, 0.49)])
 def test_mcnemar_is_the_exact_binomial_test(n, p):
     a, b = flags(n, 0.5, 1), flags(n, p, 2)
-    found = mcnemar(a, b)
-    assert found.a_only == (a & ~b).sum() and found.b_only == (b & ~a).sum()
-    assert found.p == pytest.approx(binomtest(found.a_only, found.a_only + found.b_only).pvalue, rel=1e-8)
+    test = mcnemar(a, b)
+    assert test.a_only == (a & ~b).sum() and test.b_only == (b & ~a).sum()
+    assert test.p == pytest.approx(binomtest(test.a_only, test.a_only + test.b_only).pvalue, rel=1e-8)
 
 
 def test_mcnemar_at_its_ends():
@@ -57,15 +57,15 @@ def test_several_seeds_flip_the_sign_of_a_whole_image():
 def test_bootstrap_is_the_bootstrap():
     """Against the plain way, image by image."""
     a, b = flags(2 * 200, 0.6, 5).reshape(2, 200), flags(2 * 200, 0.5, 6).reshape(2, 200)
-    found = bootstrap_difference(a, b, seed=0)
+    interval = bootstrap_difference(a, b, seed=0)
     each = (a.astype(float) - b).mean(0)
     drawn = np.random.default_rng(1).choice(each, (20_000, 200)).mean(1)
-    assert found.difference == pytest.approx(each.mean())
-    assert (found.low, found.high) == (pytest.approx(np.quantile(drawn, 0.025), abs=0.004),
+    assert interval.difference == pytest.approx(each.mean())
+    assert (interval.low, interval.high) == (pytest.approx(np.quantile(drawn, 0.025), abs=0.004),
                                        pytest.approx(np.quantile(drawn, 0.975), abs=0.004))  # fmt: skip
-    assert found == bootstrap_difference(a, b, seed=0) != bootstrap_difference(a, b, seed=1)
+    assert interval == bootstrap_difference(a, b, seed=0) != bootstrap_difference(a, b, seed=1)
     narrow = bootstrap_difference(a, b, level=0.5)
-    assert found.low < narrow.low < narrow.high < found.high
+    assert interval.low < narrow.low < narrow.high < interval.high
 
 
 def test_copies_of_a_seed_do_not_narrow_the_interval():

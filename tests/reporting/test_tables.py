@@ -304,18 +304,20 @@ def test_published_numbers_that_are_missing_or_damaged_are_named(tmp_path, monke
 
 def test_compare_takes_the_same_eps_only(tmp_path):
     ours = {"clean": 0.85, "autoattack": 0.54}
-    found = compare(tidy([make_run(tmp_path, cifar("trades"), ours, n=10_000)]), "cifar10", "wrn-34-10")
-    assert set(found.frame["eps"]) == {"8/255"} and len(found.frame["source"].unique()) == 2
-    row = found.frame[(found.frame["published"] == 53.37)].iloc[0]
+    comparison = compare(tidy([make_run(tmp_path, cifar("trades"), ours, n=10_000)]), "cifar10", "wrn-34-10")
+    assert set(comparison.frame["eps"]) == {"8/255"} and len(comparison.frame["source"].unique()) == 2
+    row = comparison.frame[(comparison.frame["published"] == 53.37)].iloc[0]
     assert row["difference"] == pytest.approx(54.0 - 53.37) and row["attack"] == "autoattack" and "DAT" in row["source"]
-    assert any("published at ε = 0.031" in note and "ours at ε = 8/255" in note for note in found.notes)
+    assert any("published at ε = 0.031" in note and "ours at ε = 8/255" in note for note in comparison.notes)
     other = compare(tidy([make_run(tmp_path, cifar("trades", eps=0.031), ours, n=10_000)]), "cifar10", "wrn-34-10")
     assert set(other.frame["eps"]) == {"0.031"} and 53.08 in set(other.frame["published"])
 
 
 def test_an_unstated_number_is_only_a_note(tmp_path):
-    found = compare(tidy([make_run(tmp_path, cifar("d2r-cag"), {"autoattack": 0.5}, n=10_000)]), "cifar10", "wrn-34-10")
-    assert found.frame.empty and len(found.notes) == 1 and "attack and eps not stated" in found.notes[0]
+    comparison = compare(
+        tidy([make_run(tmp_path, cifar("d2r-cag"), {"autoattack": 0.5}, n=10_000)]), "cifar10", "wrn-34-10"
+    )
+    assert comparison.frame.empty and len(comparison.notes) == 1 and "attack and eps not stated" in comparison.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -328,9 +330,9 @@ def test_an_unstated_number_is_only_a_note(tmp_path):
 )
 def test_classroom_runs_are_not_compared(tmp_path, experiment, words):
     run = make_run(tmp_path, experiment, {"clean": 0.9})
-    found = compare(tidy([run]), experiment.data, experiment.target)
-    assert found.frame.empty and words in found.notes[0]
-    text = to_markdown(tables.comparison_table(found))
+    comparison = compare(tidy([run]), experiment.data, experiment.target)
+    assert comparison.frame.empty and words in comparison.notes[0]
+    text = to_markdown(tables.comparison_table(comparison))
     assert "Nothing published is comparable" in text and "|" not in text
 
 

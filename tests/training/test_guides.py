@@ -142,9 +142,9 @@ def test_class_means_are_the_last_epochs_predictions(few_digits, monkeypatch, na
         see(beside, logits, y)
 
     def given(beside, progress):
-        found = handed(beside, progress)
-        used.append((found["progress"], found["class_means"].clone()))
-        return found
+        extras = handed(beside, progress)
+        used.append((extras["progress"], extras["class_means"].clone()))
+        return extras
 
     monkeypatch.setattr(guides.Beside, "see", noted)
     monkeypatch.setattr(guides.Beside, "handed", given)
@@ -275,7 +275,7 @@ def test_the_attack_through_both_is_the_formulas():
     x_adv = (x + 0.01).requires_grad_()
     F.kl_div(target(x_adv).log_softmax(1), guide(x_adv).log_softmax(1), reduction="sum", log_target=True).backward()
     expected = torch.min(torch.max(x + 0.01 + 0.05 * x_adv.grad.sign(), x - 0.05), x + 0.05).clamp(0, 1)
-    found = attacks.kl_pair(target, guide, x, eps=0.05, step_size=0.05, steps=1, start=torch.full_like(x, 0.01))
-    assert torch.equal(found, expected.detach())
+    attacked = attacks.kl_pair(target, guide, x, eps=0.05, step_size=0.05, steps=1, start=torch.full_like(x, 0.01))
+    assert torch.equal(attacked, expected.detach())
     alone = attacks.cag(target, guide, x, eps=0.05, step_size=0.05, steps=1, start=torch.full_like(x, 0.01))
-    assert not torch.equal(found, alone)
+    assert not torch.equal(attacked, alone)

@@ -34,8 +34,8 @@ def step(pair, x, y, *, method="lbgat0", micro_batch=0, times=1, momentum=0.0):
     recipe = Recipe(method, eps=0.1, step_size=0.05, steps=0, micro_batch=micro_batch)
     for _ in range(times):
         start = torch.Generator().manual_seed(0)
-        found = training_step(TrainState(fabric, model, pair, optimizer, METHODS[method], recipe, start), x, y)
-    return found
+        result = training_step(TrainState(fabric, model, pair, optimizer, METHODS[method], recipe, start), x, y)
+    return result
 
 
 def test_gradients_are_of_this_step_alone(pair, batch):
@@ -85,7 +85,7 @@ def test_the_guides_own_step_is_a_step_down_its_cross_entropy(pair, batch, micro
     recipe = Recipe("lbgat0", micro_batch=micro_batch)
     state = TrainState(fabric, model, pair, optimizer, METHODS["lbgat0"], recipe, torch.Generator())
     loss, right = guide_step(state, x, y)
-    for found, expected in zip(pair.guide.parameters(), by_hand.parameters(), strict=True):
-        torch.testing.assert_close(found, expected - LR * expected.grad, rtol=1e-9, atol=1e-12)
+    for weight, expected in zip(pair.guide.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(weight, expected - LR * expected.grad, rtol=1e-9, atol=1e-12)
     assert all(torch.equal(target[name], value) for name, value in pair.target.state_dict().items())
     assert right.keys() == {"guide"} and loss.total > 0
