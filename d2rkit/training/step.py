@@ -76,7 +76,8 @@ def training_step(state: TrainState, x: Tensor, y: Tensor, weight: float = 1.0) 
     for piece in _pieces(x, y, weight, state.recipe.micro_batch):
         loss = partial(_loss, state, piece, _attack(state, piece))
         ascent = partial(_total, loss, partial(_autocast, state))
-        with perturbed_weights(state.pair.target, ascent, state.awp) if state.awp else nullcontext():
+        perturbed = partial(perturbed_weights, state.pair.target, ascent, state.awp, state.pair)
+        with perturbed() if state.awp else nullcontext():
             updates = TWO_STEP if state.recipe.update == "two-step" else (None,)
             done = [_descend(state, piece, loss, terms) for terms in updates]
         for _, new_parts in done:

@@ -12,19 +12,22 @@ from d2rkit.core import devices
 
 
 @contextmanager
-def perturbed_weights(network: nn.Module, loss: Callable[[], Tensor], gamma: float) -> Iterator[None]:
+def perturbed_weights(
+    network: nn.Module, loss: Callable[[], Tensor], gamma: float, forwarded: nn.Module
+) -> Iterator[None]:
     """Inside, every tensor w of `network` with more than one dimension is w + gamma * ||w|| * d / ||d||, where
     d is the gradient of loss() at the weights as they are (one ascent step, Wu et al. eq. 8); afterwards the
     same perturbation is taken off again, so that an optimiser step made inside stays.
 
-    The forward that loss() makes touches no BatchNorm statistics of `network`; a guide's beside it move twice."""
+    forwarded: all that loss() forwards, a guide beside `network` too; the ascent leaves its BatchNorm statistics as
+    they were, so that a step moves them once."""
     weights = [w for w in network.parameters() if w.ndim > 1 and w.requires_grad]
-    statistics = [buffer.clone() for buffer in network.buffers()]
+    statistics = [buffer.clone() for buffer in forwarded.buffers()]
     gradients = torch.autograd.grad(loss(), weights, allow_unused=True)
     weights = [w for w, gradient in zip(weights, gradients, strict=True) if gradient is not None]
     directions = [devices.all_reduce(gradient, "mean") for gradient in gradients if gradient is not None]
     with torch.no_grad():
-        for buffer, before in zip(network.buffers(), statistics, strict=True):
+        for buffer, before in zip(forwarded.buffers(), statistics, strict=True):
             buffer.copy_(before)
         moves = [gamma * w.norm() / (d.norm() + 1e-20) * d for w, d in zip(weights, directions, strict=True)]
         for w, move in zip(weights, moves, strict=True):

@@ -24,7 +24,7 @@ def test_weights_move_by_gamma_along_the_ascent_and_come_back():
     network.load_state_dict(before)
     (gradient,) = torch.autograd.grad(loss(), [network[3].weight])
     network.load_state_dict(before)
-    with perturbed_weights(network, loss, 0.01):
+    with perturbed_weights(network, loss, 0.01, network):
         inside = {name: w.clone() for name, w in network.state_dict().items()}
         assert loss().item() > value
     for name, w in before.items():
@@ -58,6 +58,24 @@ def test_frozen_and_unused_weights_are_left_alone():
     network = nn.ModuleDict({"used": nn.Linear(4, 3), "frozen": nn.Linear(3, 3), "unused": nn.Linear(3, 3)})
     network["frozen"].requires_grad_(False)
     before, x, y = copy.deepcopy(network.state_dict()), torch.rand(5, 4), torch.tensor([0, 1, 2, 0, 1])
-    with perturbed_weights(network, lambda: F.cross_entropy(network["frozen"](network["used"](x)), y), 0.01):
+
+    def loss():
+        return F.cross_entropy(network["frozen"](network["used"](x)), y)
+
+    with perturbed_weights(network, loss, 0.01, network):
         moved = {name for name, w in network.state_dict().items() if not torch.equal(w, before[name])}
     assert moved == {"used.weight"}
+
+
+def test_a_step_moves_the_batchnorm_statistics_of_guide_and_target_once(few_digits):
+    recipe = Recipe(
+        "d2r-cag-awp", epochs=1, batch_size=40, lr=0.05, eps=0.1, step_size=0.05, steps=1, padding=0, val_steps=1,
+        awp_warmup=0,
+    )  # fmt: skip
+    pair = make_pair()
+    fit(pair, few_digits, recipe, device="cpu")
+    moves = {name: int(count) for name, count in pair.named_buffers() if name.endswith("num_batches_tracked")}
+    assert {name.split(".")[0] for name in moves} == {"target", "guide"}
+    guide = {count for name, count in moves.items() if name.startswith("guide")}
+    # The target forwards clean and attacked images.
+    assert {count for name, count in moves.items() if name.startswith("target")} == {2 * count for count in guide}
