@@ -48,6 +48,7 @@ def save_weights(path: Path, target: nn.Module, guide: nn.Module | None) -> None
 
 
 DIGESTS = "digests"  # of each network's tensors, as JSON, in the header of the file that holds them
+DOS_FOLDER = 0x10  # in the attributes of a part of a zip file
 ROUNDED = "rounded_from"  # digests of the networks that a file holds in float16, as they were before
 
 
@@ -158,6 +159,8 @@ def load_resume(path: Path, wanted: Iterable[str] = ()) -> dict[str, Any]:
         with zipfile.ZipFile(path) as parts:
             if (broken := parts.testzip()) is not None:
                 raise ValueError(f"the checksum of {broken} is wrong")
+            if folders := [part.filename for part in parts.infolist() if part.external_attr & DOS_FOLDER]:
+                raise ValueError(f"{folders[0]} is marked as a folder")  # torch.load would read nothing from it
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or not state.keys() >= set(wanted):
             raise ValueError("it is not the state of a training")

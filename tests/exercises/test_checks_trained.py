@@ -134,7 +134,7 @@ ROWS = {
     "fixed number of images": (scaled(error=lambda p, n: (p * (1 - p) / 397) ** 0.5), "number of images", "160"),
     "1.96": (scaled(error=lambda p, n: 1.96 * (p * (1 - p) / n) ** 0.5), "1.96"),
     "another order": (scaled(order=lambda names: names[::-1]), "order of flags", "flags"),
-    "no escape": (changed("latex", lambda t: t.replace("\\%", "%")), "commands in LaTeX"),
+    "no escape": (changed("latex", lambda t: t.replace("\\%", "%")), "special in LaTeX"),
     "bare ampersand": (changed("latex", lambda t: t.replace("\\&", "&")), "&"),
     "no end of row": (changed("latex", lambda t: t.rstrip("\\")), "ends with"),
     "± in LaTeX": (changed("latex", lambda t: t.replace("$\\pm$", "±")), "$\\pm$"),
@@ -155,7 +155,7 @@ def test_row_mistakes(measured, case):
     if case == "numbers typed by hand":
         words = ["flags"]
     if case == "another order":
-        words = ["in their order"]
+        words = ["keep the order of the flags"]
     turned_away("table_row", (lambda: measured, export), *words)
 
 

@@ -176,6 +176,21 @@ def test_no_flipped_bit_is_loaded_in_silence(tmp_path, name):
     assert refused > 60
 
 
+def test_a_part_that_a_bit_has_made_a_folder_is_not_read_as_nothing(tmp_path):
+    """Its checksum is right, and torch.load would fill the tensor with whatever the memory held."""
+    file, state = tmp_path / "resume.pt", {"pair": make_pair().state_dict()}
+    save_resume(file, state)
+    whole = file.read_bytes()
+    part = whole.index(b"PK\x01\x02", whole.index(b"PK\x01\x02") + 1)  # the second entry of the directory
+    for at in range(part, part + 200):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+        try:
+            loaded = load_resume(file)
+        except ValueError:
+            continue
+        assert same_state(loaded, state), f"the bit at {at} went through"
+
+
 @pytest.mark.parametrize("beside", [None, {"format": "pt"}])
 def test_weights_without_digests_load_as_they_are(tmp_path, beside):
     pair = make_pair()
