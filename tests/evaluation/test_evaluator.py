@@ -131,7 +131,7 @@ def test_logits_that_break_later_or_under_attack_are_refused(trained, digits):
 @pytest.mark.parametrize(
     ("network", "shape", "classes", "words"),
     [
-        (lambda: build_model("cnn-4", 10, 32, 3), (4, 1, 8, 8), None, r"images of 1 x 8 x 8 pixels, as this data set's are: .*3 channels"),
+        (lambda: build_model("cnn-4", 10, 32, 3), (4, 1, 8, 8), None, r"images of 1 x 8 x 8 pixels, .*3 channels"),
         (lambda: build_model("wrn-10-1", 200, 64), (4, 3, 32, 32), None, "built for images of 64 pixels .* have 32"),
         (lambda: build_model("preactresnet18", 10, 64), (2, 3, 32, 32), None, "built for images of 64 pixels a side"),
         (lambda: build_model("mlp-8", 10, 64, 1), (4, 1, 10, 10), None, "does not take images of 1 x 10 x 10 pixels"),
