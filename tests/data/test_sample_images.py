@@ -95,7 +95,7 @@ def test_a_control_has_the_size_and_the_images_of_the_defended():
         assert getattr(control.experiment, name) == getattr(defended.experiment, name)
     assert control.parameters == defended.parameters and "only the defence is missing" in words
     scores = sample_pairs.measured(control)
-    assert scores["clean"].n == 500 and scores["pgd20"].value < 0.1 < scores["clean"].value
+    assert scores["clean"].n == defended.experiment.test_images and scores["pgd20"].value < 0.1 < scores["clean"].value
 
 
 def test_without_such_a_control_the_comparison_is_called_confounded():
