@@ -1,6 +1,5 @@
 """The marked tables and figures of README.md and docs/ are those of the shipped results."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -8,16 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import refresh
+from from_results import results
+from from_results.tables import medium
 
 PROJECT = Path(__file__).parents[1]
 SCRIPT = PROJECT / "docs" / "refresh.py"
-
-
-def refresh():
-    spec = importlib.util.spec_from_file_location("refresh", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_pages_have_what_the_results_give():
@@ -26,33 +21,30 @@ def test_the_pages_have_what_the_results_give():
 
 
 def pages():
-    return [file.read_text(encoding="utf-8") for file in refresh().PAGES]
+    return [file.read_text(encoding="utf-8") for file in refresh.PAGES]
 
 
 def test_every_table_is_marked_once_and_a_typed_number_does_not_last():
-    module = refresh()
-    marks = [(page, mark) for page in pages() for mark in module.MARKED.finditer(page)]
-    assert sorted(mark[2] for _, mark in marks) == sorted(module.TABLES)
+    marks = [(page, mark) for page in pages() for mark in refresh.MARKED.finditer(page)]
+    assert sorted(mark[2] for _, mark in marks) == sorted(refresh.TABLES)
     for page, mark in marks:
         row = mark[0].splitlines()[3]
         typed = page.replace(row, row.replace(".", ".9", 1))
-        assert typed != page and module.refreshed(typed) == page
+        assert typed != page and refresh.refreshed(typed) == page
 
 
 def test_every_kind_of_figure_is_used_and_a_typed_one_does_not_last():
-    module = refresh()
-    marks = [(page, mark) for page in pages() for mark in module.MARKED_FIGURE.finditer(page)]
-    assert {mark[2] for _, mark in marks} == set(module.FIGURES) and len(marks) > 15
+    marks = [(page, mark) for page in pages() for mark in refresh.MARKED_FIGURE.finditer(page)]
+    assert {mark[2] for _, mark in marks} == set(refresh.FIGURES) and len(marks) > 15
     for page, mark in marks:
         typed = page[: mark.start()] + f"{mark[1]}7.77{mark[4]}" + page[mark.end() :]
-        assert typed != page and module.refreshed(typed) == page
-    beside = "".join(module.MARKED_FIGURE.sub("", module.MARKED.sub("", page)) for page in pages())
+        assert typed != page and refresh.refreshed(typed) == page
+    beside = "".join(refresh.MARKED_FIGURE.sub("", refresh.MARKED.sub("", page)) for page in pages())
     assert "<!-- / -->" not in beside and "results of" not in beside  # no mark is misspelt
 
 
 def test_of_results_with_rows_to_be_run_those_that_were_run_are_shown():
-    module = refresh()
-    assert len(module.shipped("small")) > 2 and all("`" not in cell for row in module.medium() for cell in row)
+    assert len(results.shipped("small")) > 2 and all("`" not in cell for row in medium() for cell in row)
 
 
 @pytest.mark.parametrize(
@@ -66,12 +58,12 @@ def test_of_results_with_rows_to_be_run_those_that_were_run_are_shown():
     ],
 )
 def test_a_changed_measurement_changes_its_page(number, changed, shown, tmp_path, monkeypatch):
-    module, page = refresh(), (PROJECT / "docs" / "speed.md").read_text(encoding="utf-8")
-    stored = (module.RESULTS / "speed.json").read_text(encoding="utf-8")
+    page = (PROJECT / "docs" / "speed.md").read_text(encoding="utf-8")
+    stored = (results.RESULTS / "speed.json").read_text(encoding="utf-8")
     assert stored.count(number) == 1 and page.count(shown) == 1
     (tmp_path / "speed.json").write_text(stored.replace(number, changed), encoding="utf-8")
-    monkeypatch.setattr(module, "RESULTS", tmp_path)
-    assert shown not in (now := module.refreshed(page)) and len(now.splitlines()) == len(page.splitlines())
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    assert shown not in (now := refresh.refreshed(page)) and len(now.splitlines()) == len(page.splitlines())
 
 
 def test_every_script_that_a_page_names_can_write_its_results():
