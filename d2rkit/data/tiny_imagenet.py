@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from d2rkit.core.files import write_atomically
+from d2rkit.core.files import clear_drafts, write_atomically
 from d2rkit.core.validation import printable
 from d2rkit.data.archives import SUFFIXES, Reader, fingerprint, open_files
 from d2rkit.data.arrays import Split, cache_file, cached_source, keep, nchw, no_images, read_cache
@@ -217,6 +217,7 @@ def _where_to_put(root: Path) -> str:
 def _download(root: Path) -> Path:
     archive, digest = root / f"{NAME}.zip", md5()
     try:
+        clear_drafts(root)  # of downloads that were killed: 240 MB each
         with write_atomically(archive) as draft:  # every process has its own
             with urllib.request.urlopen(URL, timeout=30) as answer, draft.open("wb") as file:
                 total = int(answer.headers.get("Content-Length", 0)) or None

@@ -15,6 +15,7 @@ from d2rkit.experiments.experiment import Experiment
 from d2rkit.methods.objectives import D2R_WEIGHTS
 
 MOST_SEEDS = 1_000
+NOT_RUN = "none of its rows has been run yet"
 _WEIGHTS = D2R_WEIGHTS["symmetric"]
 WEIGHTS_NOTE = (
     f"Loss weights were not tuned for this table. Those of D2R's symmetric form (w_clean {_WEIGHTS['w_clean']:g}, "
@@ -28,9 +29,8 @@ class Preset:
 
     rows: names of METHODS, or of `changes`. changes: settings that a row has to itself, by the row's name; a row
     that is not named like its method says which it is under "method". titles: what a row is called in the table,
-    where its method's title is not enough. note: a sentence below the table. command, time and expect tell a
-    reader how to run it, how long it
-    takes and what came out where it was measured."""
+    where its method's title is not enough. note: what stands below the table. command, time and expect tell a reader
+    how to run it, how long it takes and what came out where it was measured."""
 
     name: str
     title: str
@@ -77,7 +77,7 @@ QUICK = Preset(
     title="Handwritten digits (8x8), small CNN pair",
     command="d2rkit reproduce quick",
     time="2 min 47 s with two workers on a two-core x86-64 machine with AVX-512 (24 runs, 313 s of CPU time)",
-    expect="AutoAttack between 55 % and 62 % for every method, on 100 test images (standard error 5 points)",
+    expect="AutoAttack between 53 % and 62 % for every method, on 100 test images (standard error 5; two CPU types)",
     base=Experiment(
         data="digits", target="cnn-16", guide="cnn-16", epochs=14, batch_size=48, lr=0.4, warmup=2.0,
         eps=0.2, step_size=0.1, steps=3, padding=0, flip=False, speed="fast", val_steps=3, test_images=100,
@@ -129,8 +129,8 @@ MEDIUM_CIFAR100 = Preset(
     name="medium-cifar100",
     title="CIFAR-100, all 50,000 training images (1,000 of them for validation), PatchResNet-48 pair",
     command="d2rkit reproduce medium-cifar100",
-    time="about as long as medium's rows to train, half as long to evaluate; `d2rkit plan medium-cifar100` measures it",
-    expect="not run yet as a whole; what has been is in data/results",
+    time="not measured yet; `d2rkit plan medium-cifar100` estimates it",
+    expect=NOT_RUN,
     base=replace(MEDIUM.base, data="cifar100", test_images=500),
     rows=("pgd-at", "trades", "lbgat0", "d2r-cag-released", "d2r-cag-classes"),
     seeds=(0,),
@@ -143,9 +143,8 @@ MEDIUM_TINY = Preset(
     name="medium-tiny-imagenet",
     title="Tiny ImageNet, 20 classes of 500 training images (1,000 in all for validation), PatchResNet-48 pair",
     command="d2rkit reproduce medium-tiny-imagenet",
-    time="about as long as medium's rows to train, half as long to evaluate; `d2rkit plan medium-tiny-imagenet` "
-    "measures it",
-    expect="not run yet as a whole; what has been is in data/results",
+    time="not measured yet; `d2rkit plan medium-tiny-imagenet` estimates it",
+    expect=NOT_RUN,
     base=replace(MEDIUM.base, data="tiny-imagenet-20", epochs=40, warmup=5.0, test_images=500),
     rows=("pgd-at", "trades", "lbgat0", "d2r-cag-released"),
     seeds=(0,),
@@ -166,8 +165,8 @@ FRONTIER = Preset(
     name="frontier",
     title="What a weight trades: CIFAR-10, all 50,000 training images, three epochs, PatchResNet-48 pair",
     command="d2rkit reproduce frontier",
-    time="10 to 17 minutes a run on one core with AVX-512; `d2rkit plan frontier` measures it",
-    expect="not run yet as a whole; what has been is in data/results",
+    time="not measured yet; `d2rkit plan frontier` estimates it",
+    expect=NOT_RUN,
     base=replace(MEDIUM.base, epochs=3, warmup=0.5, attacks=("clean", "pgd20", "cw20")),
     rows=tuple(_FRONTIER),
     seeds=(0,),

@@ -29,8 +29,10 @@ def shipped_runs(name: str) -> tuple[Run, ...]:
 
 def claims(runs: Sequence[Run], first: str, second: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Row of the table -> flags (N,) under two attacks of each run's first seed."""
-    named = dict(zip(labels([run.experiment for run in reversed(runs)]), reversed(runs), strict=True))
-    return {label: (flags_of(run, first), flags_of(run, second)) for label, run in reversed(named.items())}
+    rows: dict[str, Run] = {}
+    for label, run in zip(labels([run.experiment for run in runs]), runs, strict=True):
+        rows.setdefault(label, run)
+    return {label: (flags_of(run, first), flags_of(run, second)) for label, run in rows.items()}
 
 
 def tiny_preset(attacks: Sequence[str] = ("clean", "fgsm", "pgd20")) -> Preset:

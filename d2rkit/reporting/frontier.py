@@ -22,9 +22,11 @@ def draw_frontier(runs: Sequence[Run], checkpoint: str = "best") -> KitFigure:
     """Clean accuracy against that of the images which withstand every attack of the evaluation, mean over seeds. Of
     each method whose runs differ in one numeric loss option, the points of its values are joined in their order and
     named by them; bars: 95 % Wilson intervals for one seed's number of images. A method with one setting is one point.
-    ValueError if nothing was attacked, or if runs of one method differ in more than one option."""
+    ValueError if nothing was attacked or not at this checkpoint, or if runs of one method differ in more than that."""
     runs = [run for run in runs if not run.result["status"].startswith("failed")]
     shared = one_table(tidy(runs))
+    if any(checkpoint not in run.result["accuracy"] for run in runs):
+        raise ValueError(f"not all of these runs were evaluated at checkpoint {checkpoint!r}")
     attacks = [name for name in attacks_in(runs[0].result["accuracy"][checkpoint]) if name != "clean"]
     if not attacks:
         raise ValueError("these runs were evaluated on clean images only; a frontier needs an attack")

@@ -170,23 +170,41 @@ def test_two_processes_that_download_do_not_write_to_one_file(tmp_path, monkeypa
     (tmp_path / "far").mkdir()
     content = official_zip(tmp_path / "far")
     serve(monkeypatch, content)
-    root, drafts = tmp_path / "data", []
-    real = tiny_imagenet.urllib.request.urlopen
+    root, real, others = tmp_path / "data", tiny_imagenet.urllib.request.urlopen, []
 
-    def another_first(url, timeout):
-        if not drafts:
-            drafts.append("the other's")
-            with monkeypatch.context() as other:
-                other.setattr(os, "getpid", lambda: 2**22 + 1)
-                tiny_imagenet._download(root)
-            (root / "tiny-imagenet-200.zip").unlink()
+    def interrupted(url, timeout):
         answer = real(url, timeout)
-        drafts.append([p.name for p in root.iterdir()])
+        read = answer.read
+
+        def another_in_between(size):
+            if not others:
+                others.append(2**22 + 1)  # no process has this number
+                with monkeypatch.context() as other:
+                    other.setattr(os, "getpid", lambda: others[0])
+                    assert tiny_imagenet._download(root).read_bytes() == content
+                (root / "tiny-imagenet-200.zip").unlink()
+            return read(size)
+
+        answer.read = another_in_between
         return answer
 
-    monkeypatch.setattr(tiny_imagenet.urllib.request, "urlopen", another_first)
-    assert tiny_imagenet._download(root).read_bytes() == content
+    monkeypatch.setattr(tiny_imagenet.urllib.request, "urlopen", interrupted)
+    assert tiny_imagenet._download(root).read_bytes() == content and others
     assert [p.name for p in root.iterdir()] == ["tiny-imagenet-200.zip"]
+
+
+def test_what_a_killed_download_left_is_cleared_by_the_next(tmp_path, monkeypatch):
+    (tmp_path / "far").mkdir()
+    serve(monkeypatch, official_zip(tmp_path / "far"))
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(os, "getpid", lambda: 2**22 + 1)
+        killed.setattr("pathlib.Path.unlink", lambda *_, **__: None)  # there is no time to tidy up
+        with tiny_imagenet.write_atomically(tmp_path / "data" / "tiny-imagenet-200.zip") as draft:
+            draft.write_bytes(b"half")
+            raise KeyboardInterrupt
+    assert len(list((tmp_path / "data").iterdir())) == 1
+    tiny_imagenet._download(tmp_path / "data")
+    assert [p.name for p in (tmp_path / "data").iterdir()] == ["tiny-imagenet-200.zip"]
 
 
 def test_a_damaged_download_is_refused_and_not_mistaken_for_the_archive(tmp_path, monkeypatch):

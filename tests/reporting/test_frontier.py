@@ -66,6 +66,8 @@ def test_what_is_no_frontier_is_refused(tmp_path):
     with pytest.raises(ValueError, match="needs an attack"):
         only = make_run(tmp_path, replace(BASE, attacks=("clean",)), {"clean": 0.9})
         draw_frontier([only])
+    with pytest.raises(ValueError, match="not all of these runs were evaluated at checkpoint 'last'"):
+        draw_frontier([first], "last")
     with pytest.raises(ValueError, match="different eps"):
         draw_frontier([first, run_of(tmp_path, loss={"beta": 1.0}, test_eps=0.1)])
 
